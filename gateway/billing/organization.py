@@ -1,4 +1,4 @@
-"""``/v1/organization/usage/completions`` and ``/costs`` as OpenAI has them: the request, and the page that answers it."""
+"""``/v1/organization/usage/completions`` and ``/costs`` as OpenAI has them: request and answering page; pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FIELD_OF: Mapping[str, str | None] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One of the two routes: its bucket widths, each with the default and most buckets of a page, and its parameters."""
+    """One of the two routes: its bucket widths, each with the default and most buckets of a page; its parameters."""
 
     widths: Mapping[str, tuple[int, int, int]]
     groups: tuple[str, ...]

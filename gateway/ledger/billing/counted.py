@@ -1,4 +1,4 @@
-"""Records by the period in which they count, page by page: that of their time, or a later one if it was closed first."""
+"""Records by the period in which they count, page by page: that of their time, or if that was closed, a later one."""
 
 from __future__ import annotations
 

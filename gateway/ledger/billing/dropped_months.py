@@ -1,4 +1,4 @@
-"""Months of customers whose records retention dropped: up to when each customer has none, and the totals that are kept."""
+"""Months of customers whose records retention dropped: up to when each has none, and the totals stored instead."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Group = tuple[str | None, ...]
 """A value of each of these."""
 
 Conversations = dict[tuple[str, str], list[int]]
-"""By customer and name: the first call, the last sign of life, and 1 once an output token was seen."""
+"""By customer and name: the first call, the last sign of life, and 1 once there was an output token."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeptTotals:
-    """What stands for the dropped records of a span: all of it is of one moment."""
+    """The totals that replace the dropped records of a span, all of one moment."""
 
     until: Mapping[str, int] = field(default_factory=dict)
     """Up to when no record of a customer counts any more, ms."""
@@ -47,18 +47,18 @@ def refuse_dropped(database: Database, span: Span, month: str | None = None) -> 
     Raises:
         RecordsDropped: records that counted in it are dropped.
     """
-    these: list[ColumnElement[bool]] = [of.rows > 0]
-    these += [of.month == month] if month is not None else _overlapping(span)
+    conditions: list[ColumnElement[bool]] = [of.rows > 0]
+    conditions += [of.month == month] if month is not None else _overlapping(span)
     if span.customer is not None:
-        these.append(of.customer == span.customer)
+        conditions.append(of.customer == span.customer)
     with database.read() as connection:
-        if connection.execute(select(of.customer).where(*these).limit(1)).first() is not None:
+        if connection.execute(select(of.customer).where(*conditions).limit(1)).first() is not None:
             raise RecordsDropped
         return dropped_until(connection, None if span.customer is None else [span.customer])
 
 
 def totals_kept(database: Database, span: Span, month: str | None = None) -> KeptTotals:
-    """Return what stands for the dropped records that counted in a span, or in a month.
+    """Return the totals that replace the dropped records that counted in a span or month.
 
     Raises:
         RecordsDropped: the span begins or ends within a dropped month.
@@ -67,7 +67,7 @@ def totals_kept(database: Database, span: Span, month: str | None = None) -> Kep
     within = [of.month == month] if month is not None else _overlapping(span)
     names = {"customer": span.customer, "end_user": span.end_user, "kind": span.kind, "tier": span.tier}
     names["key_id"] = span.key_id
-    only = [kept[name] == value for name, value in names.items() if value is not None]
+    matching = [kept[name] == value for name, value in names.items() if value is not None]
     query = select(kept.customer, *(kept[name] for name in GROUPED), kept.sums).join(
         dropped_months, and_(of.customer == kept.customer, of.month == kept.month)
     )
@@ -77,14 +77,14 @@ def totals_kept(database: Database, span: Span, month: str | None = None) -> Kep
             return KeptTotals()
         if month is None and (cut := _cut(span)) and connection.execute(select(of.month).where(*mine, *cut)).first():
             raise RecordsDropped
-        rows = connection.execute(query.where(*mine, *within, *only).order_by(kept.id)).all()
+        rows = connection.execute(query.where(*mine, *within, *matching).order_by(kept.id)).all()
         open_then = conversations_at_the_end(connection, span.customer)
     sums = [(row.customer, tuple(row[1:-1]), json.loads(row.sums)) for row in rows]
     return KeptTotals(until, open_then, sums)
 
 
 def conversations_at_the_end(connection: Connection, customer: str | None) -> Conversations:
-    """Return the conversations that were open at the end of the last dropped month, of all customers or of one."""
+    """Return the conversations that were open at the end of the last dropped month, of all customers or of this one."""
     query = select(dropped_conversations)
     if customer is not None:
         query = query.where(dropped_conversations.c.customer == customer)
@@ -101,7 +101,7 @@ def keep(
     open_then: Mapping[str, Sequence[int]],
     now_ms: int,
 ) -> None:
-    """Keep the totals of a month whose records count no more from now on, in the caller's transaction."""
+    """Store the totals of a month whose records no longer count from now on, in the caller's transaction."""
     names = {"customer": month.customer, "month": month.month}
     bounds = {"start": month.start, "end": month.end, "rows": rows, "at": now_ms, "is_done": rows == 0}
     connection.execute(insert(dropped_months), [{**names, **bounds}])
@@ -109,19 +109,19 @@ def keep(
         {**names, **dict(zip(GROUPED, group, strict=True)), "sums": json.dumps(amounts)}
         for group, amounts in sums.items()
     ]
-    for some in batches(totals, VALUES_MOST):
-        connection.execute(insert(dropped_totals), some)
+    for batch in batches(totals, VALUES_MOST):
+        connection.execute(insert(dropped_totals), batch)
     connection.execute(delete(dropped_conversations).where(dropped_conversations.c.customer == month.customer))
-    talks = [
+    conversations = [
         {"customer": month.customer, "conversation": name, "first": first, "last": last, "is_begun": bool(is_begun)}
         for name, (first, last, is_begun) in open_then.items()
     ]
-    for some in batches(talks, VALUES_MOST):
-        connection.execute(insert(dropped_conversations), some)
+    for batch in batches(conversations, VALUES_MOST):
+        connection.execute(insert(dropped_conversations), batch)
 
 
 def erase_kept_words(connection: Connection, customer: str) -> None:
-    """Forget the end users of a customer's kept totals, and its conversations: what was used and charged stays."""
+    """Remove the end users of a customer's stored totals and its conversations: what was used and charged stays."""
     connection.execute(update(dropped_totals).where(kept.customer == customer).values(end_user=None))
     connection.execute(delete(dropped_conversations).where(dropped_conversations.c.customer == customer))
 

@@ -1,6 +1,6 @@
-"""Recounts the book: walks each chain from its first row to its head and names the first row that is not as written.
+"""Recounts the book: walks each chain from its first row to its head and names the first row that was changed.
 
-Each row is held against the row before it and against the seal that covers it.
+Each row is checked against the row before it and against the seal that covers it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a recount of one chain found: how many rows hold, and the first one that does not."""
+    """The result of recounting one chain: how many rows hold, and the first row that does not."""
 
     chain: str
     rows: int
     bad: BadRow | None
     erased: int = 0
-    """Rows among those that hold whose customer was erased: their place and what is left of them was checked."""
+    """Rows among those that hold whose customer was erased: their place and their remaining fields were checked."""
     dropped: int = 0
     """Rows among those that retention dropped: their seals have their leaves."""
 
@@ -48,7 +48,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What was kept of seals where nobody who rewrites the ledger reaches it: whole seals, or their hashes alone."""
+    """Seals, or their hashes alone, stored out of reach of anyone who rewrites the ledger."""
 
     seals: Collection[Seal] = ()
     hashes: Collection[str] = ()
@@ -56,7 +56,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What is kept of the erased rows of a page, by their numbers: digests of what is left, and the leaves they had."""
+    """The erased rows of a page, by number: digests of their remaining fields, and the leaves they had."""
 
     digests: dict[int, str] = field(default_factory=dict)
     leaves: dict[int, bytes | None] = field(default_factory=dict)
@@ -73,11 +73,11 @@ def verify_all(database: Database, published: Published = Published()) -> list[V
 
 
 def verify_chain(database: Database, chain: str = MAIN, published: Published = Published()) -> Verification:
-    """Recount one chain up to where its head is now; rows appended meanwhile are of the next recount.
+    """Recount one chain up to its present head; rows appended meanwhile belong to the next recount.
 
     Finds an edited, deleted, inserted or moved row, a tail cut off behind the head's back, rows put past it, an edited
-    head, and a row, a seal or a tail that was rewritten under a seal. Whoever rewrites the rows, the head and the seals
-    as well is found out by what was ``published`` of the seals.
+    head, and a row, a seal or a tail that was rewritten under a seal. A rewrite
+    of rows, head and seals together is found by the ``published`` seals.
     """
     head, last_seq = _ends(database, chain)
     erased = Erased()
@@ -105,9 +105,9 @@ def _ends(database: Database, chain: str) -> tuple[Head, int]:
 
 
 def _rows(database: Database, chain: str, last: int, erased: Erased) -> Iterator[UsageRecord]:
-    """Yield the rows of a chain in its order, up to number ``last``, whatever the first one's number is.
+    """Yield the rows of a chain in its order, up to number ``last``, whatever number is first.
 
-    ``erased`` is given what is kept of those of the page whose words were taken out.
+    ``erased`` receives the digests and leaves of the page's erased rows.
     """
     on_chain = select(*COLUMNS).where(usage_records.c.chain == chain, usage_records.c.seq <= last)
     page = on_chain.order_by(usage_records.c.seq).limit(PAGE)

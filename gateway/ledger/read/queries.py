@@ -1,4 +1,4 @@
-"""What is asked of the book. Everything longer than a page is read page by page, each in a short transaction."""
+"""The queries on the book. A result longer than a page is read page by page, each in a short transaction."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ CUSTOMERS_AT_ONCE = 100
 HALF = 2**27
 
 MANY = 10_000_000
-"""More records than can be booked while a question is answered."""
+"""More records than can be booked during a query."""
 
 OF_CALLS = ("usage", "correction")
 """Kinds of records that count in a window."""
 
 Position = tuple[int, str]
-"""Where a record stands in the order that everything is read in: its (time, id)."""
+"""The place of a record in the order of reading: its (time, id)."""
 
 book = usage_records.c
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Which records: of one customer or of all, with ``since`` ≤ time < ``until``, in ms; None is no bound."""
+    """Which records: of a customer or of all, with ``since`` ≤ time < ``until``, in ms; None is no bound."""
 
     customer: str | None = None
     since: int | None = None
     until: int | None = None
     end_user: str | None = None
-    """Of this one of the customers' own users."""
+    """Only records of this end user."""
     kind: str | None = None
     tier: str | None = None
     key_id: str | None = None
@@ -113,7 +113,7 @@ def usage_page(database: Database, span: Span, *, limit: int, cursor: str | None
     """Return a page of usage records, oldest first by (time, id).
 
     Raises:
-        BadRequest: ``cursor`` is not one of ours.
+        BadRequest: ``cursor`` is not a cursor of this gateway.
     """
     after = None if cursor is None else _position(cursor)
     rows = _page(database, COLUMNS, span, after, limit + 1)
@@ -180,7 +180,7 @@ def spent_in(database: Database, periods: Mapping[str, tuple[int, int]], upto: i
 
 
 def newest_times(database: Database, customers: Iterable[str], upto: int | None = None) -> dict[str, int]:
-    """Return when the latest call of each of these customers was admitted, ms; one who never called is left out.
+    """Return when the latest call of each of these customers was admitted, ms, without customers that never called.
 
     ``upto`` leaves out what came into the book after the record of this number.
     """
@@ -236,11 +236,11 @@ def booked_among(database: Database, ids: Sequence[str], upto: int) -> list[str]
 def begun(connection: Connection, customer: str, start: int, end: int, upto: int | None = None) -> int:
     """Return how many of a customer's conversations of one period its subscription included, by records up to a number.
 
-    Records say so themselves. Those from before they did say which conversations had their first output token in the
-    period: one lasts a day at most, so one that was begun before shows in the day before.
+    Newer records state it. Older records show which conversations had their first output token in the period: a
+    conversation lasts a day at most, so a conversation that began earlier shows in the day before.
     """
-    said = select(func.count()).where(*calls_in(customer, start, end, upto), IS_INCLUDED)
-    return int(connection.execute(said).scalar_one()) + begun_in_silence(connection, customer, start, end, upto)
+    stated = select(func.count()).where(*calls_in(customer, start, end, upto), IS_INCLUDED)
+    return int(connection.execute(stated).scalar_one()) + begun_in_silence(connection, customer, start, end, upto)
 
 
 def begun_in_silence(connection: Connection, customer: str, start: int, end: int, upto: int | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Writes what a lost Redis knew of some customers: windows, end users, conversations, and calls that are settled."""
+"""Writes the state that a lost Redis had of some customers: windows, end users, conversations and settled calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gateway.settings import Settings
 from pricing.menus.menu import Menu, Tier, split_version
 
 AT_ONCE = 1_000
-"""Commands in one batch: one wait for the server, and for its disk."""
+"""Commands in one batch: a batch waits once for the server and its disk."""
 
 
 Command = list[bytes | str | int]
@@ -44,7 +44,7 @@ class Bounds:
 
 
 def bounds_of(settings: Settings) -> Bounds:
-    """Return what a rebuild needs to know of the house."""
+    """Return the settings of this gateway that a rebuild needs."""
     return Bounds(
         conversation_tokens_max=settings.conversation_tokens_max,
         lease_ms=int(settings.lease_s * 1000),
@@ -55,7 +55,7 @@ def bounds_of(settings: Settings) -> Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One customer's kind of period, time zone and overrides."""
+    """A customer's kind of period, time zone and overrides."""
 
     kind: PeriodKind
     timezone: str
@@ -66,7 +66,7 @@ class Account:
 
 
 class HotState:
-    """Each step may be done again. The running sums must be up to date.
+    """Writes the hot state of customers. Each step may be repeated. The running sums must be up to date.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable, from every method.
@@ -80,7 +80,7 @@ class HotState:
         self._tiers = {(menu.version, tier.name): tier for menu in menus_ever(database) for tier in menu.tiers}
 
     def write(self, ids: Sequence[str]) -> None:
-        """Write all that is known of some customers, beside themselves and their keys."""
+        """Write everything that is known of some customers, except the customers themselves and their keys."""
         accounts = self._accounts(ids)
         self._send(self._windows(accounts))
         self._send(self._end_users(accounts))
@@ -89,7 +89,7 @@ class HotState:
         self._send(self._settled(ids))
 
     def _windows(self, accounts: Mapping[str, Account]) -> Iterator[Command]:
-        """Say what is used of each customer's window of now, and of its last records: another clock may be the right one."""
+        """Write the use of each customer's window of now and of its last records: either clock may be the right one."""
         now = self._now_ms()
         changed: list[str] = []
         for customer, periods in windows_in(self._database, list(accounts)):
@@ -108,7 +108,7 @@ class HotState:
         return Used(spent.tokens, spent.charge_nanousd, begun_in(self._database, customer, *period))
 
     def _end_users(self, accounts: Mapping[str, Account]) -> Iterator[Command]:
-        """Say what each end user has had in those periods, of every customer whose end users may be limited."""
+        """Write the tokens of each end user in those periods, for every customer whose end users may be limited."""
         tiers = list(self._tiers.values())
         limiting = [name for name, account in accounts.items() if limits_end_users(account.overrides, tiers)]
         now = self._now_ms()
@@ -120,27 +120,29 @@ class HotState:
                         yield ["HSET", redis_keys.end_user(bucket, customer, start, name), "used", tokens]
 
     def _conversations(self, accounts: Mapping[str, Account]) -> Iterator[Command]:
-        """Say how far each open conversation is, and the cap that it began with.
+        """Write the state of each open conversation, with the cap that it began with.
 
-        Where its records do not say it, it is what it would begin with now, in its own tier.
+        Where its records do not state the cap, it is the cap that it would begin with now, in its own tier.
         """
         house = HouseLimits(0, self._bounds.conversation_tokens_max, 0, observes=self._bounds.observes)
-        for one in conversations_in(self._database, list(accounts), self._now_ms()):
-            cap = one.cap
+        for conversation in conversations_in(self._database, list(accounts), self._now_ms()):
+            cap = conversation.cap
             if cap is None:
-                tier = self._tiers.get((split_version(one.menu_version or "")[0], one.tier or ""))
-                cap = offer(tier, one.menu_version, accounts[one.customer].overrides, house).conversation_tokens_max
-            yield _conversation(one, cap)
+                tier = self._tiers.get((split_version(conversation.menu_version or "")[0], conversation.tier or ""))
+                cap = offer(
+                    tier, conversation.menu_version, accounts[conversation.customer].overrides, house
+                ).conversation_tokens_max
+            yield _conversation(conversation, cap)
 
     def _threads(self, ids: Sequence[str]) -> Iterator[Command]:
-        """Say where the answers of the last hour lead, for as long as they would have; what Redis still knows stays."""
+        """Write the threads of the last hour's answers, for the rest of their time; threads still in Redis stay."""
         now = self._now_ms()
         for customer, thread, conversation, settled in kept_threads(self._database, ids, now - KEPT_MS):
             name = redis_keys.thread(redis_keys.bucket_of(customer), customer, thread)
             yield ["SET", name, conversation, "PX", min(settled + KEPT_MS - now, KEPT_MS), "NX"]
 
     def _settled(self, ids: Sequence[str]) -> Iterator[Command]:
-        """Mark recent calls as settled, so that a worker's late repetition changes no window."""
+        """Mark recent calls as settled, so that a worker's late retry changes no window."""
         since = self._now_ms() - self._bounds.call_ms - HOUR_MS
         for record_id, customer, time, charge in settled_since(self._database, ids, since):
             yield ["HSET", redis_keys.settled(redis_keys.bucket_of(customer)), record_id, packing.mark(charge, time)]
@@ -152,9 +154,9 @@ class HotState:
         return {row.id: Account(row.period, row.timezone, json.loads(row.overrides)) for row in rows}
 
     def _send(self, commands: Iterable[Command]) -> None:
-        for some in batches(commands, AT_ONCE):
+        for chunk in batches(commands, AT_ONCE):
             with translated(), self._redis.pipeline(transaction=False) as batch:
-                for command in some:
+                for command in chunk:
                     batch.execute_command(*command)  # type: ignore[no-untyped-call]
                 batch.execute()
 
@@ -186,8 +188,10 @@ def _conversation(conversation: Conversation, cap: int) -> Command:
 
 
 def limits_end_users(overrides: Mapping[str, int], tiers: Iterable[Tier]) -> bool:
-    """Return whether a customer's end users may be limited: by itself, or in one of ``tiers``."""
-    return "end_user_period_tokens_max" in overrides or any(one.end_user_period_tokens_max is not None for one in tiers)
+    """Return whether a customer's end users may be limited: by its overrides or by any of ``tiers``."""
+    return "end_user_period_tokens_max" in overrides or any(
+        tier.end_user_period_tokens_max is not None for tier in tiers
+    )
 
 
 def menus_ever(database: Database) -> list[Menu]:

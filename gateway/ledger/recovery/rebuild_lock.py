@@ -1,4 +1,4 @@
-"""The lock of a rebuild: held as long as the rebuild takes, and known to be lost once it is another's."""
+"""The lock of a rebuild: held as long as the rebuild takes; its holder notices when another process takes it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from gateway.holds.store.clients import translated
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.25
-"""How often who waits for the lock looks how far the other one is."""
+"""How often a process that waits for the lock runs ``meanwhile``."""
 
 LOCK_S = 10.0
 """How long the lock of a process that died keeps others waiting."""
 
 
 class RebuildLock:
-    """Renewed from a thread of its own, however long a step takes. Whoever holds it asks ``check`` before each step.
+    """Renewed from its own thread, however long a step takes. Its holder calls ``check`` before each step.
 
     Args:
-        wait_s: how long to wait for another that has it.
-        meanwhile: done before the lock is asked for, and again while it is waited for.
+        wait_s: how long to wait for another process that has it.
+        meanwhile: called before each attempt to take the lock.
 
     Raises:
         MeteringUnavailable: another process has it, from entering; it is lost, from ``check``.
@@ -56,12 +56,12 @@ class RebuildLock:
         with translated():
             while True:
                 self._meanwhile()
-                asked = time.monotonic()
-                if self._lock.acquire(blocking_timeout=max(0.0, min(LOOK_S, end - asked))):
+                attempted = time.monotonic()
+                if self._lock.acquire(blocking_timeout=max(0.0, min(LOOK_S, end - attempted))):
                     break
                 if time.monotonic() >= end:
                     raise MeteringUnavailable("Another process is rebuilding the hot state.")
-        self._sure_until = asked + self._lock_s
+        self._sure_until = attempted + self._lock_s
         self._renewing.start()
         return self
 
@@ -82,11 +82,11 @@ class RebuildLock:
 
     def _renew(self) -> None:
         while not self._over.wait(self._lock_s / 3):
-            asked = time.monotonic()
+            attempted = time.monotonic()
             try:
                 self._lock.reacquire()
-                self._sure_until = asked + self._lock_s
+                self._sure_until = attempted + self._lock_s
             except LockError:
-                return  # it is another's, as ``check`` finds
+                return  # another process has it, as ``check`` finds
             except RedisError as error:
                 log.warning("the lock of a rebuild could not be renewed: %s", error)

@@ -32,21 +32,21 @@ from pricing.usage import UsageRecord
 log = logging.getLogger(__name__)
 
 ENSURE_WAIT_S = 5.0
-"""How long a call waits for another process that rebuilds; then it is refused, to be made again."""
+"""How long a call waits for another process that rebuilds; then the call is refused and has to be repeated."""
 
 REBUILD_WAIT_S = 600.0
-"""How long who was told to rebuild waits for that."""
+"""How long a process whose task is a rebuild waits for the lock."""
 
 HOT = frozenset((b"key", b"customer", b"window", b"end_user", b"conversation", b"pace", b"inflight", b"hold", b"holds"))
-"""What a rebuild writes anew; settled marks and usage streams are never thrown away."""
+"""The kinds of keys that a rebuild writes anew; settled marks and usage streams are never removed."""
 
 CUSTOMERS_AT_ONCE = 500
-"""Customers that are written before the next ones are read; their buckets serve once they are."""
+"""Customers that are written before the next are read; their buckets serve as soon as these are written."""
 
 SHARES_AT_ONCE = 3
 
 WIPED_AT_ONCE = 10_000
-"""Keys that are looked at, and removed, in one command: about 5 ms of the server."""
+"""Keys that one command scans or removes: about 5 ms of the server."""
 
 
 class Projecting(Protocol):
@@ -58,13 +58,13 @@ class Projecting(Protocol):
 
 
 class Recovery:
-    """The way back from the ledger to a hot state. Any process may call it; one does the work.
+    """Rebuilds the hot state from the ledger. Any process may call it; one process does the work.
 
     Args:
         projecting: writes customers, keys and menus into Redis from the ledger.
-        note: is told of records that a rebuild has appended to the ledger.
-        marked: is told, whenever that is looked at, of the last record that the ledger has of each bucket.
-        lock_s: how long the lock of one that died keeps others waiting.
+        note: is called with the records that a rebuild has appended to the ledger.
+        marked: is called with the number of each bucket's last record in the ledger whenever these are read.
+        lock_s: how long the lock of a process that died keeps others waiting.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable, or another process rebuilds, from every method; call
@@ -100,10 +100,10 @@ class Recovery:
     def ensure(self, heard: Callable[[str], object] = unheard) -> str:
         """Return the generation in force, after writing the buckets where Redis does not hold it.
 
-        ``heard`` gets it as soon as it is decided, before all buckets are complete: those that are serve under it.
+        ``heard`` gets it as soon as it is decided: buckets serve under it before all are complete.
 
         Raises:
-            LedgerBehind: the ledger is older than what Redis was told of it; nothing is rebuilt from that.
+            LedgerBehind: the ledger is older than the ledger that Redis knows of; nothing is rebuilt.
         """
         self._watermark.refuse_older(self._database)
         generation = self._generation()
@@ -121,14 +121,14 @@ class Recovery:
     ) -> str:
         """Write the hot state anew and return its generation. Calls in flight keep their holds.
 
-        ``unless_whole`` leaves the buckets alone that Redis holds: a rebuild that was broken off goes on where it ended.
+        ``unless_whole`` leaves the buckets that Redis holds unchanged: an interrupted rebuild goes on where it stopped.
 
         Raises:
-            LedgerBehind: as ``ensure``, unless the records that are missing are given up (``without_missing``).
+            LedgerBehind: as ``ensure``, unless the missing records are given up (``without_missing``).
         """
 
         def tell() -> None:
-            if self._watermark.is_high(self._database):  # whoever rebuilds has stopped what is of the past
+            if self._watermark.is_high(self._database):  # a rebuild has stopped the buckets of the past
                 heard(str(self._generation()))
 
         if not without_missing:
@@ -151,9 +151,9 @@ class Recovery:
             return str(generation)
 
     def book_missing(self, currency: str) -> int:
-        """Keep what Redis counts: book what an older ledger lacks of it as corrections, and return how many these are.
+        """Keep what Redis counts: book what an older ledger lacks as corrections, and return their number.
 
-        Nothing is settled or admitted meanwhile. Killed at any point it can be done again.
+        Nothing is settled or admitted meanwhile. It can be repeated after a kill at any point.
 
         Raises:
             NothingCounted: Redis holds no whole state either.
@@ -178,26 +178,26 @@ class Recovery:
             return len(records)
 
     def _is_whole(self, generation: int) -> bool:
-        """Return whether Redis holds this generation, and has heard of all that is in the ledger."""
+        """Return whether Redis holds this generation and knows of every record in the ledger."""
         return not self._missing(generation)
 
     def _missing(self, generation: int) -> list[str]:
-        """Return the buckets that Redis does not hold, or holds as they were in the past."""
+        """Return the buckets that Redis does not hold, or holds in a state of the past."""
         least = watermark_fields(self._database)  # read first: a bucket's mark is raised before the ledger's is
         self._marked(least)
-        found = self._survey.take()
+        states = self._survey.take()
         if not self._watermark.is_high(self._database):
             return list(redis_keys.ALL_BUCKETS)
         return [
             bucket
-            for bucket, there in found.items()
-            if there.generation != str(generation) or there.watermark < least.get(bucket, 0)
+            for bucket, state in states.items()
+            if state.generation != str(generation) or state.watermark < least.get(bucket, 0)
         ]
 
     def _rebuild(
         self, generation: str, missing: Sequence[str], lock: RebuildLock, heard: Callable[[str], object]
     ) -> None:
-        """Rebuild, and stop before the next step where the lock is lost: another one begins anew, and wipes what is half."""
+        """Rebuild; stop before the next step if the lock is lost: another process then wipes partial work and restarts."""
         self._stop_scripts(missing)
         self._watermark.restore(self._database)
         heard(generation)
@@ -205,50 +205,50 @@ class Recovery:
             lock.check()
         while self._rollup.turn(self._now_ms()):
             lock.check()
-        in_flight = self._holds_not_in_the_book(missing)  # kept until they stand in their bucket again
+        in_flight = self._holds_not_in_the_book(missing)  # in memory until they stand in their bucket again
         self._wipe(missing, lock)
         self._projecting.write_menus()
         state = HotState(self._database, self._redis, bounds=self._bounds, now_ms=self._now_ms)
 
         def write(share: tuple[list[str], list[str]]) -> None:
-            buckets, customers_there = share
-            for some in batches(customers_there, CUSTOMERS_AT_ONCE):
+            buckets, ids = share
+            for batch in batches(ids, CUSTOMERS_AT_ONCE):
                 lock.check()
-                self._projecting.write_customers(some)
-                state.write(some)
+                self._projecting.write_customers(batch)
+                state.write(batch)
             lock.check()
             self._put_back(generation, {bucket: in_flight[bucket] for bucket in buckets})
             self._put_in_force(generation, buckets)
 
         # While one share waits for the server and its disk, others are read and written.
         with ThreadPoolExecutor(SHARES_AT_ONCE, thread_name_prefix="rebuild") as pool:
-            writing = [pool.submit(write, share) for share in self._shares(missing)]
+            tasks = [pool.submit(write, share) for share in self._shares(missing)]
             try:
-                for each in writing:
-                    each.result()
+                for task in tasks:
+                    task.result()
             finally:
                 pool.shutdown(cancel_futures=True)
 
     def _shares(self, buckets: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
-        """Yield buckets that are written together, and the customers in them: few at a time where there are many."""
+        """Yield buckets that are written together, with their customers: fewer buckets where customers are many."""
         with self._database.read() as connection:
             ids = connection.execute(select(customers.c.id)).scalars().all()
-        there: dict[str, list[str]] = defaultdict(list)
+        customers_in: dict[str, list[str]] = defaultdict(list)
         for customer in ids:
-            there[redis_keys.bucket_of(customer)].append(customer)
+            customers_in[redis_keys.bucket_of(customer)].append(customer)
         share: list[str] = []
-        found: list[str] = []
+        share_ids: list[str] = []
         for bucket in buckets:
             share.append(bucket)
-            found += there[bucket]
-            if len(found) >= CUSTOMERS_AT_ONCE:
-                yield share, found
-                share, found = [], []
+            share_ids += customers_in[bucket]
+            if len(share_ids) >= CUSTOMERS_AT_ONCE:
+                yield share, share_ids
+                share, share_ids = [], []
         if share:
-            yield share, found
+            yield share, share_ids
 
     def _in_redis(self) -> set[str]:
-        """Return the generations that are in force, an empty text for a bucket without one."""
+        """Return the generations in force, an empty text for a bucket without a generation."""
         return {there.generation for there in self._survey.take().values()}
 
     def _raise_generation(self, generation: int) -> int:
@@ -269,19 +269,19 @@ class Recovery:
         return self._generation()
 
     def _stop_scripts(self, buckets: Sequence[str]) -> None:
-        """Leave no generation in force: from here on nothing is admitted or settled there until the new one is."""
+        """Put no generation in force: until the new one is, nothing is admitted or settled in these buckets."""
         with self._redis.pipeline(transaction=False) as batch:
             for bucket in buckets:
                 batch.hdel(redis_keys.state(bucket), "generation", "rebuilding")
             batch.execute()
 
     def _put_back(self, generation: str, in_flight: Mapping[str, Sequence[Announcement]]) -> None:
-        """Write the holds of some buckets again, whose windows are written, before anything is admitted there."""
-        for bucket, there in in_flight.items():
-            if there:
+        """Write the holds of buckets whose windows are written, before anything is admitted there."""
+        for bucket, holds in in_flight.items():
+            if holds:
                 self._redis.hset(redis_keys.state(bucket), "rebuilding", generation)
-            for told in there:
-                self._announce(keys=told.keys(), args=told.arguments(generation, self._now_ms()))
+            for hold in holds:
+                self._announce(keys=hold.keys(), args=hold.arguments(generation, self._now_ms()))
 
     def _put_in_force(self, generation: str, buckets: Sequence[str]) -> None:
         marks = watermark_fields(self._database)
@@ -294,7 +294,7 @@ class Recovery:
             batch.execute()
 
     def _holds_not_in_the_book(self, buckets: Sequence[str]) -> dict[str, list[Announcement]]:
-        """Return by bucket the holds that Redis still has of calls without a record, after keeping them from the wipe."""
+        """Save the holds of calls without a record from the wipe, and return them by bucket."""
         replies = run_all(
             self._redis,
             self._rescue,
@@ -328,12 +328,12 @@ class Recovery:
         self._unlink(batch)
 
     def _unlink(self, names: Sequence[bytes]) -> None:
-        """Remove keys: in one command for each bucket in a cluster, where a command stays in one slot, else in one."""
+        """Remove keys in one command; in a cluster, where a command stays in one slot, in one command a bucket."""
         is_cluster = isinstance(self._redis, redis.RedisCluster)
         together: dict[bytes, list[bytes]] = defaultdict(list)
         for name in names:
             together[name.partition(b":")[0] if is_cluster else b""].append(name)
         with self._redis.pipeline(transaction=False) as batch:
-            for some in together.values():
-                batch.unlink(*some)
+            for keys in together.values():
+                batch.unlink(*keys)
             batch.execute()

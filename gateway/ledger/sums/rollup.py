@@ -62,7 +62,7 @@ class Used:
 
 
 class Rollup:
-    """Adds records to the running sums. Of two processes that run it at once, the second finds that the place has moved.
+    """Adds records to the running sums. Of two processes that run at once, the second finds that the place has moved.
 
     Raises:
         MeteringUnavailable: the ledger is unavailable, from every method; what was added by then stays.
@@ -88,7 +88,7 @@ class Rollup:
         return len(rows)
 
     def follow(self, connection: Connection, booked: Booked) -> None:
-        """Add what a transaction appends, in that transaction, where the sums go up to the record before; nothing is reread.
+        """Add what a transaction appends, in it and unread, where the sums go up to the record before.
 
         Where that fails the records are still in the book, and ``turn`` tries again.
         """
@@ -161,8 +161,8 @@ def sums_by_rollup(connection: Connection, customer: str, start: int, end: int, 
 
 
 def _parts() -> tuple[Select[Any], Select[Any]]:
-    """Return the queries for a window, of the sums rolled up and of later records, to be bound to ``customer``, ``start``
-    and ``end``."""
+    """Return the queries for a window, of the sums rolled up and of later records, with ``customer``, ``start`` and
+    ``end`` unbound."""
     of = rollup_windows.c
     customer, start, end = (bindparam(name, type_=of[name].type) for name in ("customer", "start", "end"))
     in_window = (of.customer == customer, of.start == start, of.end == end)

@@ -33,7 +33,7 @@ AT_ONCE = 400
 """Keys in one statement; SQLite before 3.32 takes 999 parameters."""
 
 AMOUNTS = ("tokens_high", "tokens_low", "charge_high", "charge_low", "included")
-"""What is summed of a window; in two halves of its digits what may pass 2^63."""
+"""The sums of a window; those that may pass 2^63 in two halves of their digits."""
 
 Period = tuple[int, int]
 """Start and end, ms."""
@@ -68,12 +68,12 @@ MORE = (
 def add_to_windows(connection: Connection, records: Sequence[Record], upto: int) -> None:
     """Add records to the period that each falls in, as its customer's periods are now.
 
-    ``upto`` is the number of the last one: a period that has no sum yet is added up from the book to there.
+    ``upto`` is the number of the last record: a period without a sum is added up from the book to there.
     """
     zones: dict[str, tuple[PeriodKind, str]] = {}
     known: set[Place] = set()
-    for some in batches({record["customer"] for record in records}, AT_ONCE):
-        for row in connection.execute(ZONES_AND_WINDOWS.where(customers.c.id.in_(some))):
+    for ids in batches({record["customer"] for record in records}, AT_ONCE):
+        for row in connection.execute(ZONES_AND_WINDOWS.where(customers.c.id.in_(ids))):
             zones[row.id] = row.period, row.timezone
             known.add((row.id, row.start, row.end))
     added: dict[Place, list[int]] = {}
@@ -101,7 +101,7 @@ def add_to_windows(connection: Connection, records: Sequence[Record], upto: int)
 
 
 def add_to_conversations(connection: Connection, records: Iterable[Record]) -> None:
-    """Add records to the conversation that each is of, in the order in which they came into the book."""
+    """Add each record to its conversation, in the order in which they came into the book."""
     rows = [
         {
             "customer": record["customer"],
@@ -125,10 +125,10 @@ def add_to_conversations(connection: Connection, records: Iterable[Record]) -> N
 
 
 def added_up(connection: Connection, place: Place, upto: int) -> dict[str, Any]:
-    """Return the row of a period, by each of its records."""
+    """Return the row of a period, added up from its records."""
     customer, start, end = place
-    asked = {"of": customer, "since": start, "until": end, "upto": upto}
-    *sums, included, silent = (int(amount or 0) for amount in connection.execute(ALL_OF_A_PERIOD, asked).one())
+    parameters = {"of": customer, "since": start, "until": end, "upto": upto}
+    *sums, included, silent = (int(amount or 0) for amount in connection.execute(ALL_OF_A_PERIOD, parameters).one())
     if silent:
         included += begun_in_silence(connection, customer, start, end, upto)
     return {"customer": customer, "start": start, "end": end, **dict(zip(AMOUNTS, (*sums, included), strict=True))}
@@ -138,8 +138,8 @@ def _add(connection: Connection, added: Mapping[Place, Sequence[int]]) -> None:
     rows = []
     for (customer, start, end), (tokens, charge, included) in sorted(added.items()):
         amounts = (*divmod(tokens, HALF), *divmod(charge, HALF), included)
-        more = {f"more_{name}": amount for name, amount in zip(AMOUNTS, amounts, strict=True)}
-        rows.append({"of": customer, "since": start, "until": end, **more})
+        increments = {f"more_{name}": amount for name, amount in zip(AMOUNTS, amounts, strict=True)}
+        rows.append({"of": customer, "since": start, "until": end, **increments})
     if rows:
         execute_many(connection, MORE, rows)
 
@@ -153,10 +153,10 @@ def _add_anew(connection: Connection, place: Place, upto: int) -> None:
 
 
 def _continued(dialect: Any) -> Any:
-    """Return what adds one call to the conversation of its name: it begins it, goes on with it, or begins it anew.
+    """Return the statement that adds a call to the conversation of its name: the call begins, continues or restarts it.
 
-    A call comes into the book when it is settled, so it may have been admitted before the conversation's first one: it is
-    then of the one that had the name before, where that was going on, or else the first of this one.
+    A call comes into the book when it is settled, so it may have been admitted before the conversation's first call. It
+    then belongs to the previous conversation of that name if that was open, or else becomes the first call of this one.
     """
     statement = dialect.insert(rollup_conversations)
     had, call = rollup_conversations.c, statement.excluded
