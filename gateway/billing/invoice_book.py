@@ -1,4 +1,4 @@
-"""Invoices as they are looked for: final ones as they were written, drafts as the book has them now."""
+"""Finds invoices: final invoices as they were written, drafts from the book as it is now."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gateway.ledger.database import Database
 Status = Literal["draft", "final"]
 
 DRAFTS_MOST = 24
-"""Open months of one customer that are looked at; the latest ones."""
+"""Open months of a customer that are read, the latest."""
 
 PREFIX = "inv_"
 KEPT_S = 60.0
@@ -34,7 +34,7 @@ KEPT_MOST = 100
 
 @dataclass(frozen=True, slots=True)
 class Some:
-    """Some invoices, and where the next ones begin; None after the last."""
+    """Some invoices, and where the next invoices begin; None after the last."""
 
     data: list[Invoice]
     after: Any
@@ -56,7 +56,7 @@ class InvoiceBook:
         self._now_ms = now_ms
 
     def one(self, invoice_id: str) -> Invoice | None:
-        """Return an invoice by its id: a final one, or the draft of a month that has records."""
+        """Return an invoice by its id: a final invoice, or the draft of a month that has records."""
         final = invoice_of(self._database, invoice_id)
         if final is not None:
             return _shown(final)
@@ -68,27 +68,33 @@ class InvoiceBook:
 
     def of_customer(self, customer: str) -> list[Invoice]:
         """Return a customer's final invoices, and the drafts of its open months."""
-        finals = [one for _, one in invoices_in(self._database, customer=customer, limit=1_000)]
+        finals = [invoice for _, invoice in invoices_in(self._database, customer=customer, limit=1_000)]
         return [*map(_shown, finals), *self._drafts(customer)]
 
     def finals(self, customer: str | None, after: int, limit: int) -> Some:
         """Return final invoices in the order of their numbers."""
         found = invoices_in(self._database, customer=customer, after=after, limit=limit + 1)
         more = found[limit - 1][0] if len(found) > limit else None
-        return Some([_shown(one) for _, one in found[:limit]], more)
+        return Some([_shown(invoice) for _, invoice in found[:limit]], more)
 
     def of_month(self, month: str, *, customer: str | None, status: Status | None, after: str, limit: int) -> Some:
-        """Return the invoices of a month by customer, final ones and drafts."""
+        """Return the invoices of a month by customer, final invoices and drafts."""
         found: list[Invoice] = []
         last = after
-        for one in months_of(self._database, month, customer, after=after):
+        for customer_month in months_of(self._database, month, customer, after=after):
             if len(found) == limit:
                 return Some(found, last)
-            last = one.customer
-            if status is not None and (status == "final") is not one.is_invoiced:
+            last = customer_month.customer
+            if status is not None and (status == "final") is not customer_month.is_invoiced:
                 continue
-            stored = invoice_of(self._database, id_of(one)) if one.is_invoiced else None
-            shown = _shown(stored) if stored is not None else None if one.is_invoiced else self._draft(one)
+            stored = invoice_of(self._database, id_of(customer_month)) if customer_month.is_invoiced else None
+            shown = (
+                _shown(stored)
+                if stored is not None
+                else None
+                if customer_month.is_invoiced
+                else self._draft(customer_month)
+            )
             if shown is not None:
                 found.append(shown)
         return Some(found, None)
@@ -117,9 +123,9 @@ class InvoiceBook:
 
 
 class LatestInvoices:
-    """The invoices of customers who ask themselves: each customer's are made at most once in ``KEPT_S``, one at a time.
+    """Invoices for requests by customers: each customer's are made at most once in ``KEPT_S``, one customer at a time.
 
-    A draft reads every record of its month, so nobody can keep the ledger busy by asking.
+    A draft reads every record of its month, so nobody can keep the ledger busy by requests.
     """
 
     def __init__(self, book: InvoiceBook, monotonic: Callable[[], float]) -> None:
@@ -132,11 +138,11 @@ class LatestInvoices:
         """Return a customer's final invoices and the drafts of its open months, as they were ``KEPT_S`` ago at most."""
         with self._turn:
             now = self._monotonic()
-            kept = self._kept.pop(customer, (0.0, None))
-            found = kept[1] if kept[1] is not None and now - kept[0] < KEPT_S else None
+            cached = self._kept.pop(customer, (0.0, None))
+            found = cached[1] if cached[1] is not None and now - cached[0] < KEPT_S else None
             if found is None:
-                found, kept = self._book.of_customer(customer), (now, None)
-            self._kept[customer] = kept[0], found
+                found, cached = self._book.of_customer(customer), (now, None)
+            self._kept[customer] = cached[0], found
             while len(self._kept) > KEPT_MOST:
                 del self._kept[next(iter(self._kept))]
             return found

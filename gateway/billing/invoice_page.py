@@ -110,5 +110,5 @@ def _row(line: Mapping[str, Any], currency: str) -> str:
     version = f"menu {line['menu_version']}, " if line["menu_version"] else ""
     records = f"{version}{line['records']} records, {line['first_record']} to {line['last_record']}"
     cells = (str(line["quantity"]), price + per, written(line["amount_nanousd"], currency))
-    told = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    return f"<tr><td>{escape(what)}<div class=small>{escape(records)}</div></td>{told}</tr>\n"
+    columns = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f"<tr><td>{escape(what)}<div class=small>{escape(records)}</div></td>{columns}</tr>\n"

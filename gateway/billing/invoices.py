@@ -29,7 +29,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who sends invoices: its name and address, and what it wants said of taxes, line by line."""
+    """The sender of invoices: its name and address, and its lines about taxes, line by line."""
 
     address: tuple[str, ...]
     tax_lines: tuple[str, ...]
@@ -39,7 +39,7 @@ class Issuer:
 
     @classmethod
     def of(cls, settings: Settings) -> Issuer:
-        """Return who the settings say it is."""
+        """Return the issuer that the settings name."""
         address, tax_lines = settings.invoice_address or "", settings.invoice_tax_lines or ""
         return cls(_lines(address), _lines(tax_lines), settings.invoice_prefix or "", settings.currency)
 
@@ -53,7 +53,7 @@ class Issuer:
 
 
 def _lines(text: str) -> tuple[str, ...]:
-    """Return the lines of a setting, which is one line itself: they stand between bars."""
+    """Return the lines of a setting, which is a single line with bars between them."""
     return tuple(line.strip() for line in text.split("|") if line.strip())
 
 
@@ -65,12 +65,12 @@ def id_of(month: CustomerMonth) -> str:
 def drafted(database: Database, month: CustomerMonth, issuer: Issuer, terms_of: TermsOf) -> Invoice | None:
     """Return the invoice of a customer's month as the book has it now, None where nothing counts in it.
 
-    It reads each record once, page by page; with prepaid credit, also those of the months before that have no final invoice.
+    It reads each record once, page by page; with prepaid credit, also those of earlier months without a final invoice.
     """
     lines, added = Lines(terms_of), 0
     span = Span(month.customer, month.start, month.end)
-    for one in counted_in(database, COLUMNS, span):
-        _, record_id, _, *called, prepaid = one.row[: len(COLUMNS)]
+    for counted in counted_in(database, COLUMNS, span):
+        _, record_id, _, *called, prepaid = counted.row[: len(COLUMNS)]
         lines.add(record_id, *called)
         added += prepaid or 0
     if not lines.records:

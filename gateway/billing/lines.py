@@ -32,7 +32,7 @@ TermsOf = Callable[[str | None, str | None], Tier | None]
 
 @dataclass(slots=True)
 class Line:
-    """One line: so much of one thing at one price, and the records that it is made of."""
+    """One line: a quantity of one thing at one price, and the records that it is made of."""
 
     kind: str
     tier: str | None

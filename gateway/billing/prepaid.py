@@ -1,7 +1,7 @@
-"""What a customer has paid in advance: how much of a month's charges it pays, what is owed beyond it, and what is left.
+"""Prepaid credit of a customer: how much of a month's charges it pays, what is owed beyond it, and what is left.
 
-Prepaid credit is drawn by everything that a month charges, before anything is owed. Nothing is counted beside the book: a
-balance is that of the last final invoice, with the records of the months since.
+Every charge of a month draws prepaid credit before anything is owed. There is no counter beside the book: a balance is
+that of the last final invoice, with the records of the months since.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def drawn(before: int | None, added: int, charged: int) -> Prepaid | None:
     Args:
         before: what was left when the month began; None where nothing had been paid in advance by then.
         added: what was paid in advance in the month.
-        charged: what its records charge in all. Where credits exceed charges it is negative, and is added to what is left.
+        charged: what its records charge in all. Where credits exceed charges this is negative and adds to what is left.
     """
     if before is None and not added:
         return None
-    there = (before or 0) + added
-    taken = min(charged, there)
-    return Prepaid(before or 0, added, taken, there - taken, charged - taken)
+    available = (before or 0) + added
+    taken = min(charged, available)
+    return Prepaid(before or 0, added, taken, available - taken, charged - taken)
 
 
 def left_before(database: Database, customer: str, month: str) -> int | None:
@@ -69,8 +69,8 @@ def left_before(database: Database, customer: str, month: str) -> int | None:
     else:
         return None
     while name < month:
-        for one in months_of(database, name, customer):
-            after = drawn(left, *_sums(database, one))
+        for customer_month in months_of(database, name, customer):
+            after = drawn(left, *_sums(database, customer_month))
             left = None if after is None else after.left_nanousd
         name = month_after(name)
     return left
@@ -86,7 +86,7 @@ def left_at(database: Database, customer: str, now_ms: int) -> int:
 def _sums(database: Database, month: CustomerMonth) -> tuple[int, int]:
     """Return what was paid in advance in a month, and what its records charge."""
     added, charged = 0, 0
-    for one in counted_in(database, COLUMNS, Span(month.customer, month.start, month.end)):
-        charged += one.row[3]
-        added += one.row[4] or 0
+    for counted in counted_in(database, COLUMNS, Span(month.customer, month.start, month.end)):
+        charged += counted.row[3]
+        added += counted.row[4] or 0
     return added, charged

@@ -1,8 +1,8 @@
 """Drops the records of closed months that are older than the operator keeps them, and keeps their totals.
 
 A month is marked first, in one transaction with its totals: from then on its records count no more. A day later, when
-nobody who began before still reads them, they are deleted, some in each transaction, each with the mark that its seal
-lacks it. Killed anywhere, the next turn goes on.
+no reader that began before still reads them, they are deleted, some in each transaction, each with the mark that its
+seal lacks it. After a kill at any point the next turn goes on.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from gateway.ledger.sums.market_sums import bring_up_to_date
 
 DAY_MS = 86_400_000
 LOOK_MS = 3_600_000
-"""Between two looks for months to drop."""
+"""The time between two searches for months to drop."""
 
 MONTHS_A_TURN = 20
 ROWS_A_TURN = 1_000
 
 
 class Retention:
-    """Any number of processes may run it: each month is marked once, and deletions take turns.
+    """Drops old records. Any number of processes may run it: each month is marked once, and deletions take turns.
 
     Args:
         days: how long records are kept after the end of their month; None keeps them for ever.
@@ -46,9 +46,9 @@ class Retention:
         self._looks_at = 0
 
     def turn(self) -> int:
-        """Delete some rows of months that were marked a day ago, or mark months; return how many rows or months that were.
+        """Delete some rows of months that were marked a day ago, or mark months; return how many.
 
-        What is marked is deleted also where the setting is taken back: its totals stand for it already.
+        Marked months are deleted even if the setting is removed: their totals already replace the records.
         """
         now = self._now_ms()
         if deleted := delete_some(self._database, now - DAY_MS, self._rows):
@@ -64,23 +64,23 @@ class Retention:
         return marked
 
     def _due(self, cutoff: int, now: int) -> Iterator[CustomerMonth]:
-        """Yield months that are old enough and whose records can go; a month that stays keeps those after it."""
-        kept, is_summed = set[str](), False
+        """Yield months that are old enough and whose records can go; a month that stays keeps all later months."""
+        staying, is_summed = set[str](), False
         for month in unmarked_months(self._database, cutoff):
             if not is_summed:
                 bring_up_to_date(self._database, now)
                 is_summed = True
-            if month.customer not in kept and may_go(self._database, month, cutoff, now):
+            if month.customer not in staying and may_go(self._database, month, cutoff, now):
                 yield month
             else:
-                kept.add(month.customer)
+                staying.add(month.customer)
 
     def _mark(self, month: CustomerMonth, now: int) -> int:
-        """Keep the totals of a month and have its records count no more; return 1, or 0 where another process did it."""
-        seen = Month(self._database, month.month, month.customer)
-        rows = checked(self._database, month, seen, self._rows)
-        sums, going = sums_to_keep(self._database, seen, month.customer)
-        open_then = {name: talk for (_, name), talk in going.items()}
+        """Store the totals of a month and stop counting its records; return 1, or 0 where another process did."""
+        counted_month = Month(self._database, month.month, month.customer)
+        rows = checked(self._database, month, counted_month, self._rows)
+        sums, going = sums_to_keep(self._database, counted_month, month.customer)
+        open_then = {name: conversation for (_, name), conversation in going.items()}
         with self._database.write() as connection:
             if not lock_unmarked(connection, month):
                 return 0

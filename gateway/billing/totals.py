@@ -21,7 +21,7 @@ SWEEP_EVERY = 50_000
 
 
 class Begun:
-    """Conversations that go on, by customer and name. A name reused after its conversation ended is a new conversation."""
+    """Conversations that go on, by customer and name. A name reused after its end is a new conversation."""
 
     def __init__(self, going: Conversations | None = None) -> None:
         self.going: Conversations = {} if going is None else going

@@ -1,4 +1,4 @@
-"""Cursors of lists: a row's position in its order, in a form that says nothing to who is given it."""
+"""Cursors of lists: a row's position in its order, in an opaque form."""
 
 from __future__ import annotations
 
@@ -33,12 +33,16 @@ def position_of(cursor: str, *kinds: type) -> tuple[Any, ...]:
     if len(cursor) > CURSOR_MOST or not _WRITTEN.fullmatch(cursor):
         raise NoCursor
     try:
-        given = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        position = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except ValueError as error:
         raise NoCursor from error
-    if not isinstance(given, list) or [type(part) for part in given] != list(kinds) or not all(map(_is_part, given)):
+    if (
+        not isinstance(position, list)
+        or [type(part) for part in position] != list(kinds)
+        or not all(map(_is_part, position))
+    ):
         raise NoCursor
-    return tuple(given)
+    return tuple(position)
 
 
 def _is_part(part: Any) -> bool:

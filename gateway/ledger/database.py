@@ -26,7 +26,7 @@ from gateway.errors import MeteringUnavailable, StartupError
 
 DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 CHECKPOINTS_MOST = 5
-"""How often the log is tried to be emptied, each time for ``WAIT_S``, while somebody always reads."""
+"""Attempts to empty the log, each for ``WAIT_S``, while readers keep it in use."""
 
 WAIT_S = 10
 CHECKPOINT_PAGES = 4_000
@@ -34,14 +34,14 @@ CHECKPOINT_PAGES = 4_000
 
 CACHE_KB = 2_000
 WRITER_CACHE_KB = 16_000
-"""What a connection of SQLite keeps of the file in memory. One that appends changes pages all over its indexes, and what it
-cannot keep until the commit is written, and read again."""
+"""How much of the file an SQLite connection caches. A connection that appends changes pages all over the indexes, and
+pages that it cannot cache until the commit are written, and read again."""
 
 MIGRATION_LOCK = 0x746F6B656E636170  # "tokencap"; PostgreSQL's advisory locks are numbers
 UNAVAILABLE = (OperationalError, InterfaceError, InternalError, TimeoutError)
 
 UNLESS_STOPPED = f"SET lock_timeout = '{WAIT_S}s'; SET idle_in_transaction_session_timeout = '60s'"
-"""A writer that was suspended inside a transaction loses it after a minute, so the chain's head is nobody's for ever."""
+"""A writer that was suspended inside a transaction loses it after a minute, so it cannot keep the chain's head for ever."""
 
 
 class Database:
@@ -49,11 +49,12 @@ class Database:
 
     Args:
         url: ``sqlite:///PATH`` or ``postgresql://…``.
-        cache_kb: what each connection keeps of an SQLite file in memory.
+        cache_kb: how much of an SQLite file each connection caches.
 
     Raises:
-        StartupError: the URL is of another kind, from the constructor; cannot be opened, from ``migrate`` and ``check``.
-        MeteringUnavailable: the database cannot be had just now, from ``read`` and ``write``.
+        StartupError: the URL is of another kind, from the constructor; the ledger cannot be opened, from ``migrate``
+            and ``check``.
+        MeteringUnavailable: the database is unavailable, from ``read`` and ``write``.
     """
 
     def __init__(self, url: str, *, cache_kb: int = CACHE_KB) -> None:
@@ -147,13 +148,13 @@ class Database:
             )
 
     def forget_what_was_erased(self) -> None:
-        """Write SQLite's file anew and empty its log, so that neither has what no row has any more.
+        """Rewrite SQLite's file and empty its log, so that neither holds data that no row holds any more.
 
-        The writer of the book waits meanwhile. PostgreSQL does it in its own time: its dead rows go with its next
+        The writer of the book waits meanwhile. PostgreSQL does this by itself: its dead rows go with its next
         VACUUM, its log and backups with their retention.
 
         Raises:
-            MeteringUnavailable: others used the file for too long; doing it again later is as good.
+            MeteringUnavailable: others used the file for too long; a later repetition does the same.
         """
         if not self.is_sqlite:
             return
@@ -178,15 +179,15 @@ class Database:
 
 def _understood(url: str) -> URL:
     try:
-        given = make_url(url)
-        driver = DRIVERS[given.get_backend_name()]
+        parsed = make_url(url)
+        driver = DRIVERS[parsed.get_backend_name()]
     except (ArgumentError, NoSuchModuleError, KeyError, ValueError) as error:
         raise StartupError(
             "TOKENCAP_DATABASE_URL is neither sqlite:///PATH nor postgresql://USER:PASSWORD@HOST/NAME.", exit_code=2
         ) from error
-    if driver.startswith("sqlite") and given.database in (None, "", ":memory:"):
+    if driver.startswith("sqlite") and parsed.database in (None, "", ":memory:"):
         raise StartupError("TOKENCAP_DATABASE_URL names no file: a ledger in memory keeps nothing.", exit_code=2)
-    return given.set(drivername=driver)
+    return parsed.set(drivername=driver)
 
 
 def _place(url: URL) -> str:
@@ -199,7 +200,7 @@ def _engine(url: URL, cache_kb: int) -> Engine:
         event.listen(engine, "connect", partial(_open_sqlite, cache_kb))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    # A server that was restarted meanwhile is noticed before a connection is used, not by whoever uses it.
+    # A server that was restarted meanwhile is noticed before a connection is used, not during its use.
     connect_args = {"connect_timeout": WAIT_S // 2}
     engine = create_engine(
         url,
@@ -238,7 +239,7 @@ def _open_postgresql(connection: DBAPIConnection, _record: Any) -> None:
 
 
 def _versions() -> ModuleType:
-    """Return what knows the versions of the tables; loading alembic is a seventh of a worker's start, and no worker needs it."""
+    """Return the module of table versions; loading alembic is a seventh of a worker's start, and no worker needs it."""
     from gateway.ledger import versions  # noqa: PLC0415
 
     return versions

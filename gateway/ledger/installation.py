@@ -28,7 +28,7 @@ class Installation:
 
 
 def begun(database: Database, *, new_id: str, currency: str | None, default: str, now_ms: int) -> tuple[str, str]:
-    """Return the id and the currency of a ledger; one that has none gets them, for good.
+    """Return the id and the currency of a ledger; a ledger without them gets them, for good.
 
     Args:
         currency: what the operator has set; None takes the ledger's, ``default`` where that has none yet.
@@ -67,7 +67,7 @@ def currency_of(database: Database, currency: str | None, default: str) -> str:
     """Return a ledger's currency for a command that only reads it.
 
     Raises:
-        StartupError: ``currency``, which the operator has set, is another one.
+        StartupError: ``currency``, which the operator has set, differs.
     """
     there = found(database).currency
     refuse_other(there, currency)

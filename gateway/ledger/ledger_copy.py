@@ -19,7 +19,7 @@ from gateway.ledger.tables import chains
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a ledger stands at one moment: whose it is, its last record and its last seal."""
+    """The state of a ledger at one moment: its installation, last record and last seal."""
 
     installation: str | None
     currency: str | None
@@ -29,11 +29,11 @@ class State:
 
 
 def state_of(connection: Connection) -> State:
-    """Return where the ledger stands in this transaction."""
+    """Return the state of the ledger in this transaction."""
     row = connection.execute(select(chains.c.seq, chains.c.hash).where(chains.c.chain == MAIN)).one_or_none()
     seq, digest = (0, GENESIS) if row is None else row
-    whose, seal = installation_of(connection), last_seal(connection)
-    return State(whose.id, whose.currency, seq, digest, seal.hash if seal else None)
+    owner, seal = installation_of(connection), last_seal(connection)
+    return State(owner.id, owner.currency, seq, digest, seal.hash if seal else None)
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -42,7 +42,7 @@ def copy_file(source: Path, target: Path) -> None:
     It is read in one step, under a snapshot: writers go on meanwhile, and their log is emptied afterwards.
 
     Raises:
-        sqlite3.Error: it cannot be read, or the copy not be written.
+        sqlite3.Error: the ledger cannot be read or the copy cannot be written.
     """
     with (
         closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True)) as here,

@@ -26,7 +26,7 @@ def record_of(row: AnyRow) -> UsageRecord:
 
 
 def without_silence(record: UsageRecord) -> UsageRecord:
-    """Return the record as it is hashed and shown: without the fields that are there only if they say something."""
+    """Return the record as it is hashed and shown: without the optional fields that are null."""
     shown = record.copy()
     for field in FIELDS_IF_SAID:
         if record.get(field) is None:
@@ -35,20 +35,20 @@ def without_silence(record: UsageRecord) -> UsageRecord:
 
 
 VALUES_MOST = 500
-"""Values asked for in one statement; SQLite before 3.32 takes 999 parameters."""
+"""Values in one statement; SQLite before 3.32 takes 999 parameters."""
 
 
 def execute_many(connection: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> None:
     """Execute a statement of a module for each of many rows, through the driver.
 
-    SQLAlchemy by itself takes as long to look at each as the database does to keep it.
+    SQLAlchemy by itself takes as long to prepare each row as the database takes to store it.
     """
     text, names = _compiled(statement, connection.dialect)
     connection.exec_driver_sql(text, rows if names is None else [*map(itemgetter(*names), rows)])
 
 
 MANY_ROWS = 50
-"""From so many rows on, the columns in which none says anything are left out."""
+"""From this many rows on, columns that are null in every row are left out."""
 
 
 def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -79,12 +79,12 @@ def found_among(connection: Connection, column: Column[Any], values: Iterable[An
     Through the driver, by statements of a few lengths, the last value repeated up to that: SQLAlchemy by itself takes longer
     to write a list of values than the database takes to find them.
     """
-    for some in batches(values, VALUES_MOST):
-        size = next(most for most in VALUES_IN_A_STATEMENT if len(some) <= most)
+    for batch in batches(values, VALUES_MOST):
+        size = next(most for most in VALUES_IN_A_STATEMENT if len(batch) <= most)
         text, names = _compiled(_is_among(column, size), connection.dialect)
-        whole = some + some[-1:] * (size - len(some))
-        given: Any = tuple(whole) if names is not None else dict(zip(VALUE_NAMES, whole, strict=False))
-        yield from connection.exec_driver_sql(text, given).scalars()
+        padded = batch + batch[-1:] * (size - len(batch))
+        parameters: Any = tuple(padded) if names is not None else dict(zip(VALUE_NAMES, padded, strict=False))
+        yield from connection.exec_driver_sql(text, parameters).scalars()
 
 
 @lru_cache(maxsize=64)
@@ -94,7 +94,7 @@ def _is_among(column: Column[Any], size: int) -> Select[Any]:
 
 @lru_cache(maxsize=64)
 def _compiled(statement: Any, dialect: Dialect) -> tuple[str, Sequence[str] | None]:
-    """Return the text of a statement, and the names of its parameters in their order where that is how they are told."""
+    """Return the text of a statement, and the names of its parameters in order where they are positional."""
     compiled = statement.compile(dialect=dialect)
     return str(compiled), compiled.positiontup
 

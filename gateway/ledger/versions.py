@@ -1,4 +1,4 @@
-"""The versions of the ledger's tables: which one a database has, which one this program works with, the way between."""
+"""The versions of the ledger's tables: that of a database, that of this program, the way between."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def wanted() -> str | None:
 
 
 def is_later(version: str | None) -> bool:
-    """Return whether tables are of a later version than this program's: that one only adds to what this one needs."""
+    """Return whether tables are of a later version than this program's: later versions only add to it."""
     return version is not None and version > (wanted() or "")
 
 

@@ -28,20 +28,20 @@ STREAMS = tuple(redis_keys.usage(bucket) for bucket in redis_keys.ALL_BUCKETS)
 log = logging.getLogger(__name__)
 
 
-def unheard(_told: object) -> None:
-    """Tell nobody."""
+def unheard(_reported: object) -> None:
+    """Report to nobody."""
 
 
 class Writer:
-    """Any number of writers may run, and any may die at any moment: none owns anything.
+    """Moves records from the streams into the book. Any number may run and die at any moment: none owns anything.
 
     Each turn reads the streams from their beginning, appends what the book does not have yet, commits, and deletes
     exactly the entries it read. Dying before the commit loses nothing; dying after it makes the next turn, anyone's,
     read the same entries again and find their ids in the book.
 
     Args:
-        note: is told of the records that this writer has appended, once they are in the book.
-        marked: is told the number of each bucket's last record after a commit.
+        note: is called with the records that this writer has appended, once they are in the book.
+        marked: is called with the number of each bucket's last record after a commit.
 
     Raises:
         MeteringUnavailable: Redis or the database is unavailable, from ``turn``; call it again later.
@@ -66,7 +66,7 @@ class Writer:
         self._rollup = Rollup(database)
 
     def turn(self) -> int:
-        """Move what is waiting, up to a bound; return how many entries left the streams: 0 when all are empty."""
+        """Move waiting entries, up to a bound; return how many entries left the streams: 0 when all are empty."""
         entries = self._read()
         if entries:
             self._trim(entries, self._book(entries))
@@ -85,11 +85,11 @@ class Writer:
         return sorted(found, key=Entry.order)
 
     def _entries(self, after: Mapping[str, str], most: int) -> list[tuple[str, list[tuple[str, Fields]]]]:
-        """Return the next entries of each stream that has any: asked for in one command where the server is one."""
+        """Return the next entries of each stream that has any, by one command where there is one server."""
         is_one = not isinstance(self._redis, redis.RedisCluster)
-        questions = [after] if is_one else [{stream: last} for stream, last in after.items()]
+        requests = [after] if is_one else [{stream: last} for stream, last in after.items()]
         with translated(), self._redis.pipeline(transaction=False) as batch:
-            for streams in questions:
+            for streams in requests:
                 batch.xread(dict(streams), count=most)  # type: ignore[arg-type]  # names are text, too
             replies = [found for reply in batch.execute() for found in reply]
         return [(stream.decode(), [(name.decode(), fields) for name, fields in some]) for stream, some in replies]
@@ -97,8 +97,8 @@ class Writer:
     def _book(self, entries: Sequence[Entry]) -> int:
         """Book entries; return the number of the chain's last record, which is committed."""
         carried = [(entry, record_in(entry)) for entry in entries]
-        records = [(entry, found) for entry, found in carried if not isinstance(found, Malformed)]
-        dead = [found for _, found in carried if isinstance(found, Malformed)]
+        records = [(entry, record) for entry, record in carried if not isinstance(record, Malformed)]
+        dead = [record for _, record in carried if isinstance(record, Malformed)]
         threads = {record["id"]: found for entry, record in records if (found := threads_in(entry))}
         with self._database.write() as connection:
             booked = book(connection, [record for _, record in records])
@@ -112,8 +112,8 @@ class Writer:
             keep_dead_letters(connection, dead)
         self._marked({bucket: last for bucket, (_, last) in booked.buckets.items()})
         self._note(booked.appended)
-        for kept in dead:
-            log.error("Entry %s of %s is set aside: %s.", kept.entry.id, kept.entry.stream, kept.reason)
+        for letter in dead:
+            log.error("Entry %s of %s is set aside: %s.", letter.entry.id, letter.entry.stream, letter.reason)
         return booked.after
 
     def _trim(self, entries: Sequence[Entry], booked: int) -> None:

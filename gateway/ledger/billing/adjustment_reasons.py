@@ -26,23 +26,23 @@ class Creditable:
 
 
 NO_RECORD = Creditable("", None, None, None, None, 0)
-"""Stands for the record of a credit that is for none."""
+"""Stands for the record of a credit that names no record."""
 
 
 def creditable(connection: Connection, customer: str, record_id: str) -> Creditable | None:
     """Return a record of this customer and what is left of its charge, or None where there is no such record.
 
-    Its charge is with the correction of its count, less every credit for it. The chain's head is locked from here to
+    Its charge includes the correction of its count, less every credit for it. The chain's head is locked from here to
     the end of the transaction, so of two credits at once the second sees the first.
     """
     connection.execute(select(chains.c.seq).with_for_update()).all()
-    mine = select(book.kind, book.tier, book.menu_version, book.key_id, book.corrects, book.charge_nanousd)
-    found = connection.execute(mine.where(book.id == record_id, book.customer == customer)).one_or_none()
+    named = select(book.kind, book.tier, book.menu_version, book.key_id, book.corrects, book.charge_nanousd)
+    found = connection.execute(named.where(book.id == record_id, book.customer == customer)).one_or_none()
     if found is None:
         return None
     corrected = select(book.charge_nanousd).where(book.corrects == record_id, book.id == f"{record_id}.1")
-    given = select(book.charge_nanousd).join(adjustments, adjustments.c.id == book.id)
-    amounts = connection.execute(corrected.union_all(given.where(adjustments.c.record == record_id))).scalars()
+    credited = select(book.charge_nanousd).join(adjustments, adjustments.c.id == book.id)
+    amounts = connection.execute(corrected.union_all(credited.where(adjustments.c.record == record_id))).scalars()
     return Creditable(*found[:5], left_nanousd=found.charge_nanousd + sum(amounts))
 
 
@@ -59,17 +59,17 @@ class Adjustment:
 
 
 def note(connection: Connection, adjustment: Adjustment) -> None:
-    """Keep why a record is in the book, in the transaction that books it."""
+    """Store why a record is in the book, in the transaction that books it."""
     connection.execute(insert(adjustments), [asdict(adjustment)])
 
 
 def first_prepaid(connection: Connection, customer: str) -> int | None:
-    """Return when a customer first paid in advance, by the records that are kept; None where it has not."""
+    """Return when a customer first paid in advance, by the stored records; None where it has not."""
     mine = select(book.time).join(adjustments, adjustments.c.id == book.id)
     mine = mine.where(adjustments.c.customer == customer, book.kind == "prepaid")
     return connection.execute(mine.order_by(adjustments.c.at, adjustments.c.id).limit(1)).scalar_one_or_none()
 
 
 def erase_reasons(connection: Connection, customer: str) -> None:
-    """Forget the reasons of a customer's credits, fees and prepaid credit, which may name it."""
+    """Remove the reasons of a customer's credits, fees and prepaid credit, which may name it."""
     connection.execute(update(adjustments).where(adjustments.c.customer == customer).values(reason=None))

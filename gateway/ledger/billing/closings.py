@@ -32,7 +32,7 @@ of, book = closings.c, usage_records.c
 
 @dataclass(frozen=True, slots=True)
 class CustomerMonth:
-    """One month of one customer: ``start`` ≤ time < ``end``, ms; ``created`` is when the customer was."""
+    """One month of one customer: ``start`` ≤ time < ``end``, ms; ``created`` is when the customer was created."""
 
     customer: str
     month: str
@@ -42,11 +42,11 @@ class CustomerMonth:
     created: int
     is_closed: bool
     is_invoiced: bool = False
-    """Whether its invoice is final, or there is none to come."""
+    """Whether its invoice is final, or it gets none."""
 
     @property
     def is_due(self) -> bool:
-        """Whether there was the customer in it at all, so that it is to be closed."""
+        """Whether the customer existed in the month, so that the month has to be closed."""
         return self.is_closed or self.created < self.end
 
 
@@ -79,10 +79,10 @@ def month_at(time: int, zone: str) -> str:
 def months_of(
     database: Database, month: str, only: str | None = None, *, among: Sequence[str] | None = None, after: str = ""
 ) -> Iterator[CustomerMonth]:
-    """Yield the month of each customer, by id: of one, of those ``among`` a few, or of those whose ids are ``after`` one.
+    """Yield the month of each customer, by id: of ``only`` one, of those ``among`` a few, or of ids ``after`` an id.
 
-    A closed month is as it was closed. One that follows a closed month begins where that ended, also where the customer
-    has another zone since.
+    A closed month is as it was closed. A month that follows a closed month begins where that ended, even where the
+    customer has changed its zone since.
     """
     last = after
     query = select(customers.c.id, customers.c.timezone, customers.c.created).order_by(customers.c.id).limit(PAGE)
@@ -103,16 +103,18 @@ def months_of(
 def _closed(connection: Connection, months: Sequence[str], ids: Iterable[str]) -> dict[tuple[str, str], AnyRow]:
     found: dict[tuple[str, str], AnyRow] = {}
     query = select(of.customer, of.month, of.start, of.end, of.timezone, of.is_invoiced).where(of.month.in_(months))
-    for some in batches(ids, VALUES_MOST):
-        found.update(((row.customer, row.month), row) for row in connection.execute(query.where(of.customer.in_(some))))
+    for chunk in batches(ids, VALUES_MOST):
+        found.update(
+            ((row.customer, row.month), row) for row in connection.execute(query.where(of.customer.in_(chunk)))
+        )
     return found
 
 
 def _month(row: AnyRow, month: str, closed: Mapping[tuple[str, str], AnyRow]) -> CustomerMonth:
-    mine = closed.get((row.id, month))
-    if mine is not None:
-        bounds = mine.start, mine.end, mine.timezone
-        return CustomerMonth(row.id, month, *bounds, row.created, is_closed=True, is_invoiced=mine.is_invoiced)
+    closing = closed.get((row.id, month))
+    if closing is not None:
+        bounds = closing.start, closing.end, closing.timezone
+        return CustomerMonth(row.id, month, *bounds, row.created, is_closed=True, is_invoiced=closing.is_invoiced)
     start, end = bounds_of(month, row.timezone)
     before = closed.get((row.id, month_before(month)))
     start = start if before is None else before.end
@@ -137,7 +139,7 @@ def month_in(connection: Connection, customer: str, now_ms: int) -> str:
 
 
 def all_closed_until(database: Database, until: int, only: str | None = None) -> bool:
-    """Return whether everything before ``until`` is closed, of every customer that there was by then, or of one."""
+    """Return whether everything before ``until`` is closed, for every customer that existed by then or one."""
     ended = select(of.customer, func.max(of.end).label("end")).group_by(of.customer).subquery()
     behind = (
         select(customers.c.id)
@@ -153,7 +155,7 @@ def all_closed_until(database: Database, until: int, only: str | None = None) ->
 
 
 def open_since(database: Database, customer: str) -> tuple[int | None, str]:
-    """Return when a customer's first record was that is in no closed month, None where all are, and its zone now."""
+    """Return the time of a customer's first record in no closed month, None where all are closed, and its zone now."""
     ended = select(func.max(of.end)).where(of.customer == customer)
     first = select(book.time).where(book.customer == customer).order_by(book.time).limit(1)
     late = select(func.min(late_records.c.counts)).where(late_records.c.customer == customer)
@@ -166,7 +168,7 @@ def open_since(database: Database, customer: str) -> tuple[int | None, str]:
 
 
 def open_before(connection: Connection, month: CustomerMonth) -> int | None:
-    """Return the time of a customer's first record before a month that is in no closed one; None where there is none."""
+    """Return the time of a customer's first record before a month and in no closed month; None if there is none."""
     ended = select(func.max(of.end)).where(of.customer == month.customer).scalar_subquery()
     first = select(book.time).where(
         book.customer == month.customer, book.time < month.start, book.time >= func.coalesce(ended, 0)
@@ -175,10 +177,10 @@ def open_before(connection: Connection, month: CustomerMonth) -> int | None:
 
 
 def close(connection: Connection, months: Sequence[CustomerMonth], now_ms: int) -> int:
-    """Close months in the caller's transaction; return the number of the chain's last record, which is what they hold up to.
+    """Close months in the caller's transaction; return the number of the chain's last record, up to which they hold.
 
-    The head is locked, so no record is on its way into the book: one that comes later is late. Closing one twice
-    changes nothing.
+    The head is locked, so no record is being booked: a record that comes later is late. Closing a month twice changes
+    nothing.
     """
     seq = connection.execute(select(chains.c.seq).where(chains.c.chain == MAIN).with_for_update()).scalar_one_or_none()
     rows = [
@@ -195,7 +197,7 @@ def close(connection: Connection, months: Sequence[CustomerMonth], now_ms: int) 
 
 
 class Zones:
-    """Which zone a customer's days were in: of a closed month as it was closed, of others as it is now."""
+    """The zone of a customer's days: in a closed month the zone at its closing, in others the present zone."""
 
     def __init__(self, database: Database, since: int, only: str | None = None) -> None:
         zones = select(customers.c.id, customers.c.timezone)

@@ -1,4 +1,4 @@
-"""What the model's endpoint was asked for by day, as the records have it, to be held against its own report."""
+"""Calls to the model's endpoint by day, according to the records, to be compared with its own report."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ IS_LATE = and_(late.chain == book.chain, late.seq == book.seq)
 
 @dataclass(frozen=True, slots=True)
 class BucketSum:
-    """What the records of one group come to in one bucket."""
+    """The sums of the records of one group in one bucket."""
 
     start: int
     """Of the bucket, ms."""
@@ -103,6 +103,6 @@ def _add(
             sums[1 + place] += summed(row[width + 1 + 2 * place], row[width + 2 + 2 * place])
 
 
-def _in_order(one: tuple[tuple[int, tuple[str | None, ...]], Any]) -> tuple[int, tuple[tuple[bool, str], ...]]:
-    at, group = one[0]
+def _in_order(item: tuple[tuple[int, tuple[str | None, ...]], Any]) -> tuple[int, tuple[tuple[bool, str], ...]]:
+    at, group = item[0]
     return at, tuple((value is None, value or "") for value in group)

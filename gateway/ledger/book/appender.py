@@ -49,11 +49,11 @@ class Booked:
     """The number of the chain's last record before these."""
     after: int
     buckets: dict[str, tuple[int, int]]
-    """The same of each bucket of the hot state that one of them is of."""
+    """The same of each bucket of the hot state that has one of these records."""
 
 
 def append(database: Database, records: Sequence[UsageRecord], chain: str = MAIN) -> list[UsageRecord]:
-    """Append in one transaction the records whose id is not in the book yet; return them as they stand there."""
+    """Append in one transaction the records whose id is not in the book yet; return them as booked."""
     with database.write() as connection:
         return book(connection, records, chain).appended
 
@@ -128,7 +128,7 @@ RAISED = {"sqlite": _raises(sqlite), "postgresql": _raises(postgresql)}
 def _locked_head(connection: Connection, chain: str) -> Head:
     """Return the chain's head, begun if it is new, locked until the transaction ends.
 
-    SQLite's transaction is the only writer already (BEGIN IMMEDIATE); there FOR UPDATE is not said.
+    SQLite's transaction is the only writer already (BEGIN IMMEDIATE); there is no FOR UPDATE there.
     """
     head = select(chains.c.seq, chains.c.hash).where(chains.c.chain == chain).with_for_update()
     row = connection.execute(head).one_or_none()

@@ -61,7 +61,7 @@ def nothing_else(_seq: int, _spelled: bytes) -> None:
 
 
 def canonical(record: Mapping[str, Any]) -> bytes:
-    """Return the one spelling of a record that is hashed: UTF-8 JSON, keys sorted, no spaces."""
+    """Return the canonical spelling of a record, which is hashed: UTF-8 JSON, keys sorted, no spaces."""
     return orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
 
 
@@ -93,8 +93,9 @@ def verify(
 
     ``erased`` returns, for a row whose customer's words were taken out, the digest of what was left of it then: its
     own hash is of what it was before, so its content is held against the digest, and its place against the chain.
-    ``dropped`` returns whether retention dropped all rows from one number to another: the row after them is held
-    against its seal alone. ``also`` is given the number and the canonical JSON of each row that holds, and returns what else is wrong with it.
+    ``dropped`` returns whether retention dropped all rows from one number to another: the row after them is checked
+    against its seal alone. ``also`` takes the number and the canonical JSON of each row that holds, and returns
+    any further fault of it.
     """
     count = gone = 0
     for record in records:

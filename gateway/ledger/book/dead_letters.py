@@ -1,4 +1,4 @@
-"""Entries of the usage streams that cannot stand in the book: kept whole, counted, left to a person."""
+"""Entries of the usage streams that the book cannot hold: stored whole, counted, left to a person."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gateway.ledger.tables import usage_dead_letters
 
 
 def keep_dead_letters(connection: Connection, malformed: Sequence[Malformed]) -> None:
-    """Keep entries in the transaction that books the rest of their batch.
+    """Store entries in the transaction that books the rest of their batch.
 
-    An entry that is kept already stays as it is, so a batch may be written twice.
+    An entry that is stored already stays as it is, so a batch may be written twice.
     """
     if not malformed:
         return
@@ -28,19 +28,19 @@ def keep_dead_letters(connection: Connection, malformed: Sequence[Malformed]) ->
 
 
 def count_dead_letters(database: Database) -> int:
-    """Return how many entries are kept aside; anything but 0 wants a person."""
+    """Return how many dead letters there are; any number but 0 needs a person."""
     with database.read() as connection:
         return connection.execute(select(func.count()).select_from(usage_dead_letters)).scalar_one()
 
 
 def streams_with_dead_letters(database: Database) -> set[str]:
-    """Return the streams of which an entry is kept aside."""
+    """Return the streams that have a dead letter."""
     with database.read() as connection:
         return set(connection.execute(select(usage_dead_letters.c.stream).distinct()).scalars())
 
 
 def read_dead_letters(database: Database, limit: int = 100) -> list[dict[str, str]]:
-    """Return entries kept aside, by stream and entry: ``stream``, ``entry``, ``reason``, ``body``."""
+    """Return dead letters, by stream and entry: ``stream``, ``entry``, ``reason``, ``body``."""
     query = select(usage_dead_letters).order_by(usage_dead_letters.c.stream, usage_dead_letters.c.entry).limit(limit)
     with database.read() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]

@@ -132,7 +132,7 @@ def _are_short(lengths: tuple[int, ...], most: tuple[int, ...]) -> bool:
 
 @lru_cache(maxsize=1024)
 def _shape(kinds: tuple[type, ...]) -> Shape | None:
-    """Return the shape of records with values of these kinds, in the order of ``CARRIED``; None if they may have a fault."""
+    """Return the shape of records with values of these kinds, ordered as ``CARRIED``; None if they may have a fault."""
     present = [field for field, kind in zip(CARRIED, kinds, strict=True) if kind is not NoneType]
     if REQUIRED - set(present) or any(KIND_OF[field] is not kinds[PLACE[field]] for field in present):
         return None

@@ -1,4 +1,4 @@
-"""Merkle trees over the book as RFC 6962 hashes them: the leaf of a record, the root of many, the path from one to it."""
+"""Merkle trees over the book as RFC 6962 hashes them: the leaf of a record, the root of leaves, the path to a root."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAF, NODE = b"\x00", b"\x01"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One node of a path: the hash to join, and on which side of what has been computed so far it stands."""
+    """One node of a path: the hash to join, and on which side of the hash computed so far it stands."""
 
     side: Literal["left", "right"]
     hash: bytes

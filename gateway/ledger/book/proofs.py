@@ -22,7 +22,7 @@ def proof_of(database: Database, record_id: str, customer: str | None = None) ->
 
     Raises:
         NotSealedYet: the next seal will cover it.
-        HouseError: the record is not the one that was sealed.
+        HouseError: the record differs from its seal.
     """
     query = select(*COLUMNS).where(usage_records.c.id == record_id)
     if customer is not None:

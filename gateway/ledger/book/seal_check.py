@@ -1,4 +1,4 @@
-"""Holds the rows of a chain, as they are recounted, against the seals of the ledger and against those kept elsewhere."""
+"""Checks the rows of a chain, during a recount, against the seals of the ledger and those stored elsewhere."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from gateway.ledger.book.seals import Seal, digest_of
 
 
 class SealCheck:
-    """One walk along a chain: each row that holds by itself is shown to ``fault`` once, in its order.
+    """A walk along a chain: each row that holds by itself is passed to ``fault`` once, in order.
 
     Args:
         sealed: the ledger's seals, oldest first, each with its leaves.
-        erased: the leaves that erased rows had, by number, of the rows that are being shown; None where a version that
-            knew of no seals erased the row.
-        published: seals that were kept where nobody who rewrites the ledger reaches them.
+        erased: the leaves that erased rows had, by number, of the rows being checked; None where a version that knew of
+            no seals erased the row.
+        published: seals stored out of reach of anyone who rewrites the ledger.
         hashes: hashes of such seals.
     """
 
@@ -31,15 +31,15 @@ class SealCheck:
         self._erased = erased
         self._published = {seal.seq: seal for seal in published}
         self.unseen = set(hashes)
-        """Hashes that no seal of the ledger has had so far."""
+        """Hashes that no seal read so far has."""
         self.last: Seal | None = None
-        """The newest seal that was looked at."""
+        """The newest seal that was read."""
         self.count = 0
         self._leaves: list[bytes] = []
         self._are_more = True
 
     def fault(self, seq: int, spelled: bytes) -> str | None:
-        """Return what a seal says against a row, which is given as its canonical JSON."""
+        """Return how a row, as canonical JSON, contradicts its seal; None if it does not."""
         while self._are_more and seq > self._upto:
             if reason := self._advance():
                 return reason
@@ -84,7 +84,7 @@ class SealCheck:
 
 
 def _unlike(before: Seal | None, seal: Seal, leaves: list[bytes], published: Seal | None) -> str | None:
-    """Return why a seal is not the one that follows ``before``, or not the one that was published in its place."""
+    """Return why a seal does not follow ``before``, or differs from the seal published in its place."""
     seq, first, prev = (before.seq + 1, before.last_seq + 1, before.hash) if before else (1, 1, GENESIS)
     if seal.seq != seq:
         return f"seal {seq}, which covers it, is missing"

@@ -22,7 +22,7 @@ SEALS_A_TURN = 10
 """A book that was never sealed is sealed in many turns, so that nothing else waits for it."""
 
 HEARD_MOST = 20_000
-"""Leaves that are remembered until their rows are sealed; others are made of the rows, which are read for that."""
+"""Most leaves in memory until their rows are sealed; the rest are computed from rows that are read again."""
 
 log = logging.getLogger(__name__)
 book = usage_records.c
@@ -33,7 +33,7 @@ class RowMissing(Exception):
 
 
 class Sealer:
-    """Any number of processes may run it: of two that seal at once one finds that the place is taken, and sees the other's.
+    """Makes seals. Any number of processes may run it: of two that seal at once, the second keeps the first's seal.
 
     Raises:
         MeteringUnavailable: the ledger is unavailable, from ``turn``.
@@ -75,13 +75,13 @@ class Sealer:
         return SEALS_A_TURN
 
     def _due(self, all_of_it: bool) -> tuple[Seal | None, int] | None:
-        """Return the last seal and the last row of the next one, or None where nothing is due."""
+        """Return the last seal and the last row of the next seal, or None where nothing is due."""
         head = select(chains.c.seq).where(chains.c.chain == self._chain)
         with self._database.read() as connection:
-            there = connection.execute(head).scalar_one_or_none() or 0
+            head_seq = connection.execute(head).scalar_one_or_none() or 0
             last = last_seal(connection, self._chain)
         upto, since = (last.last_seq, last.time) if last else (0, 0)
-        waiting = there - upto
+        waiting = head_seq - upto
         if len(self._heard) > waiting:  # another process sealed some of them
             self._heard = {seq: leaf for seq, leaf in self._heard.items() if seq > upto}
         waited = all_of_it or abs(self._now_ms() - since) >= SEAL_MS
@@ -100,7 +100,7 @@ class Sealer:
 
 
 def leaves_of_rows(connection: Connection, chain: str, first: int, last: int) -> dict[int, bytes]:
-    """Return the leaves of some rows by their numbers: of an erased row the one it had, where that was kept."""
+    """Return the leaves of some rows by their numbers: of an erased row its stored former leaf, if there is one."""
     within = (book.chain == chain, book.seq >= first, book.seq <= last)
     leaves = {
         row.seq: leaf_of(record_of(row))
@@ -117,7 +117,7 @@ def erased_leaves(connection: Connection, chain: str, first: int, last: int) -> 
 
 
 def _keep(connection: Connection, seal: Seal, leaves: Sequence[bytes]) -> None:
-    """Keep a seal unless another process has made one in its place."""
+    """Store a seal unless another process has made the seal in its place."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     fields = {name: getattr(seal, name) for name in Seal.__slots__}
     connection.execute(dialect.insert(seals).values(**fields, leaves=b"".join(leaves)).on_conflict_do_nothing())

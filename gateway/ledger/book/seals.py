@@ -30,7 +30,7 @@ class NotASeal(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """A seal: the root over the rows of a chain from ``first_seq`` to ``last_seq``, and the hash of the previous seal."""
+    """A seal: the root over the rows of a chain from ``first_seq`` to ``last_seq``, and the previous seal's hash."""
 
     chain: str
     seq: int

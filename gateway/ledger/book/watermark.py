@@ -1,11 +1,11 @@
-"""How far the ledger had come when Redis last heard of it: the one that knows less than the other has lost something.
+"""How far the ledger had come when Redis last knew of it: the side that knows less has lost something.
 
 A server that was restored from an old snapshot, or a replica that took over without the last second, holds a whole and
-consistent state of some moment before. It is told by its tide: the number of the chain's last record, written to Redis
-inside every transaction that appends one, before that commits. A tide below the ledger's head is the past. Each bucket
-has its own, in its state: where some of them alone are of the past, they alone are written anew.
+consistent state of an earlier moment. Its watermark shows it: the number of the chain's last record, written to Redis
+inside every transaction that appends one, before that commits. A mark below the ledger's head is the past. Each bucket
+has its own, in its state: where only some of them are of the past, only these are rebuilt.
 
-A ledger is told to be of the past by ``booked``: the number of the last record that was certainly committed, written
+A ledger of the past is recognised by ``booked``: the number of the last record that was certainly committed, written
 where the entries it came from are removed.
 """
 
@@ -65,7 +65,7 @@ class Watermark:
         the marks too high, which is harmless.
 
         Raises:
-            Fallen: one is below what it was when the ledger was last appended to.
+            Fallen: a mark is below its value when the ledger was last appended to.
         """
         fields = [(redis_keys.WATERMARK, "seq", booked.before, booked.after)]
         fields += [(redis_keys.state(bucket), "tide", *between) for bucket, between in booked.buckets.items()]
@@ -81,7 +81,7 @@ class Watermark:
             self._raise(keys=[redis_keys.WATERMARK], args=[BOOKED, after, 0], client=where)
 
     def refuse_older(self, database: Database) -> None:
-        """Raise where the ledger is older than what Redis was told of it.
+        """Raise where the ledger is older than the ledger that Redis knows of.
 
         Raises:
             LedgerBehind: with the number of records that are missing in its cause.
@@ -135,7 +135,7 @@ def watermark_fields(database: Database) -> dict[str, int]:
 
 
 def refuse_at_start(redis_url: str, database: Database) -> None:
-    """Raise StartupError where the ledger is older than what Redis was told of it: a start is when someone looks."""
+    """Raise StartupError where the ledger is older than Redis knows it to be: at a start somebody reads the message."""
     try:
         with connect(redis_url) as client:
             Watermark(client).refuse_older(database)

@@ -1,4 +1,4 @@
-"""The conversations that are still open by the book: what a lost Redis knew of them."""
+"""The conversations that are still open according to the book, for a rebuild of a lost Redis."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class ConversationCall:
-    """One call of a conversation, as far as the conversation goes."""
+    """The fields of a call that its conversation needs."""
 
     customer: str
     conversation: str
@@ -39,7 +39,7 @@ class ConversationCall:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One conversation so far. ``first`` is its first call's admission, ``last`` the latest sign of life, ms."""
+    """A conversation so far. ``first`` is its first call's admission, ``last`` the latest sign of life, ms."""
 
     customer: str
     name: str
@@ -52,7 +52,7 @@ class Conversation:
     first: int
     last: int
     cap: int | None = None
-    """What it was granted in all, by its records; those from before they said so do not."""
+    """Its cap according to its records; older records do not state it."""
 
     def is_open(self, now_ms: int) -> bool:
         """A conversation ends an hour after its last call, a day after its first."""
@@ -62,15 +62,15 @@ class Conversation:
 def open_conversations(database: Database, now_ms: int, upto: int | None = None) -> list[Conversation]:
     """Return every conversation that is open at ``now_ms``, from the records of the last 24 hours.
 
-    ``upto`` leaves out what came into the book after the record of this number.
+    ``upto`` leaves out records that came into the book after the record of this number.
     """
     rows = rows_in(database, COLUMNS, Span(since=now_ms - DAY_MS))
-    said = (said_in(row) for row in rows if row.conversation is not None and (upto is None or row.seq <= upto))
-    return [conversation for conversation in gathered(said) if conversation.is_open(now_ms)]
+    calls = (said_in(row) for row in rows if row.conversation is not None and (upto is None or row.seq <= upto))
+    return [conversation for conversation in gathered(calls) if conversation.is_open(now_ms)]
 
 
 def said_in(row: AnyRow) -> ConversationCall:
-    """Return what a record says of its conversation; the row has the columns that ``COLUMNS`` names."""
+    """Return the call in a record's row; the row has the columns that ``COLUMNS`` names."""
     return ConversationCall(
         customer=row.customer,
         conversation=row.conversation,
@@ -121,7 +121,7 @@ def begun_by(call: ConversationCall) -> Conversation:
 
 
 def continued_by(conversation: Conversation, call: ConversationCall) -> Conversation:
-    """Return a conversation with one call more. No sum passes what can be counted."""
+    """Return a conversation with one call more. No sum exceeds ``MOST``."""
     return replace(
         conversation,
         tokens=min(MOST, conversation.tokens + call.tokens),

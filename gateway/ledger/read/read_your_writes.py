@@ -1,4 +1,4 @@
-"""Read your own writes: waits until what is settled by now is in the ledger."""
+"""Read your own writes: waits until every call that is settled by now is in the ledger."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def wait_until_booked(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Wait for the entries that are in the usage streams now; return whether all were booked ``within_s`` seconds.
+    """Wait for the entries that are in the usage streams now; return whether all were booked in ``within_s`` seconds.
 
-    Entries leave a stream only after their commit, so a reader of the ledger who was told True sees all of them.
-    What is settled after the call begins is not waited for: under steady load the streams are never empty.
+    Entries leave a stream only after their commit, so after True a reader of the ledger sees all of them.
+    Calls settled after this call begins are not waited for: under steady load the streams are never empty.
 
     Args:
-        buckets: those of the customers asked about, so that others are not waited for.
+        buckets: those of the requested customers, so that others are not waited for.
 
     Raises:
         MeteringUnavailable: Redis is unavailable.
@@ -43,7 +43,7 @@ def wait_until_booked(
 
 
 def _last_entries(client: redis.Redis, streams: Sequence[str]) -> dict[str, bytes]:
-    """Return the last entry of each stream that has one."""
+    """Return the last entry of each stream that has any."""
     with translated(), client.pipeline(transaction=False) as batch:
         for stream in streams:
             batch.xrevrange(stream, count=1)
@@ -52,7 +52,7 @@ def _last_entries(client: redis.Redis, streams: Sequence[str]) -> dict[str, byte
 
 
 def _still_there(client: redis.Redis, last: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the streams that still have an entry up to the given one."""
+    """Return the streams that still have an entry up to their last entry here."""
     if not last:
         return {}
     with translated(), client.pipeline(transaction=False) as batch:

@@ -28,7 +28,7 @@ book = usage_records.c
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """One period of a customer; ``start`` ≤ time < ``end``, ms."""
+    """A period of a customer; ``start`` ≤ time < ``end``, ms."""
 
     customer: str
     start: int
@@ -45,7 +45,7 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``fault`` is a sentence, or None where both agree. What could not be compared has no verdict."""
+    """``fault`` is a sentence, or None where both agree. A period that could not be compared has no verdict."""
 
     fault: str | None
 
@@ -53,8 +53,8 @@ class Verdict:
 class Agreement:
     """Reads the window, the stream, the book and the window again. If it has not moved, nothing was settled meanwhile.
 
-    A record leaves the stream only once it is in the book; one that is in both is counted from the stream. Where the
-    running sums do not agree with the window, it is the records themselves that decide.
+    A record leaves the stream only once it is in the book; a record in both is counted from the stream. Where the
+    running sums do not agree with the window, the records decide.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable, from ``look_at``.
@@ -82,13 +82,13 @@ class Agreement:
         if before == (tokens, charge):
             return Verdict(None)
         if self._has_dead_letters(period.bucket) or not self._watermark.is_high(self._database):
-            return None  # for a person to say, and for a rebuild to mend
+            return None  # a person or a rebuild has to settle this
         return Verdict(
             f"{before[0]} tokens and {before[1]} nano-units are used, records say {tokens} tokens and {charge}"
         )
 
     def _said(self, period: Period) -> tuple[int, int] | None:
-        """Return what the window says is used; None where it is being rebuilt."""
+        """Return the use that the window states; None where it is being rebuilt."""
         with translated(), self._redis.pipeline(transaction=False) as batch:
             batch.hget(redis_keys.state(period.bucket), "generation")
             batch.hmget(period.window, *WINDOW)
@@ -105,8 +105,8 @@ class Agreement:
         if len(found) == ON_THEIR_WAY_MOST:
             return None
         records = [record_in(Entry(stream, text(name), entry)) for name, entry in found]
-        whole = [record for record in records if not isinstance(record, Malformed)]
-        return whole if len(whole) == len(records) else None
+        valid = [record for record in records if not isinstance(record, Malformed)]
+        return valid if len(valid) == len(records) else None
 
     def _all_that_is_used(
         self, period: Period, on_their_way: list[UsageRecord], booked: Callable[[Period, list[str]], tuple[int, int]]
@@ -119,9 +119,9 @@ class Agreement:
         return tokens, charge
 
     def _rolled_up(self, period: Period, but: list[str]) -> tuple[int, int]:
-        """Return what the book has of a period, but for records that were counted already, by its running sums.
+        """Return the sums of a period in the book, without records already counted, by its running sums.
 
-        What is not rolled up yet is added; all of it in one statement, so that it is of one moment.
+        Records not rolled up yet are added; one statement reads all of it at one moment.
         """
         with self._database.read() as connection:
             rows = sums_by_rollup(connection, period.customer, period.start, period.end, but)
@@ -136,7 +136,7 @@ class Agreement:
         return summed(row[0], row[1]), summed(row[2], row[3])
 
     def _has_dead_letters(self, bucket: str) -> bool:
-        """Return whether records of a bucket are set aside: what they come to is for a person to say."""
+        """Return whether a bucket has dead letters: what becomes of these, a person decides."""
         query = (
             select(usage_dead_letters.c.entry).where(usage_dead_letters.c.stream == redis_keys.usage(bucket)).limit(1)
         )

@@ -197,7 +197,7 @@ class Recovery:
     def _rebuild(
         self, generation: str, missing: Sequence[str], lock: RebuildLock, heard: Callable[[str], object]
     ) -> None:
-        """Rebuild; stop before the next step if the lock is lost: another process then wipes partial work and restarts."""
+        """Rebuild; stop before the next step if the lock is lost: another process then wipes partial work."""
         self._stop_scripts(missing)
         self._watermark.restore(self._database)
         heard(generation)

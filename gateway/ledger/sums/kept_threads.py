@@ -39,15 +39,20 @@ def threads_in(entry: Entry) -> list[str]:
 
 
 def keep_threads(connection: Connection, threads: Mapping[str, Sequence[str]], appended: Sequence[UsageRecord]) -> None:
-    """Keep the ``threads`` of the records just appended, by the record's id, and remove those that have expired.
+    """Store the ``threads`` of the records just appended, by the record's id, and remove those that have expired.
 
     A thread that leads to two conversations leads to none; of two answers that were cut in the same text the later
     counts.
     """
     rows = [
-        {"customer": one["customer"], "thread": thread, "conversation": one["conversation"], "settled": one["settled"]}
-        for one in appended
-        for thread in threads.get(one["id"], ())
+        {
+            "customer": record["customer"],
+            "thread": thread,
+            "conversation": record["conversation"],
+            "settled": record["settled"],
+        }
+        for record in appended
+        for thread in threads.get(record["id"], ())
     ]
     if not rows:
         return

@@ -1,4 +1,4 @@
-"""What is asked of the sums: rows of all weeks that count, read page by page, each in a short transaction."""
+"""The queries on the market sums: rows of all weeks that count, read page by page, each in a short transaction."""
 
 from __future__ import annotations
 
@@ -79,11 +79,15 @@ def was_named(database: Database, since_week: int, more: Sums) -> bool:
 
 
 def weeks_in(database: Database, since_week: int, more: Sums) -> tuple[int, int] | None:
-    """Return the first and the last week in which anybody had a conversation; None if nobody had."""
+    """Return the first and the last week with a conversation; None if there is none."""
     week = sums_customers.c.week
     with database.read() as connection:
         found = connection.execute(select(func.min(week), func.max(week)).where(week >= since_week)).one()
-    weeks = [one for one in (*found, *(key[0] for key in more.customers if key[0] >= since_week)) if one is not None]
+    weeks = [
+        week_number
+        for week_number in (*found, *(key[0] for key in more.customers if key[0] >= since_week))
+        if week_number is not None
+    ]
     return (int(min(weeks)), int(max(weeks))) if weeks else None
 
 
@@ -117,7 +121,7 @@ def customers_in(database: Database, since_week: int, more: Sums, windows: Seque
         for customer, *found in rows:
             added = extra.pop(customer, None)
             # PostgreSQL sums whole numbers to a decimal.
-            yield (customer, *(int(one) + (added[place] if added else 0) for place, one in enumerate(found)))
+            yield (customer, *(int(amount) + (added[place] if added else 0) for place, amount in enumerate(found)))
         if len(rows) < PAGE:
             break
         last = rows[-1][0]
