@@ -41,7 +41,7 @@ MIGRATION_LOCK = 0x746F6B656E636170  # "tokencap"; PostgreSQL's advisory locks a
 UNAVAILABLE = (OperationalError, InterfaceError, InternalError, TimeoutError)
 
 UNLESS_STOPPED = f"SET lock_timeout = '{WAIT_S}s'; SET idle_in_transaction_session_timeout = '60s'"
-"""A writer that was suspended inside a transaction loses it after a minute, so it cannot keep the chain's head for ever."""
+"""A writer that was suspended inside a transaction loses it after a minute and cannot keep the chain's head."""
 
 
 class Database:

@@ -97,8 +97,8 @@ class Writer:
     def _book(self, entries: Sequence[Entry]) -> int:
         """Book entries; return the number of the chain's last record, which is committed."""
         carried = [(entry, record_in(entry)) for entry in entries]
-        records = [(entry, record) for entry, record in carried if not isinstance(record, Malformed)]
-        dead = [record for _, record in carried if isinstance(record, Malformed)]
+        records = [(entry, found) for entry, found in carried if not isinstance(found, Malformed)]
+        dead = [found for _, found in carried if isinstance(found, Malformed)]
         threads = {record["id"]: found for entry, record in records if (found := threads_in(entry))}
         with self._database.write() as connection:
             booked = book(connection, [record for _, record in records])
