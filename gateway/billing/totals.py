@@ -1,4 +1,4 @@
-"""Sums over the records that count in a span, by one of their fields or by day: whole numbers that add up in every grouping."""
+"""Sums over the records that count in a span, by a field or by day: whole numbers that add up in every grouping."""
 
 from __future__ import annotations
 

@@ -130,8 +130,8 @@ def zone_of(connection: Connection, customer: str) -> str:
 def month_in(connection: Connection, customer: str, now_ms: int) -> str:
     """Return the name of the month that a customer is in at a moment.
 
-    In a zone that the customer has since its last month was closed, that month may not be over by name: the one after it
-    has begun all the same.
+    In a zone that the customer has since its last month was closed, that month may not be over by name: the next month
+    has still begun.
     """
     name = month_at(now_ms, zone_of(connection, customer))
     last = connection.execute(select(func.max(of.month)).where(of.customer == customer)).scalar_one_or_none()
@@ -139,7 +139,7 @@ def month_in(connection: Connection, customer: str, now_ms: int) -> str:
 
 
 def all_closed_until(database: Database, until: int, only: str | None = None) -> bool:
-    """Return whether everything before ``until`` is closed, for every customer that existed by then or one."""
+    """Return whether everything before ``until`` is closed, for every customer that existed by then, or ``only``."""
     ended = select(of.customer, func.max(of.end).label("end")).group_by(of.customer).subquery()
     behind = (
         select(customers.c.id)

@@ -70,7 +70,7 @@ def checked(database: Database, month: CustomerMonth, counted_month: Month, page
     """Return how many records count in a month, each held against its seal.
 
     Raises:
-        RowChanged: one of them differs.
+        RowChanged: a record differs.
     """
     count, rows = 0, list[AnyRow]()
     wanted = (book.time, book.id, book.customer, *COLUMNS)
@@ -98,7 +98,7 @@ def delete_some(database: Database, before_ms: int, most: int) -> int:
     """Delete some records of the oldest month that was marked before a moment; return how many.
 
     Raises:
-        RowChanged: one of them differs from its seal; none is deleted.
+        RowChanged: a record differs from its seal; none is deleted.
     """
     with database.read() as connection:
         if not has_unfinished(connection, before_ms):
@@ -158,7 +158,7 @@ def _check_sealed(connection: Connection, rows: Sequence[AnyRow]) -> None:
     """Hold rows, which were selected by COLUMNS, against the leaves of their seals.
 
     Raises:
-        RowChanged: one of them differs.
+        RowChanged: a record differs.
     """
     records = {record["seq"]: record for record in map(record_of, rows)}
     for seal, seqs in by_seal(connection, records, MAIN).items():

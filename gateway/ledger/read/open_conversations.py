@@ -84,14 +84,14 @@ def said_in(row: AnyRow) -> ConversationCall:
     )
 
 
-def gathered(said: Iterable[ConversationCall]) -> Iterator[Conversation]:
+def gathered(calls: Iterable[ConversationCall]) -> Iterator[Conversation]:
     """Yield the conversations of calls that come in the order of their admission.
 
     A name that is used again after its conversation ended is a new conversation. Only those that have not ended by
     the call just read are held in memory.
     """
     going: dict[tuple[str, str], Conversation] = {}
-    for count, call in enumerate(said, start=1):
+    for count, call in enumerate(calls, start=1):
         key = call.customer, call.conversation
         before = going.get(key)
         if before is not None and not before.is_open(call.time):

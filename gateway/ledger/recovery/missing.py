@@ -38,7 +38,7 @@ def corrections(
         for customer in projection.customers([window[0]]):
             period = period_at(customer.period, customer.timezone, window[1])
             if period[0] != window[1]:
-                continue  # begun in another zone or kind of period: what is in it is counted in the one of now
+                continue  # begun in another zone or kind of period: the present period counts its records
             counted = window_state(client, name)
             booked = spent_in(database, {customer.id: period})[customer.id]
             tokens = max(counted.used - booked.tokens, 0)
