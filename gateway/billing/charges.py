@@ -1,6 +1,6 @@
-"""What a charge is made of: the price of a conversation, input and output, as its terms say. Pure; one rounding rule.
+"""The parts of a charge: the price of a conversation, input and output, by its terms. Pure; one rounding rule.
 
-Each call is rounded by itself, down, part by part (``pricing.money.metered``), where it is charged and here alike. So
+Each call is rounded down by itself, part by part (``pricing.money.metered``), both where it is charged and here. So
 sums over calls are sums of whole nano-units, and no sum is ever rounded.
 """
 
@@ -16,7 +16,7 @@ from pricing.money import metered
 class Parts:
     """The parts of one call's charge, nano-units; together they are the charge.
 
-    ``rest`` is what the terms do not tell: of a call whose tier is not known any more.
+    ``rest`` is the part that the terms do not explain: of a call whose tier is not known any more.
     """
 
     price: int = 0
@@ -28,8 +28,8 @@ class Parts:
 def parts_of(charge: int, tokens: int, input_tokens: int, tier: Tier | None) -> Parts:
     """Return the parts of the charge of one call that was billed ``tokens`` and ``input_tokens``.
 
-    The price is on the call that its conversation's price went onto and on no other. Where spend is limited, input
-    beyond what was held of it is not charged, so its part may be less than its tokens come to.
+    The price is part of only one call of a conversation. Where spend is limited, input beyond its hold is not charged,
+    so its part may be less than the price of its tokens.
     """
     if charge == 0:
         return Parts()
@@ -49,7 +49,7 @@ def parts_of(charge: int, tokens: int, input_tokens: int, tier: Tier | None) -> 
 
 
 def prorated(amount: int, part_ms: int, whole_ms: int) -> int:
-    """Return what of an amount for a time falls to a part of it: by whole seconds, rounded down as every rate is."""
+    """Return the share of an amount for a part of its time: by whole seconds, rounded down as every rate is."""
     return amount * (part_ms // 1000) // (whole_ms // 1000)
 
 

@@ -101,6 +101,6 @@ def drafted(database: Database, month: CustomerMonth, issuer: Issuer, terms_of: 
 def finalised(
     database: Database, month: CustomerMonth, issuer: Issuer, terms_of: TermsOf, now_ms: Callable[[], int]
 ) -> bool:
-    """Make the invoice of a closed month final; return whether this call did. Killed at any point it can be done again."""
+    """Make the invoice of a closed month final; return whether this call did. Repeatable after any kill."""
     body = drafted(database, month, issuer, terms_of)
     return finalise(database, month, body, numbered=issuer.numbered, now_ms=now_ms())

@@ -1,4 +1,4 @@
-"""The lines of an invoice: one pass over the records that count in it. Pure; its memory goes with the lines."""
+"""The lines of an invoice: one pass over the records that count in it. Pure; its memory grows with the lines."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ UNITS: Mapping[str, str] = {
     "correction": "correction",
     "credit": "credit",
 }
-"""What a line counts. The price of tokens is of a million."""
+"""The unit of each kind of line. The price of tokens is per million."""
 
 PART = "part of a period"
-"""What a subscription's line counts where it is less than a period, so less than its price."""
+"""The unit of a subscription's line for less than a period, so less than its price."""
 
 TermsOf = Callable[[str | None, str | None], Tier | None]
 """Returns the tier of a menu version and a name, or None where it is not known."""
@@ -47,7 +47,7 @@ class Line:
 
 
 class Lines:
-    """Adds records up to lines. What all records charge is what all lines come to, to the nano-unit."""
+    """Adds records up to lines. The lines add up to the charges of all records, to the nano-unit."""
 
     def __init__(self, terms_of: TermsOf) -> None:
         self._terms_of = terms_of
@@ -139,7 +139,7 @@ class Lines:
 
 
 def tokens_charged(amount: int, tokens: int, rate: int) -> int:
-    """Return how many of a call's input tokens an amount is for: all of them, unless a spend limit left some to the house."""
+    """Return how many of a call's input tokens an amount is for: all of them, unless a spend limit left some uncharged."""
     return tokens if tokens * rate // 1_000_000 == amount else tokens_for(amount, rate)
 
 

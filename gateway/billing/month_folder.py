@@ -24,8 +24,8 @@ AT_ONCE = 100
 def write_month(folder: Path, database: Database, book: InvoiceBook, period: str) -> dict[str, Any]:
     """Write a month that is closed; return its manifest, which is written last.
 
-    A file that is there as it is to be is left alone; others are replaced at once when they are whole. So it may be
-    killed anywhere and done again.
+    A file that has the right bytes is left unchanged; others are replaced at once when they are complete. So it may be
+    repeated after a kill at any point.
     """
     files, total, count = [], 0, 0
     (folder / "invoices").mkdir(parents=True, exist_ok=True)
@@ -43,9 +43,9 @@ def write_month(folder: Path, database: Database, book: InvoiceBook, period: str
 def _invoices(book: InvoiceBook, period: str) -> Iterator[dict[str, Any]]:
     after: str | None = ""
     while after is not None:
-        some = book.of_month(period, customer=None, status="final", after=after, limit=AT_ONCE)
-        yield from some.data
-        after = some.after
+        batch = book.of_month(period, customer=None, status="final", after=after, limit=AT_ONCE)
+        yield from batch.data
+        after = batch.after
 
 
 def _totals(database: Database, period: str) -> str:
@@ -58,7 +58,7 @@ def _totals(database: Database, period: str) -> str:
 
 
 def _put(folder: Path, name: str, text: str) -> dict[str, Any]:
-    """Write a file, its owner's alone, unless it is there with these bytes; return what the manifest says of it."""
+    """Write a file, its owner's alone, unless it has these bytes already; return its entry in the manifest."""
     path, content = folder / name, text.encode()
     if not path.is_file() or path.read_bytes() != content:
         part = path.with_name(path.name + ".part")

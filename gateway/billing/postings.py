@@ -1,4 +1,4 @@
-"""Records that no call makes: a fee, a credit, prepaid credit. Pure: from what is known of it to the record as it is handed to the book."""
+"""Records that no call makes: a fee, a credit, prepaid credit. Pure: from its facts to the record for the book."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def posting(
     """Return the record of a fee, a credit or prepaid credit, which counts no token and no call.
 
     Args:
-        charge_nanousd: what it adds to the bill; a credit's is negative, that of prepaid credit 0.
+        charge_nanousd: the amount that it adds to the bill; of a credit negative, of prepaid credit 0.
         corrects: the record that a credit is for.
-        prepaid_nanousd: what the customer paid in advance.
+        prepaid_nanousd: the amount that the customer paid in advance.
     """
     return {
         **dict.fromkeys(COUNTS, 0),

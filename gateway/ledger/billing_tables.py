@@ -1,4 +1,4 @@
-"""The ledger's tables of billing: what was typed by hand, which periods are closed, what came after, invoices, and what was dropped."""
+"""The ledger's tables of billing: manual credits and fees, closed periods, late records, invoices, and dropped months."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ late_records = Table(  # records of a closed period that came later: they count 
     Column("chain", String(32), nullable=False),
     Column("seq", BigInteger, nullable=False),
     Column("customer", String(64), nullable=False),
-    Column("counts", BigInteger, nullable=False),  # the moment that stands for its time
+    Column("counts", BigInteger, nullable=False),  # the moment that replaces its time
     PrimaryKeyConstraint("chain", "seq"),
     Index("ix_late_records_counts", "counts"),
 )
 
-invoices = Table(  # final ones; drafts are made of the book
+invoices = Table(  # final invoices; drafts are computed from the book
     "invoices",
     metadata,
     Column("id", String(96), primary_key=True),
@@ -99,7 +99,7 @@ credit_notes = Table(  # documents of credits for what a final invoice charges
     Index("ix_credit_notes_invoice", "invoice"),
 )
 
-dropped_months = Table(  # closed months of customers whose records retention drops: their totals are kept
+dropped_months = Table(  # closed months of customers whose records retention drops, with their totals
     "dropped_months",
     metadata,
     Column("customer", String(64), nullable=False),
@@ -107,13 +107,13 @@ dropped_months = Table(  # closed months of customers whose records retention dr
     Column("start", BigInteger, nullable=False),
     Column("end", BigInteger, nullable=False),
     Column("rows", BigInteger, nullable=False),
-    Column("at", BigInteger, nullable=False),  # from when on the records count no more; a day later they go
+    Column("at", BigInteger, nullable=False),  # from when on the records count no more; a day later they are deleted
     Column("is_done", Boolean, nullable=False),  # no record of it is left
     PrimaryKeyConstraint("customer", "month"),
     Index("ix_dropped_months_month_customer", "month", "customer"),
 )
 
-dropped_totals = Table(  # sums over the records of a dropped month, by all that totals are by
+dropped_totals = Table(  # sums over the records of a dropped month, by every grouping of totals
     "dropped_totals",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),

@@ -1,4 +1,4 @@
-"""What an installation is for good: its id, which ledger, Redis and data directory share, and its currency."""
+"""The permanent facts of an installation: its id, which ledger, Redis and data directory share, and its currency."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def begun(database: Database, *, new_id: str, currency: str | None, default: str
     """Return the id and the currency of a ledger; a ledger without them gets them, for good.
 
     Args:
-        currency: what the operator has set; None takes the ledger's, ``default`` where that has none yet.
+        currency: what the operator has set; None takes the ledger's currency, or ``default`` where the ledger has none yet.
 
     Raises:
         StartupError: the ledger has another currency.
@@ -48,13 +48,13 @@ def begun(database: Database, *, new_id: str, currency: str | None, default: str
 
 
 def found(database: Database) -> Installation:
-    """Return what a ledger has: its currency also by its records, where it was begun by a version that did not fix it."""
+    """Return the id and currency of a ledger; the currency from its records if the version that began it fixed none."""
     with database.read() as connection:
         return installation_of(connection)
 
 
 def installation_of(connection: Connection) -> Installation:
-    """Return what a ledger has, as ``found``, in the caller's transaction."""
+    """Return the id and currency of a ledger, as ``found``, in the caller's transaction."""
     row = connection.execute(select(installation.c.identity, installation.c.currency)).one_or_none()
     identity, currency = (None, None) if row is None else row
     if currency is None:
@@ -69,23 +69,23 @@ def currency_of(database: Database, currency: str | None, default: str) -> str:
     Raises:
         StartupError: ``currency``, which the operator has set, differs.
     """
-    there = found(database).currency
-    refuse_other(there, currency)
-    return there or currency or default
+    fixed = found(database).currency
+    refuse_other(fixed, currency)
+    return fixed or currency or default
 
 
-def refuse_other(there: str | None, currency: str | None) -> None:
+def refuse_other(fixed: str | None, currency: str | None) -> None:
     """Raise StartupError where a currency is not the ledger's."""
-    if there is not None and currency is not None and there != currency:
+    if fixed is not None and currency is not None and fixed != currency:
         raise StartupError(
-            f"The ledger is kept in {there} and TOKENCAP_CURRENCY is {currency}: an installation has one currency for good. "
+            f"The ledger is kept in {fixed} and TOKENCAP_CURRENCY is {currency}: an installation has one currency for good. "
             f"Unset it, or use another ledger.",
             exit_code=2,
         )
 
 
 def tie(redis_url: str, identity: str) -> None:
-    """Write the installation's id into its Redis, which has none before the first start and once it was emptied.
+    """Write the installation's id into its Redis, which has no id before the first start and after it was emptied.
 
     Raises:
         StartupError: the Redis is another installation's.
@@ -93,12 +93,12 @@ def tie(redis_url: str, identity: str) -> None:
     try:
         with connect(redis_url) as client, translated():
             client.hsetnx(redis_keys.WATERMARK, MARK, identity)
-            there = _mark(client)
+            marked = _mark(client)
     except MeteringUnavailable:
         return  # found when it is back
-    if there != identity:
+    if marked != identity:
         raise StartupError(
-            f"This Redis belongs to installation {there} and the ledger to {identity}: set TOKENCAP_REDIS_URL and "
+            f"This Redis belongs to installation {marked} and the ledger to {identity}: set TOKENCAP_REDIS_URL and "
             "TOKENCAP_DATABASE_URL to those of one installation, or empty the Redis if nothing in it is wanted."
         )
 
@@ -110,13 +110,13 @@ def refuse_other_redis(client: redis.Redis, database: Database) -> None:
         MeteringUnavailable: Redis or the ledger is unavailable.
     """
     with translated():
-        there, here = _mark(client), found(database).id
-    if there is not None and here is not None and there != here:
+        marked, here = _mark(client), found(database).id
+    if marked is not None and identity is not None and marked != identity:
         raise StartupError(
-            f"This Redis belongs to installation {there} and the ledger to {here}: nothing is written to it."
+            f"This Redis belongs to installation {marked} and the ledger to {identity}: nothing is written to it."
         )
 
 
 def _mark(client: redis.Redis) -> str | None:
-    there = client.hget(redis_keys.WATERMARK, MARK)
-    return None if there is None else text(there)
+    identity = client.hget(redis_keys.WATERMARK, MARK)
+    return None if identity is None else text(identity)

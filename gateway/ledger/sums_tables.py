@@ -1,4 +1,4 @@
-"""The tables of the sums that a market is estimated from; emptied, they are made anew from the book."""
+"""The tables of the sums that a market is estimated from; emptied, they are rebuilt from the book."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ sums_pace = Table(
     Column("week", BigInteger, nullable=False),
     Column("calls", BigInteger, nullable=False),
     Column("ttft_ms", BigInteger, nullable=False),
-    Column("ttft_squared", Double, nullable=False),  # squares of a busy week are more than 64 bits hold
+    Column("ttft_squared", Double, nullable=False),  # squares of a busy week exceed 64 bits
     Column("tokens", BigInteger, nullable=False),
     Column("tokens_squared", Double, nullable=False),
     Column("ms", BigInteger, nullable=False),

@@ -1,4 +1,4 @@
-"""The ledger's tables: where truth lives. Append-only where money is; a correction is a new row."""
+"""The ledger's tables. Append-only where money is; a correction is a new row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gateway.ledger import sums_tables
 from pricing.usage import END_USER_MOST
 
 metadata = sums_tables.metadata
-"""Of every table of the ledger. Times are milliseconds since 1970, UTC; money is nano-units; JSON is kept as text."""
+"""Of every table of the ledger. Times are milliseconds since 1970, UTC; money is nano-units; JSON is stored as text."""
 
 installation = Table(
     "installation",
@@ -35,7 +35,7 @@ installation = Table(
 )
 
 OWN_PERIOD_PRICE = text("overrides LIKE '%\"period_price_nanousd\"%'")
-"""In the words of the partial index: customers who pay a price of their own for each period."""
+"""The condition of the partial index: customers who pay a price of their own for each period."""
 
 customers = Table(
     "customers",
@@ -58,14 +58,14 @@ customers = Table(
     Column("subscription_version", String(128)),
     Column("subscription_start", BigInteger),
     Column("subscription_until", BigInteger),
-    Column("erased", BigInteger),  # since when nothing that names it is kept
+    Column("erased", BigInteger),  # since when nothing stored names it
     Column("increase", Text),  # JSON of limits that are raised for a time, and why
     Column("increase_until", BigInteger),
     Column("notice_percents", Text),  # JSON list of percents; null is the installation's
     Column("ended", Text),  # JSON of a paid period that ended early and is not settled yet
     Index("ix_customers_created_id", "created", "id"),
     Index(
-        "uq_customers_external_id",  # the operator's own id names one customer; a deleted one frees it
+        "uq_customers_external_id",  # the operator's own id names one customer; a deleted customer frees it
         "external_id",
         unique=True,
         sqlite_where=text("status <> 'deleted'"),
@@ -187,14 +187,14 @@ watermarks = Table(  # the last record of each bucket of the hot state
     "watermarks", metadata, Column("bucket", String(2), primary_key=True), Column("seq", BigInteger, nullable=False)
 )
 
-erasures = Table(  # rows whose words were taken out: their hash is of what they were, the digest of what they are
+erasures = Table(  # rows whose words were removed: their hash covers the former row, the digest the present row
     "erasures",
     metadata,
     Column("chain", String(32), nullable=False),
     Column("seq", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("digest", String(64), nullable=False),
-    Column("leaf", String(64)),  # of what they were; rows that were erased before there were seals lack it
+    Column("leaf", String(64)),  # of the former row; rows that were erased before there were seals lack it
     PrimaryKeyConstraint("chain", "seq"),
 )
 

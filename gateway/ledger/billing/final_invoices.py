@@ -76,26 +76,26 @@ def invoices_in(
 
 
 def invoiced(database: Database, month: str) -> tuple[int, int]:
-    """Return how many invoices of a month are final, and what they come to, nano-units."""
+    """Return the number of final invoices of a month and their total, nano-units."""
     with database.read() as connection:
         totals = connection.execute(select(invoices.c.total).where(invoices.c.month == month)).scalars().all()
     return len(totals), sum(map(int, totals))
 
 
 def last_left(connection: Connection, customer: str, month: str) -> tuple[str, int] | None:
-    """Return the month of a customer's last final invoice before a month, and what of prepaid credit was left after it.
+    """Return the month of a customer's last final invoice before a month, and the prepaid credit left after it.
 
     None where the customer had no prepaid credit by then.
     """
-    mine = (invoices.c.customer == customer, invoices.c.month < month)
-    last = select(invoices.c.month, invoices.c.body).where(*mine).order_by(invoices.c.month.desc()).limit(1)
+    earlier = (invoices.c.customer == customer, invoices.c.month < month)
+    last = select(invoices.c.month, invoices.c.body).where(*earlier).order_by(invoices.c.month.desc()).limit(1)
     row = connection.execute(last).one_or_none()
     prepaid = None if row is None else json.loads(row.body).get("prepaid")
     return None if row is None or prepaid is None else (row.month, prepaid["left_nanousd"])
 
 
 def erase_names(connection: Connection, customer: str) -> None:
-    """Take a customer's names off its invoices; what they charge stays."""
+    """Remove a customer's names from its invoices; their charges stay."""
     connection.execute(update(invoices).where(invoices.c.customer == customer).values(name="", external_id=None))
 
 

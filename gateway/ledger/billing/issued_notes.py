@@ -14,12 +14,12 @@ from gateway.ledger.database import Database
 from gateway.ledger.tables import chains, customers, usage_records
 
 CreditNote = dict[str, Any]
-"""As it is shown, but for the customer's names and the reason, which stand beside it."""
+"""A credit note as shown, without the customer's names and the reason, which stand beside it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Invoiced:
-    """A final invoice that a credit is for, and what of its total is not credited yet."""
+    """A final invoice that a credit is for, and the part of its total that is not credited yet."""
 
     id: str
     number: str
@@ -37,8 +37,8 @@ def invoiced(connection: Connection, customer: str, invoice_id: str) -> Invoiced
     The chain's head is locked from here to the end of the transaction, so of two credits at once the second sees the first.
     """
     connection.execute(select(chains.c.seq).with_for_update()).all()
-    mine = select(invoices).where(invoices.c.id == invoice_id, invoices.c.customer == customer)
-    row = connection.execute(mine).one_or_none()
+    query = select(invoices).where(invoices.c.id == invoice_id, invoices.c.customer == customer)
+    row = connection.execute(query).one_or_none()
     if row is None:
         return None
     amounts = select(credit_notes.c.amount).where(credit_notes.c.invoice == invoice_id)
@@ -63,10 +63,10 @@ def invoice_of_record(connection: Connection, customer: str, record_id: str) -> 
     if found is None:
         return None
     counts = found.time if found.counts is None else found.counts
-    there = select(closings.c.month, closings.c.is_invoiced).where(
+    closing = select(closings.c.month, closings.c.is_invoiced).where(
         closings.c.customer == customer, closings.c.start <= counts, closings.c.end > counts
     )
-    month = connection.execute(there).one_or_none()
+    month = connection.execute(closing).one_or_none()
     if month is None:
         return None
     if not month.is_invoiced:

@@ -28,7 +28,7 @@ from gateway.ledger.rows import (
 from gateway.ledger.tables import chains, usage_records, watermarks
 from pricing.usage import FIELDS, UsageRecord
 
-# What the book adds to a record, and the time of settling, which another delivery of the same record may not share.
+# Fields that the book adds to a record, and the time of settling, which may differ in another delivery of it.
 PLACED = frozenset({"settled", "chain", "seq", "prev_hash", "hash"})
 
 # A field that a record leaves out is null, so that it is hashed as it will be read.
@@ -37,11 +37,11 @@ NOTHING_SAID: UsageRecord = dict.fromkeys(FIELDS)
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """What became of a batch: the rows that are new, and the places of records whose id the book has for another."""
+    """The result of booking a batch: the new rows, and the places of records whose id the book has for another record."""
 
     appended: list[UsageRecord]
     rows: list[UsageRecord]
-    """The same with every field, also those that say nothing."""
+    """The same with every field, null ones included."""
     conflicting: list[int]
     dropped: list[int]
     """Places of records of a time whose records retention has dropped: nobody can know whether the book had them."""
@@ -61,9 +61,9 @@ def append(database: Database, records: Sequence[UsageRecord], chain: str = MAIN
 def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MAIN) -> Booked:
     """Append records inside the caller's transaction, in their order.
 
-    The chain's head is locked from here to the end of the transaction, so writers take turns and what they see of
-    the book is complete. A record that was delivered before is left out: delivery at least once plus unique ids is
-    exactly once in the book. Of a customer who was erased nothing comes to the book that names it, however late.
+    The chain's head is locked from here to the end of the transaction, so writers take turns and each sees the
+    complete book. A record that was delivered before is left out: delivery at least once plus unique ids is
+    exactly once in the book. Nothing that names an erased customer comes into the book, however late.
     """
     head = _locked_head(connection, chain)
     named = {record["customer"] for record in records}
@@ -84,15 +84,15 @@ def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MA
         if record["time"] < gone.get(record["customer"], 0):
             dropped.append(place)
             continue
-        whole = NOTHING_SAID | record
+        complete = NOTHING_SAID | record
         seq += 1
-        whole["chain"], whole["seq"], whole["prev_hash"] = chain, seq, last
-        linked = without_silence(whole)
+        complete["chain"], complete["seq"], complete["prev_hash"] = chain, seq, last
+        linked = without_silence(complete)
         del linked["hash"]
-        linked["hash"] = whole["hash"] = last = hash_of(linked)
+        linked["hash"] = complete["hash"] = last = hash_of(linked)
         known[linked["id"]] = linked
         appended.append(linked)
-        rows.append(whole)
+        rows.append(complete)
     if appended:
         insert_records(connection, rows)
         mark_late(connection, appended)
@@ -106,7 +106,7 @@ def insert_records(connection: Connection, rows: Sequence[UsageRecord]) -> None:
 
 
 def _raised(connection: Connection, appended: Sequence[UsageRecord]) -> dict[str, tuple[int, int]]:
-    """Note the last record of each bucket; return which it was before, and which it is."""
+    """Note the last record of each bucket; return the number before and the number now."""
     latest = {redis_keys.bucket_of(record["customer"]): record["seq"] for record in appended}
     if not latest:
         return {}
@@ -142,8 +142,8 @@ def _locked_head(connection: Connection, chain: str) -> Head:
 
 def _already_booked(connection: Connection, ids: Iterable[str]) -> dict[str, UsageRecord]:
     known: dict[str, UsageRecord] = {}
-    for twice in batches(found_among(connection, usage_records.c.id, ids), VALUES_MOST):
-        rows = connection.execute(select(*COLUMNS).where(usage_records.c.id.in_(twice)))
+    for booked in batches(found_among(connection, usage_records.c.id, ids), VALUES_MOST):
+        rows = connection.execute(select(*COLUMNS).where(usage_records.c.id.in_(booked)))
         known.update((row.id, record_of(row)) for row in rows)
     return known
 

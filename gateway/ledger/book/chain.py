@@ -12,10 +12,10 @@ import orjson
 from pricing.usage import UsageRecord
 
 MAIN = "main"
-"""The chain that every record is on today."""
+"""The only chain in use."""
 
 GENESIS = "0" * 64
-"""What the first record of a chain is linked to."""
+"""The hash that the first record of a chain is linked to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How far a chain was followed: the head it was left with, and the row that broke it, if any."""
+    """How far a chain was followed: the head at the end, and the row that broke the chain, if any."""
 
     head: Head
     bad: BadRow | None
@@ -48,16 +48,16 @@ class Verdict:
 
 
 def nothing_erased(_seq: int) -> None:
-    """Know of no erased row."""
+    """Report no erased row."""
 
 
 def nothing_dropped(_first: int, _last: int) -> bool:
-    """Know of no dropped row."""
+    """Report no dropped row."""
     return False
 
 
 def nothing_else(_seq: int, _spelled: bytes) -> None:
-    """Hold a row against nothing but the row before it."""
+    """Check a row only against the row before it."""
 
 
 def canonical(record: Mapping[str, Any]) -> bytes:
@@ -91,8 +91,8 @@ def verify(
 ) -> Verdict:
     """Follow a chain from ``head`` on and stop at the first record that is not the next link.
 
-    ``erased`` returns, for a row whose customer's words were taken out, the digest of what was left of it then: its
-    own hash is of what it was before, so its content is held against the digest, and its place against the chain.
+    ``erased`` returns, for a row whose customer's words were taken out, the digest of its remaining fields: its
+    own hash covers the words, so its content is checked against the digest, and its place against the chain.
     ``dropped`` returns whether retention dropped all rows from one number to another: the row after them is checked
     against its seal alone. ``also`` takes the number and the canonical JSON of each row that holds, and returns
     any further fault of it.
@@ -112,7 +112,7 @@ def verify(
 
 
 def remainder(record: UsageRecord) -> str:
-    """Return the digest of what is left of an erased row, its old hash included."""
+    """Return the digest of the remaining fields of an erased row, its old hash included."""
     return hashlib.sha256(canonical(record)).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Which rows of a chain retention has dropped: a bit for each row that a seal covers, so that no other row may be missing."""
+"""The rows of a chain that retention has dropped: a bit for each row under a seal, so that no other row may be missing."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def dropped_until(connection: Connection, customers: Iterable[str] | None = None
     if connection.execute(select(months.customer).limit(1)).first() is None:
         return {}
     found: dict[str, int] = {}
-    for some in batches(sorted(customers), VALUES_MOST):
-        found.update((row[0], row[1]) for row in connection.execute(query.where(months.customer.in_(some))))
+    for chunk in batches(sorted(customers), VALUES_MOST):
+        found.update((row[0], row[1]) for row in connection.execute(query.where(months.customer.in_(chunk))))
     return found
 
 
 def by_seal(connection: Connection, seqs: Iterable[int], chain: str) -> dict[Seal, list[int]]:
-    """Return rows by the seals that cover them; those that no seal covers are left out."""
+    """Return rows by the seals that cover them; rows that no seal covers are left out."""
     found: dict[Seal, list[int]] = defaultdict(list)
     seal: Seal | None = None
     for seq in sorted(seqs):
@@ -85,11 +85,11 @@ def by_seal(connection: Connection, seqs: Iterable[int], chain: str) -> dict[Sea
 
 
 def mark_dropped(connection: Connection, rows: Mapping[Seal, Iterable[int]]) -> None:
-    """Mark rows as dropped, in the transaction that deletes them; doing it twice changes nothing."""
+    """Mark rows as dropped, in the transaction that deletes them; marking twice changes nothing."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     for seal, seqs in rows.items():
-        here = (of.chain == seal.chain, of.seal == seal.seq)
-        before = connection.execute(select(of.rows).where(*here)).scalar_one_or_none()
+        of_seal = (of.chain == seal.chain, of.seal == seal.seq)
+        before = connection.execute(select(of.rows).where(*of_seal)).scalar_one_or_none()
         bits = int.from_bytes(before or b"", "little")
         for seq in seqs:
             bits |= 1 << (seq - seal.first_seq)

@@ -17,8 +17,8 @@ INSERT = insert(late_records)
 def mark_late(connection: Connection, appended: Sequence[UsageRecord]) -> None:
     """Mark those of the records just appended whose time is in a closed period of their customer.
 
-    Such a record counts at the moment in which it was settled, and at the first moment that is not closed where that is
-    later: a closed period never gains a record. The chain's head is locked, so no period closes meanwhile.
+    Such a record counts at the moment of its settlement, or at the first moment that is not closed if that is later: a
+    closed period never gains a record. The chain's head is locked, so no period closes meanwhile.
     """
     newest = connection.execute(select(func.max(of.end))).scalar_one_or_none()
     if newest is None:
@@ -42,7 +42,7 @@ def mark_late(connection: Connection, appended: Sequence[UsageRecord]) -> None:
 def closed_until(connection: Connection, customers: set[str]) -> dict[str, int]:
     """Return the end of the last closed period of each of these customers that has any, ms."""
     ends: dict[str, int] = {}
-    for some in batches(sorted(customers), VALUES_MOST):
-        query = select(of.customer, func.max(of.end)).where(of.customer.in_(some)).group_by(of.customer)
+    for chunk in batches(sorted(customers), VALUES_MOST):
+        query = select(of.customer, func.max(of.end)).where(of.customer.in_(chunk)).group_by(of.customer)
         ends.update((row[0], row[1]) for row in connection.execute(query))
     return ends

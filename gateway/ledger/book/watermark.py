@@ -1,6 +1,6 @@
 """How far the ledger had come when Redis last knew of it: the side that knows less has lost something.
 
-A server that was restored from an old snapshot, or a replica that took over without the last second, holds a whole and
+A server that was restored from an old snapshot, or a replica that took over without the last second, holds a complete and
 consistent state of an earlier moment. Its watermark shows it: the number of the chain's last record, written to Redis
 inside every transaction that appends, before it commits. A mark below the ledger's head is the past. Each bucket
 has its own, in its state: where only some of them are of the past, only these are rebuilt.
@@ -27,7 +27,7 @@ from gateway.ledger.tables import chains, watermarks
 
 
 class Fallen(MeteringUnavailable):
-    """Redis holds a state of the past; it has to be rebuilt before anything more is taken from it."""
+    """Redis holds a state of the past; it has to be rebuilt before anything more is read from it."""
 
 
 class RecordsMissing(Exception):
@@ -40,11 +40,11 @@ class NothingCounted(Exception):
 
 BOOKED = "booked"
 COUNTED = "counted"
-"""The generation that is stopped while what it counts is booked."""
+"""The generation that is stopped while its counts are booked."""
 
 
 class LedgerBehind(MeteringUnavailable):
-    """The ledger lacks records that were in it once: an older copy of it was put in its place."""
+    """The ledger lacks records that were in it once: an older copy was put in its place."""
 
 
 class Watermark:
@@ -70,15 +70,15 @@ class Watermark:
         fields = [(redis_keys.WATERMARK, "seq", booked.before, booked.after)]
         fields += [(redis_keys.state(bucket), "tide", *between) for bucket, between in booked.buckets.items()]
         with translated():
-            found = run_all(self._redis, self._raise, [([name], [field, to, at]) for name, field, at, to in fields])
-        if any(int(was) < at for was, (_, _, at, _) in zip(found, fields, strict=True)):
+            previous = run_all(self._redis, self._raise, [([name], [field, to, at]) for name, field, at, to in fields])
+        if any(int(mark) < at for mark, (_, _, at, _) in zip(previous, fields, strict=True)):
             raise Fallen("Redis holds a state of the past.")
 
     def confirm(self, after: int, batch: Any) -> None:
         """Add to a pipeline that the ledger has committed its records up to ``after``; a full server takes it, too."""
         with translated():
-            where = None if isinstance(self._redis, redis.RedisCluster) else batch  # a cluster's take no scripts
-            self._raise(keys=[redis_keys.WATERMARK], args=[BOOKED, after, 0], client=where)
+            pipeline = None if isinstance(self._redis, redis.RedisCluster) else batch  # a cluster's take no scripts
+            self._raise(keys=[redis_keys.WATERMARK], args=[BOOKED, after, 0], client=pipeline)
 
     def refuse_older(self, database: Database) -> None:
         """Raise where the ledger is older than the ledger that Redis knows of.
@@ -88,19 +88,19 @@ class Watermark:
         """
         with translated():
             booked, there = int(self._redis.hget(redis_keys.WATERMARK, BOOKED) or 0), head(database)
-        if booked > there:
+        if booked > newest:
             raise LedgerBehind("The books are not in order; try again later.") from RecordsMissing(
-                f"The ledger ends at record {there} and has had {booked}: {booked - there} records are missing, as where "
+                f"The ledger ends at record {newest} and has had {booked}: {booked - newest} records are missing, as where "
                 "an older copy was put in its place, or a running gateway's directory was copied file by file. Put the "
                 "newer ledger back. Or decide: `tokencap ledger recover --book-missing` books what Redis counts of them, "
                 "one correction for each customer and period; `--without-missing` gives them up."
             )
 
     def keep_counts(self, generations: set[str]) -> int:
-        """Note which generation is to be in force again once the ledger has what Redis counts; return it.
+        """Note the generation to be in force again once the ledger has the counts of Redis; return it.
 
         Raises:
-            NothingCounted: there is none, because Redis is not whole.
+            NothingCounted: there is none, because Redis is not complete.
         """
         with translated():
             if len(generations) == 1 and "" not in generations:
@@ -111,15 +111,15 @@ class Watermark:
         return int(found)
 
     def is_high(self, database: Database) -> bool:
-        """Return whether Redis has heard of all that is in the ledger."""
+        """Return whether Redis knows of every record in the ledger."""
         least = head(database)  # read first: a mark is raised before the ledger is
         return self._mark() >= least
 
     def restore(self, database: Database) -> None:
         """Set the mark to the ledger's head, for a state that is being rebuilt."""
         with translated():
-            there = str(head(database))
-            self._redis.hset(redis_keys.WATERMARK, mapping={"seq": there, BOOKED: there})
+            newest = str(head(database))
+            self._redis.hset(redis_keys.WATERMARK, mapping={"seq": newest, BOOKED: newest})
             self._redis.hdel(redis_keys.WATERMARK, COUNTED)
 
     def _mark(self) -> int:

@@ -48,7 +48,7 @@ class Span:
     key_id: str | None = None
 
     def conditions(self, after: Position | None = None) -> list[ColumnElement[bool]]:
-        """Return what a record of the span fulfils, and stands after a position.
+        """Return the conditions on a record of the span that stands after a position.
 
         There is one lower bound, the later one: of two SQLite may take the earlier, and pass over all rows between.
         """

@@ -1,4 +1,4 @@
-"""What Redis counts beyond an older ledger, as records that make up for those that are missing."""
+"""Turns the counts of Redis beyond an older ledger into records that replace the missing records."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def corrections(
 ) -> Iterator[UsageRecord]:
     """Yield one correction for each window that counts more than the ledger, which ends at ``head``.
 
-    Nothing may be settled meanwhile, and no record may wait in a stream. Which calls they were, nobody knows any more.
+    Nothing may be settled meanwhile, and no record may wait in a stream. The calls behind them are unknown.
     """
     projection = Projection(client)
     for name in client.scan_iter(match="{b??}:window:*", count=1000):
@@ -51,11 +51,11 @@ def _correction(
     customer: str, period: tuple[int, int], missing: Spent, head: int, now_ms: int, currency: str
 ) -> UsageRecord:
     start, end = period
-    which = hashlib.sha256(f"{customer}:{start}:{head}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{customer}:{start}:{head}".encode()).hexdigest()
     return {
         **dict.fromkeys(COUNTS, 0),
         **dict.fromkeys(UNKNOWN),
-        "id": f"missing_{which[:40]}",
+        "id": f"missing_{digest[:40]}",
         "kind": "correction",
         "time": min(max(now_ms, start), end - 1),
         "settled": now_ms,
