@@ -139,7 +139,7 @@ class Lines:
 
 
 def tokens_charged(amount: int, tokens: int, rate: int) -> int:
-    """Return how many of a call's input tokens an amount is for: all of them, unless a spend limit left some uncharged."""
+    """Return how many of a call's input tokens an amount is for: all, unless a spend limit left some uncharged."""
     return tokens if tokens * rate // 1_000_000 == amount else tokens_for(amount, rate)
 
 

@@ -1,4 +1,4 @@
-"""The ledger's tables of billing: manual credits and fees, closed periods, late records, invoices, and dropped months."""
+"""The ledger's tables of billing: manual credits and fees, closed periods, late and dropped records, invoices."""
 
 from __future__ import annotations
 

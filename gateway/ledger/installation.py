@@ -31,7 +31,7 @@ def begun(database: Database, *, new_id: str, currency: str | None, default: str
     """Return the id and the currency of a ledger; a ledger without them gets them, for good.
 
     Args:
-        currency: what the operator has set; None takes the ledger's currency, or ``default`` where the ledger has none yet.
+        currency: what the operator has set; None takes the ledger's currency, or ``default`` where there is none yet.
 
     Raises:
         StartupError: the ledger has another currency.
@@ -110,7 +110,7 @@ def refuse_other_redis(client: redis.Redis, database: Database) -> None:
         MeteringUnavailable: Redis or the ledger is unavailable.
     """
     with translated():
-        marked, here = _mark(client), found(database).id
+        marked, identity = _mark(client), found(database).id
     if marked is not None and identity is not None and marked != identity:
         raise StartupError(
             f"This Redis belongs to installation {marked} and the ledger to {identity}: nothing is written to it."

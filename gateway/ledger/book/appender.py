@@ -37,7 +37,7 @@ NOTHING_SAID: UsageRecord = dict.fromkeys(FIELDS)
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """The result of booking a batch: the new rows, and the places of records whose id the book has for another record."""
+    """The result of booking a batch: the new rows, and the places of records whose id another record has."""
 
     appended: list[UsageRecord]
     rows: list[UsageRecord]

@@ -1,4 +1,4 @@
-"""The rows of a chain that retention has dropped: a bit for each row under a seal, so that no other row may be missing."""
+"""The rows of a chain that retention has dropped: a bit for each row under a seal; no other row may be missing."""
 
 from __future__ import annotations
 

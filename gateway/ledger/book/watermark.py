@@ -1,7 +1,7 @@
 """How far the ledger had come when Redis last knew of it: the side that knows less has lost something.
 
-A server that was restored from an old snapshot, or a replica that took over without the last second, holds a complete and
-consistent state of an earlier moment. Its watermark shows it: the number of the chain's last record, written to Redis
+A server that was restored from an old snapshot, or a replica that took over without the last second, holds a complete
+and consistent state of an earlier moment. Its watermark shows it: the number of the chain's last record, written to Redis
 inside every transaction that appends, before it commits. A mark below the ledger's head is the past. Each bucket
 has its own, in its state: where only some of them are of the past, only these are rebuilt.
 
@@ -87,7 +87,7 @@ class Watermark:
             LedgerBehind: with the number of records that are missing in its cause.
         """
         with translated():
-            booked, there = int(self._redis.hget(redis_keys.WATERMARK, BOOKED) or 0), head(database)
+            booked, newest = int(self._redis.hget(redis_keys.WATERMARK, BOOKED) or 0), head(database)
         if booked > newest:
             raise LedgerBehind("The books are not in order; try again later.") from RecordsMissing(
                 f"The ledger ends at record {newest} and has had {booked}: {booked - newest} records are missing, as where "
