@@ -1,9 +1,9 @@
 """How far the ledger had come when Redis last knew of it: the side that knows less has lost something.
 
 A server that was restored from an old snapshot, or a replica that took over without the last second, holds a complete
-and consistent state of an earlier moment. Its watermark shows it: the number of the chain's last record, written to Redis
-inside every transaction that appends, before it commits. A mark below the ledger's head is the past. Each bucket
-has its own, in its state: where only some of them are of the past, only these are rebuilt.
+and consistent state of an earlier moment. Its watermark shows it: the number of the chain's last record, written to
+Redis inside every transaction that appends, before it commits. A mark below the ledger's head is the past. Each
+bucket has its own, in its state: where only some of them are of the past, only these are rebuilt.
 
 A ledger of the past is recognised by ``booked``: the number of the last record that was certainly committed, written
 where the entries it came from are removed.
