@@ -1,4 +1,4 @@
-"""From what customers did to the market they are: ``market.json`` with intervals, draws, and what is not known."""
+"""Estimate the market behind the usage records: ``market.json`` with intervals, draws and what is not identified."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from pricing.market.answers import Floats, Ints
 from pricing.market.market import Market
 
 LENGTHS_MOST = 400
-"""Lengths in the market's table: so many places where a cap may be set."""
+"""The most lengths in the market's table; a cap may be set at each."""
 
 SHARE_LEAST = 1e-6
 """Types with a smaller share are left out of the market."""
@@ -52,10 +52,10 @@ SHARE_LEAST = 1e-6
 CUSTOMERS_LEAST = 30
 
 UNREAD_DRAWS = 8
-"""In so many equally likely markets a menu is tried where leaving is not read."""
+"""The number of equally likely markets in which a menu is tried where leaving is not read."""
 
 LENGTHS_ALPHA, RATIO_LEAST = 0.001, 1.25
-"""Answers of the urgent differ where chance would seldom make them, and they end by more than this factor sooner or later."""
+"""Answers of the urgent differ in length where chance alone would rarely show it and their rates differ by more than this factor."""
 
 ANYWAY = "Say that lengths may differ to have one law of lengths all the same, and a menu of one tier, which they hurt least."
 
@@ -67,27 +67,26 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The market as far as the records tell it.
+    """The market as far as the records identify it.
 
     Attributes:
         market: a ``market.json``, its distribution of urgency the posterior mean; ``intervals`` stand beside it.
         draws: equally likely markets, for ``pricing.mechanism.uncertainty``.
-        averaged: the same lengths and paces, each with the distribution of urgency averaged over all that is left
-            uncertain once they are known. Profit is linear in the distribution, so over these a menu's mean profit is
-            told with less chance in it than over ``draws``.
-        length: answers, by tier and pooled.
+        averaged: the same lengths and paces, each with the mean distribution of urgency under them. Profit is linear in
+            the distribution, so a menu's mean profit has less sampling error over these than over ``draws``.
+        length: lengths of answers, by tier and pooled.
         pace: speed and first-token delay.
         lengths_differ: whether customers' lengths differ by tier or by urgency, so that a menu has one tier.
-        leaving: what was tested before leaving was read as urgency.
+        leaving: the tests made before leaving was read as urgency.
         mixing: the distribution of urgency.
-        value: what choices tell of the value of an answer, None where nobody chose or leaving is not read.
+        value: the value of an answer by customers' choices, None where nobody chose or leaving is not read.
         value_known_by: ``said`` or ``estimated``.
-        sources: what urgency was learnt from: ``disconnects`` or ``disconnects_before_time_outs``,
-            ``customer_choices``, ``conversation_choices``.
-        unseen_worth_nanousd: the most that answers beyond the longest one seen can be worth, for each conversation.
-        set_aside: records and customers left out, by reason.
-        notes: what is not identified, and what was not used and why, in sentences.
-        choices: what was taken of each menu, and what the estimate predicts: see ``taken``.
+        sources: the data behind urgency: ``disconnects`` or ``disconnects_before_time_outs``, ``customer_choices``,
+            ``conversation_choices``.
+        unseen_worth_nanousd: the most that answers beyond the longest observed length can be worth, per conversation.
+        set_aside: numbers of excluded records and customers, by reason.
+        notes: sentences on what is not identified, and on what was not used and why.
+        choices: shares of each menu's tiers, observed and predicted: see ``taken``.
     """
 
     market: Json
@@ -108,136 +107,153 @@ class Estimate:
 
 
 def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.Generator) -> Estimate:
-    """Return the market that customers' behaviour, seen through the caps that cut it, makes most plausible.
+    """Return the most plausible market given customers' behaviour, which caps censor.
 
-    Answers are pooled if tiers agree. Urgency is read from leaving, if the tests let it stand for impatience, and from
-    the tiers taken, both at once. A customer counts as often as it comes. Errors are those of the posterior for urgency,
-    and of a bootstrap over customers for lengths. A value that nobody says is drawn with lengths and pace.
+    Answers are pooled if tiers agree. Urgency is estimated jointly from leaving, if the tests accept it as impatience,
+    and from the tiers taken. Each customer is weighted by its conversations. Errors come from the posterior for urgency
+    and from a bootstrap over customers for lengths. A value that the operator does not state is drawn with lengths and
+    pace.
 
     Args:
         statistics: sums over the records.
-        given: what the operator says.
+        given: the operator's inputs.
         draws: how many equally likely markets to draw; with fewer than twenty, choices are read under fewer lengths.
-        random: where chance comes from.
+        random: the source of randomness.
 
     Raises:
-        CannotEstimate: too little was seen, tiers differ, or choices rule out the value, or nothing tells it or urgency.
+        CannotEstimate: there are too few data, tiers differ, choices rule out the value, or no data identify the value
+            or urgency.
     """
-    seen, given = _kept(statistics, given), given.in_currency_of(statistics)
-    length, pace = _pooled(seen, given), estimate_pace(seen.pace)
+    observed, given = _kept(statistics, given), given.in_currency_of(statistics)
+    length, pace = _pooled(observed, given), estimate_pace(observed.pace)
     assert length.pooled is not None
-    grid = _grid(length.pooled, [cap for offer in seen.offers for cap in offer.caps_tokens if cap is not None])
-    leaving = with_otherwise(examine(seen.customers, seen.ages), seen.customers, length.pooled, pace)
-    with_urgency = _alike(seen, leaving, given)
-    seen, changed_week = _told_apart(seen, leaving)
-    found = known(seen, length, pace, grid, leaving, given.value_nanousd, draws, random)
-    read = mixing_of(found.read, draws=draws, random=random)
-    mixing = read if leaving.otherwise is None else as_own(read, leaving.otherwise, found.drawn_of(seen), random)
-    rates = _seeming(seen, leaving, mixing, with_urgency, length, pace, grid)
-    served_to = _all_served_to(found.offers, seen)
+    grid = _grid(length.pooled, [cap for offer in observed.offers for cap in offer.caps_tokens if cap is not None])
+    leaving = with_otherwise(examine(observed.customers, observed.ages), observed.customers, length.pooled, pace)
+    with_urgency = _alike(observed, leaving, given)
+    observed, changed_week = _told_apart(observed, leaving)
+    known_choices = known(observed, length, pace, grid, leaving, given.value_nanousd, draws, random)
+    uncorrected = mixing_of(known_choices.read, draws=draws, random=random)
+    mixing = (
+        uncorrected
+        if leaving.otherwise is None
+        else as_own(uncorrected, leaving.otherwise, known_choices.drawn_of(observed), random)
+    )
+    rates = _seeming(observed, leaving, mixing, with_urgency, length, pace, grid)
+    served_to = _all_served_to(known_choices.offers, observed)
     prior, by_reading = None if served_to is None else given.prior, mixing.by_reading
 
     def market_of(curve: Survival, speed: Pace, value_nanousd: float, urgency: tuple[Floats, Floats]) -> Json:
         return _market(grid, curve, speed, urgency, replace(given, value_nanousd=value_nanousd), prior, served_to)
 
     def drawn_market(place: int, share: Floats) -> Json:
-        at = place % len(found.drawn)
-        return market_of(*found.drawn[at], found.values_nanousd[at], (rates, share))
+        at = place % len(known_choices.drawn)
+        return market_of(*known_choices.drawn[at], known_choices.values_nanousd[at], (rates, share))
 
-    known_market = partial(market_of, length.pooled, pace, found.worth_nanousd)
+    known_market = partial(market_of, length.pooled, pace, known_choices.worth_nanousd)
     market = known_market((rates, mixing.share))
-    notes = notes_of(length, pace, leaving, seen.ages is not None, served_to, prior is not None)
-    notes += () if leaving.refused is not None else of_few_left(seen.customers, length, pace)
-    notes += _of_effects(seen, leaving, (market, known_market), read, random)
-    notes += of_lengths(length, with_urgency, are_chosen(seen)) + _of_value(found.value, given, market)
+    notes = notes_of(length, pace, leaving, observed.ages is not None, served_to, prior is not None)
+    notes += () if leaving.refused is not None else of_few_left(observed.customers, length, pace)
+    notes += _of_effects(observed, leaving, (market, known_market), uncorrected, random)
+    notes += of_lengths(length, with_urgency, are_chosen(observed)) + _of_value(known_choices.value, given, market)
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
         draws=tuple(drawn_market(place, share) for place, share in enumerate(mixing.draws)),
-        averaged=tuple(drawn_market(at, by_reading[at % len(by_reading)]) for at in range(len(found.drawn))),
+        averaged=tuple(drawn_market(at, by_reading[at % len(by_reading)]) for at in range(len(known_choices.drawn))),
         length=length,
         pace=pace,
         lengths_differ=length.differs or with_urgency is not None,
         leaving=leaving,
         mixing=mixing,
-        value=found.value,
+        value=known_choices.value,
         value_known_by="estimated" if given.value_nanousd is None else "said",
-        sources=found.sources,
-        unseen_worth_nanousd=_unseen_worth(length, pace, mixing, found.worth_nanousd),
-        set_aside=dict(seen.set_aside) | dict(found.left_out),
-        notes=notes + of_conversations(seen.going, sum(found.blurred), changed_week) + of_chains(mixing),
-        choices=tuple(taken_shares(seen, found.offers, mixing)),
+        sources=known_choices.sources,
+        unseen_worth_nanousd=_unseen_worth(length, pace, mixing, known_choices.worth_nanousd),
+        set_aside=dict(observed.set_aside) | dict(known_choices.left_out),
+        notes=notes + of_conversations(observed.going, sum(known_choices.blurred), changed_week) + of_chains(mixing),
+        choices=tuple(taken_shares(observed, known_choices.offers, mixing)),
     )
 
 
 def _of_effects(
-    seen: Statistics,
+    observed: Statistics,
     leaving: LeavingTests,
     market: tuple[Json, Callable[[tuple[Floats, Floats]], Json]],
-    read: Mixing,
+    uncorrected: Mixing,
     random: np.random.Generator,
 ) -> tuple[str, ...]:
-    """Return what departs from the market and was let pass, each with what it does to a menu, in sentences."""
-    notes, (here, made_of) = [], market
-    if leaving.refused is None and leaving.otherwise is None and seen.customers.waited_s.any():
-        notes.append(of_untold(*_untold(seen, leaving, market, read)))
+    """Return a sentence for each tolerated departure from the model, with its effect on a menu."""
+    notes, (estimated, market_with) = [], market
+    if leaving.refused is None and leaving.otherwise is None and observed.customers.waited_s.any():
+        notes.append(of_untold(*_untold(observed, leaving, market, uncorrected)))
     if leaving.refused is not None:
         notes.append(
-            of_unread([kept(made_of((read.urgency_per_s, share)), here) for share in read.draws[:UNREAD_DRAWS]])
+            of_unread(
+                [
+                    kept(market_with((uncorrected.urgency_per_s, share)), estimated)
+                    for share in uncorrected.draws[:UNREAD_DRAWS]
+                ]
+            )
         )
     if leaving.otherwise is not None:
-        notes.append(of_otherwise(leaving, kept(here, made_of((read.urgency_per_s, read.share)))))
-    parted = holders_of(seen.customers)
-    if parted is not None:
-        others = urgency_of(seen, parted[1], leaving, random)
-        there = None if others is None else made_of(others)
         notes.append(
-            of_holders(seen.customers, parted, None if there is None else (kept(there, here), kept(here, there)))
+            of_otherwise(leaving, kept(estimated, market_with((uncorrected.urgency_per_s, uncorrected.share))))
+        )
+    holder_rows = holders_of(observed.customers)
+    if holder_rows is not None:
+        others_urgency = urgency_of(observed, holder_rows[1], leaving, random)
+        others_market = None if others_urgency is None else market_with(others_urgency)
+        notes.append(
+            of_holders(
+                observed.customers,
+                holder_rows,
+                None if others_market is None else (kept(others_market, estimated), kept(estimated, others_market)),
+            )
         )
     return tuple(notes)
 
 
-def _of_value(value: ValueTold | None, given: Given, market: Json) -> tuple[str, ...]:
-    """Return what choices tell of the value, and what a menu made for another one keeps, in sentences."""
-    return of_value(value, given.value_nanousd, lambda worth: kept(market | {"value_nanousd": worth}, market))
+def _of_value(value: ValueTold | None, inputs: Given, market: Json) -> tuple[str, ...]:
+    """Return sentences on the value by customers' choices, and on the profit that a menu made for another value keeps."""
+    return of_value(value, inputs.value_nanousd, lambda worth: kept(market | {"value_nanousd": worth}, market))
 
 
 def _untold(
-    seen: Statistics,
+    observed: Statistics,
     leaving: LeavingTests,
     market: tuple[Json, Callable[[tuple[Floats, Floats]], Json]],
-    read: Mixing,
+    uncorrected: Mixing,
 ) -> tuple[float, float]:
-    """Return at what rate some conversations may be left for another reason, and what a menu keeps that knows nothing of it."""
-    (here, made_of), them = market, as_timed(seen.customers, leaving)
-    per_s = UNTOLD_SHARE * float(them.conversations.sum()) / float(them.waited_s.sum())
-    own = np.maximum(read.urgency_per_s - per_s, read.urgency_per_s / 10)
-    return per_s, kept(made_of((own, read.share)), here)
+    """Return a rate at which conversations may be left for another reason, and the profit that a menu ignoring it keeps."""
+    (estimated, market_with), timed = market, as_timed(observed.customers, leaving)
+    per_s = UNTOLD_SHARE * float(timed.conversations.sum()) / float(timed.waited_s.sum())
+    reduced_per_s = np.maximum(uncorrected.urgency_per_s - per_s, uncorrected.urgency_per_s / 10)
+    return per_s, kept(market_with((reduced_per_s, uncorrected.share)), estimated)
 
 
-def _kept(statistics: Statistics, given: Given) -> Statistics:
+def _kept(statistics: Statistics, inputs: Given) -> Statistics:
     """Return the statistics of the customers who count."""
-    seen = without_machines(cleaned(statistics))
-    seen = without_holders(seen) if given.without_holders else seen
-    customers = len(seen.customers.conversations)
+    observed = without_machines(cleaned(statistics))
+    observed = without_holders(observed) if inputs.without_holders else observed
+    customers = len(observed.customers.conversations)
     if customers < CUSTOMERS_LEAST:
         few = "1 customer is" if customers == 1 else f"{customers} customers are"
-        raise CannotEstimate(f"{few} too few; {CUSTOMERS_LEAST} are the least.{_aside(seen)}")
-    if not seen.lengths:
+        raise CannotEstimate(f"{few} too few; {CUSTOMERS_LEAST} are the least.{_aside(observed)}")
+    if not observed.lengths:
         raise CannotEstimate(
             "No answer's length is known: no conversation of a known menu and tier has a token and an end other than a call of "
-            f"tools.{_aside(seen)}"
+            f"tools.{_aside(observed)}"
         )
-    return seen
+    return observed
 
 
-def _aside(seen: Statistics) -> str:
-    """Return what was set aside, in a sentence, empty if nothing was."""
-    reasons = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in sorted(seen.set_aside.items()) if count]
+def _aside(observed: Statistics) -> str:
+    """Return a sentence that lists the exclusions, empty if there are none."""
+    reasons = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in sorted(observed.set_aside.items()) if count]
     return f" Set aside: {', '.join(reasons)}." if reasons else ""
 
 
-def _pooled(seen: Statistics, given: Given) -> LengthEstimate:
-    length = estimate_length(seen.lengths, seen.own, may_differ=given.lengths_may_differ)
+def _pooled(observed: Statistics, inputs: Given) -> LengthEstimate:
+    length = estimate_length(observed.lengths, observed.own, may_differ=inputs.lengths_may_differ)
     if length.pooled is None:
         raise CannotEstimate(
             f"Answers of different tiers differ in length below the smaller cap (p = {length.p_value:.2g}), so callers "
@@ -246,26 +262,30 @@ def _pooled(seen: Statistics, given: Given) -> LengthEstimate:
     return length
 
 
-def _alike(seen: Statistics, leaving: LeavingTests, given: Given) -> Differing | None:
-    """Return by how much answers of the urgent differ from those of the patient, None if they do not or nothing tells.
+def _alike(observed: Statistics, leaving: LeavingTests, inputs: Given) -> Differing | None:
+    """Return by how much answers of the urgent differ from those of the patient, None if they do not or no data show it.
 
     Raises:
-        CannotEstimate: they differ, and the operator does not say that they may.
+        CannotEstimate: they differ, and the operator's inputs do not allow it.
     """
-    them = seen.customers
-    if seen.own is None or them.even is None or leaving.spikes_s or leaving.refused is not None:
+    customers = observed.customers
+    if observed.own is None or customers.even is None or leaving.spikes_s or leaving.refused is not None:
         return None
-    even = them.even.disconnects.astype(np.float64), them.even.waited_s
-    found = by_urgency(seen.own, them.disconnects.astype(np.float64), them.waited_s, even)
-    if found is None or found.p_value >= LENGTHS_ALPHA or max(found.ratio, 1 / max(found.ratio, 1e-9)) < RATIO_LEAST:
+    even = customers.even.disconnects.astype(np.float64), customers.even.waited_s
+    difference = by_urgency(observed.own, customers.disconnects.astype(np.float64), customers.waited_s, even)
+    if (
+        difference is None
+        or difference.p_value >= LENGTHS_ALPHA
+        or max(difference.ratio, 1 / max(difference.ratio, 1e-9)) < RATIO_LEAST
+    ):
         return None
-    if not given.lengths_may_differ:
-        raise CannotEstimate(f"{differing(found)} {ANYWAY}")
-    return found
+    if not inputs.lengths_may_differ:
+        raise CannotEstimate(f"{differing(difference)} {ANYWAY}")
+    return difference
 
 
 def _seeming(
-    seen: Statistics,
+    observed: Statistics,
     leaving: LeavingTests,
     mixing: Mixing,
     with_urgency: Differing | None,
@@ -273,43 +293,43 @@ def _seeming(
     pace: Pace,
     grid: Ints,
 ) -> Floats:
-    """Return the urgencies that the market is written with: where lengths go with urgency, those that whole answers are worth as much to."""
-    if with_urgency is None or seen.own is None or length.pooled is None:
+    """Return the market's urgencies; where lengths depend on urgency, those to which complete answers are worth as much."""
+    if with_urgency is None or observed.own is None or length.pooled is None:
         return mixing.urgency_per_s
-    laws = own_laws(seen.own, as_timed(seen.customers, leaving), mixing.urgency_per_s, mixing.share)
+    laws = own_laws(observed.own, as_timed(observed.customers, leaving), mixing.urgency_per_s, mixing.share)
     return laws.seeming(mixing.urgency_per_s, length.pooled, pace, grid)
 
 
-def _told_apart(seen: Statistics, leaving: LeavingTests) -> tuple[Statistics, int | None]:
-    """Return the statistics with windows only where customers have changed, and the week from which on they are as now.
+def _told_apart(observed: Statistics, leaving: LeavingTests) -> tuple[Statistics, int | None]:
+    """Return the statistics, with windows only where customers have changed, and the week since which rates are the present ones.
 
-    Time-outs are no part of a customer's rate, so with them, or where leaving is not read, nobody is told apart by time.
+    Time-outs are no part of a customer's rate, so with them, or where leaving is not read, time windows are not used.
     """
-    windows = seen.customers.windows
+    windows = observed.customers.windows
     if windows is not None:
         windows = None if leaving.spikes_s or leaving.refused is not None else changed(windows)
-    customers = replace(seen.customers, windows=windows)
-    return replace(seen, customers=customers), None if windows is None else windows.starts[-1]
+    customers = replace(observed.customers, windows=windows)
+    return replace(observed, customers=customers), None if windows is None else windows.starts[-1]
 
 
 def _grid(curve: Survival, caps: list[int]) -> Ints:
-    """Return the lengths of the market's table: even in probability, even in tokens, and the caps in force."""
-    known = curve.tokens[curve.tokens >= 1]
-    if len(known) <= LENGTHS_MOST:
-        return known
+    """Return the lengths of the market's table: evenly spaced in probability and in tokens, with the caps in force."""
+    observed_tokens = curve.tokens[curve.tokens >= 1]
+    if len(observed_tokens) <= LENGTHS_MOST:
+        return observed_tokens
     levels = np.linspace(0, curve.unfinished - 1, LENGTHS_MOST // 2)
     places = np.searchsorted(-curve.survival, -1 - levels)
     by_chance = curve.tokens[np.minimum(places, len(curve.tokens) - 1)]
-    by_tokens = np.linspace(known[0], known[-1], LENGTHS_MOST // 2).astype(np.int64)
-    within = [cap for cap in caps if known[0] <= cap <= known[-1]]
-    joint = np.unique(np.concatenate((by_chance, by_tokens, np.array(within, dtype=np.int64))))
-    return joint[joint >= 1]
+    by_tokens = np.linspace(observed_tokens[0], observed_tokens[-1], LENGTHS_MOST // 2).astype(np.int64)
+    within = [cap for cap in caps if observed_tokens[0] <= cap <= observed_tokens[-1]]
+    merged = np.unique(np.concatenate((by_chance, by_tokens, np.array(within, dtype=np.int64))))
+    return merged[merged >= 1]
 
 
-def _all_served_to(offers: Sequence[Intervals], seen: Statistics) -> float | None:
-    """Return the largest urgency that any offer has a tier for, None where refusals tell of those beyond it as well."""
+def _all_served_to(offers: Sequence[Intervals], observed: Statistics) -> float | None:
+    """Return the largest urgency for which any offer has a tier, None where counted refusals cover those beyond it too."""
     served_to = max((_served_to(offer) for offer in offers), default=np.inf)
-    return None if _refusals_counted(seen) or not np.isfinite(served_to) else served_to
+    return None if _refusals_counted(observed) or not np.isfinite(served_to) else served_to
 
 
 def _served_to(offer: Intervals) -> float:
@@ -318,9 +338,9 @@ def _served_to(offer: Intervals) -> float:
     return float(served.max(initial=0.0))
 
 
-def _refusals_counted(seen: Statistics) -> bool:
-    by_customer = seen.customers.choices is not None and bool(np.any(seen.customers.choices == 0))
-    return by_customer or any(offer.refused is not None for offer in seen.offers)
+def _refusals_counted(observed: Statistics) -> bool:
+    by_customer = observed.customers.choices is not None and bool(np.any(observed.customers.choices == 0))
+    return by_customer or any(offer.refused is not None for offer in observed.offers)
 
 
 def _market(
@@ -328,35 +348,36 @@ def _market(
     curve: Survival,
     pace: Pace,
     urgency: tuple[Floats, Floats],
-    given: Given,
+    inputs: Given,
     prior: Market | None,
     served_to: float | None,
 ) -> Json:
-    """Return ``market.json``: the estimated types, and above what any menu served, the prior's."""
+    """Return ``market.json``: the estimated types, and the prior's types above the urgencies that any menu served."""
     rate, share = urgency
     if prior is not None and served_to is not None:
-        believed, weight = np.array(prior.urgency_per_s), np.array(prior.share)
-        beyond = believed > served_to
-        rate = np.concatenate((rate, believed[beyond]))
-        share = np.concatenate((share * (1 - weight[beyond].sum()), weight[beyond]))
-    kept = share > SHARE_LEAST
-    shares = share[kept] / share[kept].sum()
+        prior_rate, prior_share = np.array(prior.urgency_per_s), np.array(prior.share)
+        beyond = prior_rate > served_to
+        rate = np.concatenate((rate, prior_rate[beyond]))
+        share = np.concatenate((share * (1 - prior_share[beyond].sum()), prior_share[beyond]))
+    retained = share > SHARE_LEAST
+    shares = share[retained] / share[retained].sum()
     survival = curve.at(grid)
     market: Json = {
         "types": [
-            {"urgency_per_s": float(one), "share": float(part)} for one, part in zip(rate[kept], shares, strict=True)
+            {"urgency_per_s": float(type_rate), "share": float(type_share)}
+            for type_rate, type_share in zip(rate[retained], shares, strict=True)
         ],
-        "value_nanousd": given.value_nanousd,
+        "value_nanousd": inputs.value_nanousd,
         "delay": {"family": "exponential"},
         "answer_length": {"family": "kaplan_meier", "tokens": grid.tolist(), "survival": survival.tolist()},
         "tokens_per_s": pace.tokens_per_s,
         "first_token_s": pace.first_token_s,
-        "cost_nanousd_per_token": given.cost_nanousd_per_token,
-        "input_cost_nanousd_per_token": given.input_cost_nanousd_per_token,
-        "cost_on_disconnect": given.cost_on_disconnect,
-        "currency": given.currency,
+        "cost_nanousd_per_token": inputs.cost_nanousd_per_token,
+        "input_cost_nanousd_per_token": inputs.input_cost_nanousd_per_token,
+        "cost_on_disconnect": inputs.cost_on_disconnect,
+        "currency": inputs.currency,
     }
-    if survival[-1] > 0 or given.cost_nanousd_per_token > 0:
+    if survival[-1] > 0 or inputs.cost_nanousd_per_token > 0:
         market["cap_tokens_max"] = int(grid[-1])
     return market
 
@@ -384,8 +405,8 @@ def _normal(estimate: float, error: float) -> list[float]:
 
 
 def _unseen_worth(length: LengthEstimate, pace: Pace, mixing: Mixing, value_nanousd: float) -> float:
-    """Return what answers beyond the last length can be worth at most: as if all ended with the next token."""
+    """Return the most that answers beyond the last length can be worth: all are taken to end with the next token."""
     assert length.pooled is not None
-    moment = pace.first_token_s + length.identified_to_tokens / pace.tokens_per_s
-    kept = float(np.dot(mixing.share, np.exp(-mixing.urgency_per_s * moment)))
-    return value_nanousd * length.pooled.unfinished * kept
+    time_s = pace.first_token_s + length.identified_to_tokens / pace.tokens_per_s
+    discount = float(np.dot(mixing.share, np.exp(-mixing.urgency_per_s * time_s)))
+    return value_nanousd * length.pooled.unfinished * discount
