@@ -55,7 +55,7 @@ UNREAD_DRAWS = 8
 """The number of equally likely markets in which a menu is tried where leaving is not read."""
 
 LENGTHS_ALPHA, RATIO_LEAST = 0.001, 1.25
-"""Answers of the urgent differ in length where chance alone would rarely show it and their rates differ by more than this factor."""
+"""Lengths depend on urgency where chance rarely shows as much and the rates at which answers end differ by this factor."""
 
 ANYWAY = "Say that lengths may differ to have one law of lengths all the same, and a menu of one tier, which they hurt least."
 
@@ -107,12 +107,11 @@ class Estimate:
 
 
 def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.Generator) -> Estimate:
-    """Return the most plausible market given customers' behaviour, which caps censor.
+    """Return the most plausible market, given the behaviour of customers, which caps censor.
 
     Answers are pooled if tiers agree. Urgency is estimated jointly from leaving, if the tests accept it as impatience,
-    and from the tiers taken. Each customer is weighted by its conversations. Errors come from the posterior for urgency
-    and from a bootstrap over customers for lengths. A value that the operator does not state is drawn with lengths and
-    pace.
+    and from the tiers taken. A customer is weighted by its conversations. Errors are those of the posterior for urgency
+    and of a bootstrap over customers for lengths. A value not stated by the operator is drawn with lengths and pace.
 
     Args:
         statistics: sums over the records.
@@ -121,8 +120,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         random: the source of randomness.
 
     Raises:
-        CannotEstimate: there are too few data, tiers differ, choices rule out the value, or no data identify the value
-            or urgency.
+        CannotEstimate: data are too few, tiers differ, choices rule out the value, or value or urgency is not identified.
     """
     observed, given = _kept(statistics, given), given.in_currency_of(statistics)
     length, pace = _pooled(observed, given), estimate_pace(observed.pace)
@@ -131,46 +129,42 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     leaving = with_otherwise(examine(observed.customers, observed.ages), observed.customers, length.pooled, pace)
     with_urgency = _alike(observed, leaving, given)
     observed, changed_week = _told_apart(observed, leaving)
-    known_choices = known(observed, length, pace, grid, leaving, given.value_nanousd, draws, random)
-    uncorrected = mixing_of(known_choices.read, draws=draws, random=random)
-    mixing = (
-        uncorrected
-        if leaving.otherwise is None
-        else as_own(uncorrected, leaving.otherwise, known_choices.drawn_of(observed), random)
-    )
+    inferred = known(observed, length, pace, grid, leaving, given.value_nanousd, draws, random)
+    raw = mixing_of(inferred.read, draws=draws, random=random)
+    mixing = raw if leaving.otherwise is None else as_own(raw, leaving.otherwise, inferred.drawn_of(observed), random)
     rates = _seeming(observed, leaving, mixing, with_urgency, length, pace, grid)
-    served_to = _all_served_to(known_choices.offers, observed)
+    served_to = _all_served_to(inferred.offers, observed)
     prior, by_reading = None if served_to is None else given.prior, mixing.by_reading
 
     def market_of(curve: Survival, speed: Pace, value_nanousd: float, urgency: tuple[Floats, Floats]) -> Json:
         return _market(grid, curve, speed, urgency, replace(given, value_nanousd=value_nanousd), prior, served_to)
 
     def drawn_market(place: int, share: Floats) -> Json:
-        at = place % len(known_choices.drawn)
-        return market_of(*known_choices.drawn[at], known_choices.values_nanousd[at], (rates, share))
+        at = place % len(inferred.drawn)
+        return market_of(*inferred.drawn[at], inferred.values_nanousd[at], (rates, share))
 
-    known_market = partial(market_of, length.pooled, pace, known_choices.worth_nanousd)
+    known_market = partial(market_of, length.pooled, pace, inferred.worth_nanousd)
     market = known_market((rates, mixing.share))
     notes = notes_of(length, pace, leaving, observed.ages is not None, served_to, prior is not None)
     notes += () if leaving.refused is not None else of_few_left(observed.customers, length, pace)
-    notes += _of_effects(observed, leaving, (market, known_market), uncorrected, random)
-    notes += of_lengths(length, with_urgency, are_chosen(observed)) + _of_value(known_choices.value, given, market)
+    notes += _of_effects(observed, leaving, (market, known_market), raw, random)
+    notes += of_lengths(length, with_urgency, are_chosen(observed)) + _of_value(inferred.value, given, market)
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
         draws=tuple(drawn_market(place, share) for place, share in enumerate(mixing.draws)),
-        averaged=tuple(drawn_market(at, by_reading[at % len(by_reading)]) for at in range(len(known_choices.drawn))),
+        averaged=tuple(drawn_market(at, by_reading[at % len(by_reading)]) for at in range(len(inferred.drawn))),
         length=length,
         pace=pace,
         lengths_differ=length.differs or with_urgency is not None,
         leaving=leaving,
         mixing=mixing,
-        value=known_choices.value,
+        value=inferred.value,
         value_known_by="estimated" if given.value_nanousd is None else "said",
-        sources=known_choices.sources,
-        unseen_worth_nanousd=_unseen_worth(length, pace, mixing, known_choices.worth_nanousd),
-        set_aside=dict(observed.set_aside) | dict(known_choices.left_out),
-        notes=notes + of_conversations(observed.going, sum(known_choices.blurred), changed_week) + of_chains(mixing),
-        choices=tuple(taken_shares(observed, known_choices.offers, mixing)),
+        sources=inferred.sources,
+        unseen_worth_nanousd=_unseen_worth(length, pace, mixing, inferred.worth_nanousd),
+        set_aside=dict(observed.set_aside) | dict(inferred.left_out),
+        notes=notes + of_conversations(observed.going, sum(inferred.blurred), changed_week) + of_chains(mixing),
+        choices=tuple(taken_shares(observed, inferred.offers, mixing)),
     )
 
 
@@ -178,42 +172,35 @@ def _of_effects(
     observed: Statistics,
     leaving: LeavingTests,
     market: tuple[Json, Callable[[tuple[Floats, Floats]], Json]],
-    uncorrected: Mixing,
+    raw: Mixing,
     random: np.random.Generator,
 ) -> tuple[str, ...]:
     """Return a sentence for each tolerated departure from the model, with its effect on a menu."""
     notes, (estimated, market_with) = [], market
     if leaving.refused is None and leaving.otherwise is None and observed.customers.waited_s.any():
-        notes.append(of_untold(*_untold(observed, leaving, market, uncorrected)))
+        notes.append(of_untold(*_untold(observed, leaving, market, raw)))
     if leaving.refused is not None:
         notes.append(
-            of_unread(
-                [
-                    kept(market_with((uncorrected.urgency_per_s, share)), estimated)
-                    for share in uncorrected.draws[:UNREAD_DRAWS]
-                ]
-            )
+            of_unread([kept(market_with((raw.urgency_per_s, share)), estimated) for share in raw.draws[:UNREAD_DRAWS]])
         )
     if leaving.otherwise is not None:
-        notes.append(
-            of_otherwise(leaving, kept(estimated, market_with((uncorrected.urgency_per_s, uncorrected.share))))
-        )
-    holder_rows = holders_of(observed.customers)
-    if holder_rows is not None:
-        others_urgency = urgency_of(observed, holder_rows[1], leaving, random)
-        others_market = None if others_urgency is None else market_with(others_urgency)
+        notes.append(of_otherwise(leaving, kept(estimated, market_with((raw.urgency_per_s, raw.share)))))
+    split = holders_of(observed.customers)
+    if split is not None:
+        urgency = urgency_of(observed, split[1], leaving, random)
+        others = None if urgency is None else market_with(urgency)
         notes.append(
             of_holders(
                 observed.customers,
-                holder_rows,
-                None if others_market is None else (kept(others_market, estimated), kept(estimated, others_market)),
+                split,
+                None if others is None else (kept(others, estimated), kept(estimated, others)),
             )
         )
     return tuple(notes)
 
 
 def _of_value(value: ValueTold | None, inputs: Given, market: Json) -> tuple[str, ...]:
-    """Return sentences on the value by customers' choices, and on the profit that a menu made for another value keeps."""
+    """Return sentences on the value by customers' choices, and on the profit kept by a menu for another value."""
     return of_value(value, inputs.value_nanousd, lambda worth: kept(market | {"value_nanousd": worth}, market))
 
 
@@ -221,13 +208,13 @@ def _untold(
     observed: Statistics,
     leaving: LeavingTests,
     market: tuple[Json, Callable[[tuple[Floats, Floats]], Json]],
-    uncorrected: Mixing,
+    raw: Mixing,
 ) -> tuple[float, float]:
-    """Return a rate at which conversations may be left for another reason, and the profit that a menu ignoring it keeps."""
+    """Return a rate at which conversations may be left for another reason, and what profit a menu ignoring it keeps."""
     (estimated, market_with), timed = market, as_timed(observed.customers, leaving)
     per_s = UNTOLD_SHARE * float(timed.conversations.sum()) / float(timed.waited_s.sum())
-    reduced_per_s = np.maximum(uncorrected.urgency_per_s - per_s, uncorrected.urgency_per_s / 10)
-    return per_s, kept(market_with((reduced_per_s, uncorrected.share)), estimated)
+    reduced_per_s = np.maximum(raw.urgency_per_s - per_s, raw.urgency_per_s / 10)
+    return per_s, kept(market_with((reduced_per_s, raw.share)), estimated)
 
 
 def _kept(statistics: Statistics, inputs: Given) -> Statistics:
@@ -263,7 +250,7 @@ def _pooled(observed: Statistics, inputs: Given) -> LengthEstimate:
 
 
 def _alike(observed: Statistics, leaving: LeavingTests, inputs: Given) -> Differing | None:
-    """Return by how much answers of the urgent differ from those of the patient, None if they do not or no data show it.
+    """Return by how much answers of the urgent differ from those of the patient, None if not or unknown.
 
     Raises:
         CannotEstimate: they differ, and the operator's inputs do not allow it.
@@ -272,16 +259,12 @@ def _alike(observed: Statistics, leaving: LeavingTests, inputs: Given) -> Differ
     if observed.own is None or customers.even is None or leaving.spikes_s or leaving.refused is not None:
         return None
     even = customers.even.disconnects.astype(np.float64), customers.even.waited_s
-    difference = by_urgency(observed.own, customers.disconnects.astype(np.float64), customers.waited_s, even)
-    if (
-        difference is None
-        or difference.p_value >= LENGTHS_ALPHA
-        or max(difference.ratio, 1 / max(difference.ratio, 1e-9)) < RATIO_LEAST
-    ):
+    gap = by_urgency(observed.own, customers.disconnects.astype(np.float64), customers.waited_s, even)
+    if gap is None or gap.p_value >= LENGTHS_ALPHA or max(gap.ratio, 1 / max(gap.ratio, 1e-9)) < RATIO_LEAST:
         return None
     if not inputs.lengths_may_differ:
-        raise CannotEstimate(f"{differing(difference)} {ANYWAY}")
-    return difference
+        raise CannotEstimate(f"{differing(gap)} {ANYWAY}")
+    return gap
 
 
 def _seeming(
@@ -293,7 +276,7 @@ def _seeming(
     pace: Pace,
     grid: Ints,
 ) -> Floats:
-    """Return the market's urgencies; where lengths depend on urgency, those to which complete answers are worth as much."""
+    """Return the market's urgencies; where lengths depend on it, those to which complete answers are worth as much."""
     if with_urgency is None or observed.own is None or length.pooled is None:
         return mixing.urgency_per_s
     laws = own_laws(observed.own, as_timed(observed.customers, leaving), mixing.urgency_per_s, mixing.share)
@@ -301,7 +284,7 @@ def _seeming(
 
 
 def _told_apart(observed: Statistics, leaving: LeavingTests) -> tuple[Statistics, int | None]:
-    """Return the statistics, with windows only where customers have changed, and the week since which rates are the present ones.
+    """Return the statistics, with windows only where customers have changed, and the week of the last change.
 
     Time-outs are no part of a customer's rate, so with them, or where leaving is not read, time windows are not used.
     """
@@ -327,7 +310,7 @@ def _grid(curve: Survival, caps: list[int]) -> Ints:
 
 
 def _all_served_to(offers: Sequence[Intervals], observed: Statistics) -> float | None:
-    """Return the largest urgency for which any offer has a tier, None where counted refusals cover those beyond it too."""
+    """Return the largest urgency for which any offer has a tier, None where counted refusals cover those beyond."""
     served_to = max((_served_to(offer) for offer in offers), default=np.inf)
     return None if _refusals_counted(observed) or not np.isfinite(served_to) else served_to
 
@@ -364,8 +347,8 @@ def _market(
     survival = curve.at(grid)
     market: Json = {
         "types": [
-            {"urgency_per_s": float(type_rate), "share": float(type_share)}
-            for type_rate, type_share in zip(rate[retained], shares, strict=True)
+            {"urgency_per_s": float(urgency_per_s), "share": float(part)}
+            for urgency_per_s, part in zip(rate[retained], shares, strict=True)
         ],
         "value_nanousd": inputs.value_nanousd,
         "delay": {"family": "exponential"},
