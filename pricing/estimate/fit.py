@@ -55,7 +55,7 @@ UNREAD_DRAWS = 8
 """The number of equally likely markets in which a menu is tried where leaving is not read."""
 
 LENGTHS_ALPHA, RATIO_LEAST = 0.001, 1.25
-"""Lengths depend on urgency where chance rarely shows as much and the rates at which answers end differ by this factor."""
+"""Lengths depend on urgency where chance rarely shows so much and the rates of ending differ by this factor."""
 
 ANYWAY = "Say that lengths may differ to have one law of lengths all the same, and a menu of one tier, which they hurt least."
 
@@ -120,7 +120,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         random: the source of randomness.
 
     Raises:
-        CannotEstimate: data are too few, tiers differ, choices rule out the value, or value or urgency is not identified.
+        CannotEstimate: data are too few, tiers differ, choices rule out the value, or it or urgency is not identified.
     """
     observed, given = _kept(statistics, given), given.in_currency_of(statistics)
     length, pace = _pooled(observed, given), estimate_pace(observed.pace)
@@ -250,7 +250,7 @@ def _pooled(observed: Statistics, inputs: Given) -> LengthEstimate:
 
 
 def _alike(observed: Statistics, leaving: LeavingTests, inputs: Given) -> Differing | None:
-    """Return by how much answers of the urgent differ from those of the patient, None if not or unknown.
+    """Return by how much answers of the urgent differ from those of the patient, None if not at all or unknown.
 
     Raises:
         CannotEstimate: they differ, and the operator's inputs do not allow it.

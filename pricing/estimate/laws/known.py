@@ -1,4 +1,4 @@
-"""What choices are read with: the value of an answer, draws of lengths and pace, and what each of them makes of choices."""
+"""The inputs for reading choices: the value of an answer, draws of lengths and pace, and the choices under each draw."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ from pricing.market.answers import Ints
 Drawn = tuple[Survival, Pace]
 
 UNEXPLAINED_MOST = 0.5
-"""Where more than this share of what was chosen is best for nobody, it was not chosen from the menu that is named."""
+"""Where more than this share of the choices is best for no urgency, they were not made from the menu that records name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Customers and choices as they are read, under one value or under equally likely ones.
+    """Customers and choices, read under a single value or under equally likely values.
 
     Attributes:
-        worth_nanousd: the value of an answer that the market is written with: what was said, else what choices tell best.
-        value: what choices tell of it, None where nobody chose or leaving is not read.
+        worth_nanousd: the value of an answer in the market: the stated value, or the best estimate from choices.
+        value: the value by customers' choices, None where nobody chose or leaving is not read.
         drawn: draws of lengths and pace.
-        values_nanousd: the value that goes with each of them.
-        read: customers and choices, once or as each draw reads them.
-        offers: who takes which tier of each menu, by the estimate itself.
-        blurred: which menus have tiers beyond all lengths seen, so that their choices do not tell the value.
-        sources: what urgency is learnt from.
-        left_out: choices that no urgency explains, by reason.
+        values_nanousd: the value of an answer in each draw.
+        read: customers and choices, once or under each draw.
+        offers: the urgencies that take each tier of each menu, by the point estimate.
+        blurred: which menus have tiers beyond all observed lengths, so that their choices do not identify the value.
+        sources: the data behind urgency.
+        left_out: numbers of choices that no urgency explains, by reason.
     """
 
     worth_nanousd: float
@@ -65,7 +65,7 @@ class Known:
     left_out: Mapping[str, int]
 
     def drawn_of(self, seen: Statistics) -> int:
-        """Return how many draws there are, 0 where tiers were taken, which hold urgency between thresholds."""
+        """Return the number of draws, 0 where tiers were taken: these bound urgency by thresholds."""
         return 0 if are_chosen(seen) else len(self.drawn)
 
 
@@ -79,66 +79,79 @@ def known(
     draws: int,
     random: np.random.Generator,
 ) -> Known:
-    """Return what choices are read with; without a value that was said, one that they tell.
+    """Return customers and choices as read under the stated value, or under a value estimated from choices.
 
     Raises:
-        CannotEstimate: choices rule out the value that was said, or do not tell one that nobody said.
+        CannotEstimate: choices rule out the stated value, or do not identify a value where none is stated.
     """
     curve = length.pooled
     assert curve is not None
-    about = _dearest(seen.offers) if said_nanousd is None else said_nanousd
-    told, offers, blurred = _used(seen, answers_of(curve, grid, pace, about))
-    anew = are_chosen(seen) and len(seen.customers.conversations) <= READ_ANEW_MOST
-    drawn = [(length.redrawn(random), paced(pace, random)) for _ in range(CANDIDATES if anew else draws)]
-    at_once = [answers_of(curve, grid, pace, about), *_answers(drawn, grid, [about] * len(drawn))]
+    reference_nanousd = _dearest(seen.offers) if said_nanousd is None else said_nanousd
+    usable, offers, blurred = _used(seen, answers_of(curve, grid, pace, reference_nanousd))
+    rereads = are_chosen(seen) and len(seen.customers.conversations) <= READ_ANEW_MOST
+    drawn = [(length.redrawn(random), paced(pace, random)) for _ in range(CANDIDATES if rereads else draws)]
+    answers = [
+        answers_of(curve, grid, pace, reference_nanousd),
+        *_answers(drawn, grid, [reference_nanousd] * len(drawn)),
+    ]
     if said_nanousd is None:
-        value, readings = _value_of(told, leaving, at_once, random, sum(blurred)), min(READINGS, draws)
-        places, values = value.drawn(readings if anew else draws, random)
-        _, offers, at_worth = _used(seen, answers_of(curve, grid, pace, value.taken_nanousd))
-        rows, chosen, sources, left_out = as_read(seen, [seeming(one, leaving) for one in offers], leaving)
+        value, readings = _value_of(usable, leaving, answers, random, sum(blurred)), min(READINGS, draws)
+        places, values = value.drawn(readings if rereads else draws, random)
+        _, offers, blurred_at_value = _used(seen, answers_of(curve, grid, pace, value.taken_nanousd))
+        rows, chosen, sources, left_out = as_read(seen, [seeming(entry, leaving) for entry in offers], leaving)
         _refuse_unexplained(seen, left_out)
         drawn, read = [drawn[place] for place in places], [(rows, chosen)]
-        if anew:
-            every = [
-                [seeming(taken_by(offer, one), leaving) for offer in seen.offers]
-                for one in _answers(drawn, grid, values)
+        if rereads:
+            intervals_by_draw = [
+                [seeming(taken_by(offer, entry), leaving) for offer in seen.offers]
+                for entry in _answers(drawn, grid, values)
             ]
-            read = [as_read(seen, intervals, leaving)[:2] for intervals in every]
-        blurred = [a or b for a, b in zip(blurred, at_worth, strict=True)]
+            read = [as_read(seen, intervals, leaving)[:2] for intervals in intervals_by_draw]
+        blurred = [a or b for a, b in zip(blurred, blurred_at_value, strict=True)]
         return Known(value.taken_nanousd, value, drawn, values, read, offers, blurred, sources, left_out)
-    rows, chosen, sources, left_out = as_read(seen, [seeming(one, leaving) for one in offers], leaving)
+    rows, chosen, sources, left_out = as_read(seen, [seeming(entry, leaving) for entry in offers], leaving)
     read = [(rows, chosen)]
-    alone = leaving_alone(seen, leaving, random) if are_chosen(seen) and leaving.refused is None else None
-    told_value = _value_beside(told, leaving, at_once, random)
+    by_leaving = leaving_alone(seen, leaving, random) if are_chosen(seen) and leaving.refused is None else None
+    implied_value = _value_beside(usable, leaving, answers, random)
     _refuse_unexplained(seen, left_out)
-    if anew:
-        drawn, read = read_anew(drawn, seen, grid, leaving, alone, about, random, min(READINGS, draws))
-    return Known(about, told_value, drawn, [about] * len(drawn), read, offers, blurred, sources, left_out)
+    if rereads:
+        drawn, read = read_anew(drawn, seen, grid, leaving, by_leaving, reference_nanousd, random, min(READINGS, draws))
+    return Known(
+        reference_nanousd,
+        implied_value,
+        drawn,
+        [reference_nanousd] * len(drawn),
+        read,
+        offers,
+        blurred,
+        sources,
+        left_out,
+    )
 
 
-def _refuse_unexplained(seen: Statistics, left_out: Mapping[str, int]) -> None:
-    """Refuse choices most of which no urgency explains.
+def _refuse_unexplained(observed: Statistics, left_out: Mapping[str, int]) -> None:
+    """Refuse choices if no urgency explains most of them.
 
     Raises:
-        CannotEstimate: they are more than half of the choices of conversations, or of the customers who chose.
+        CannotEstimate: more than half of the conversations' choices, or of the customers who chose, are unexplained.
     """
-    counted = sum(sum(offer.taken) + (offer.refused or 0) for offer in seen.offers if offer.taken is not None)
-    chose = 0 if seen.customers.choices is None else int(np.any(seen.customers.choices >= 0, axis=1).sum())
-    for what, number, reason in (("choices", counted, UNEXPLAINED), ("customers", chose, CONTRADICTING)):
-        odd = left_out.get(reason, 0)
-        if odd > UNEXPLAINED_MOST * number:
+    counted = sum(sum(offer.taken) + (offer.refused or 0) for offer in observed.offers if offer.taken is not None)
+    chose = 0 if observed.customers.choices is None else int(np.any(observed.customers.choices >= 0, axis=1).sum())
+    for unit, number, reason in (("choices", counted, UNEXPLAINED), ("customers", chose, CONTRADICTING)):
+        unexplained = left_out.get(reason, 0)
+        if unexplained > UNEXPLAINED_MOST * number:
             raise CannotEstimate(
-                f"{odd:,} of {number:,} {what} took tiers that are best for nobody at the prices and caps of the menus that the "
+                f"{unexplained:,} of {number:,} {unit} took tiers that are best for nobody at the prices and caps of the menus that the "
                 "records name, whatever the urgency: the menus are not those that were on sale, or the value is far from the "
                 "one that was said."
             )
 
 
 def _dearest(offers: Sequence[Offer]) -> float:
-    """Return the highest price of all menus, about which a value that nobody said is looked for.
+    """Return the highest price of all menus, around which an unstated value is searched.
 
     Raises:
-        CannotEstimate: nothing had a price.
+        CannotEstimate: no tier has a price.
     """
     dearest = max((price for offer in offers for price in offer.prices_nanousd), default=0)
     if dearest <= 0:
@@ -148,21 +161,21 @@ def _dearest(offers: Sequence[Offer]) -> float:
     return float(dearest)
 
 
-def _used(seen: Statistics, answers: Answers) -> tuple[Statistics, list[Intervals], list[bool]]:
-    """Return the statistics without choices that hang on lengths nobody saw, who may take what, and which these are."""
-    least = [intervals_of(offer, answers) for offer in seen.offers]
-    blurred = [is_blurred(offer, ends, answers) for offer, ends in zip(seen.offers, least, strict=True)]
-    return _without(seen, blurred), [taken_by(offer, answers) for offer in seen.offers], blurred
+def _used(observed: Statistics, answers: Answers) -> tuple[Statistics, list[Intervals], list[bool]]:
+    """Return the statistics without choices that depend on unobserved lengths, each offer's intervals, and which are blurred."""
+    intervals = [intervals_of(offer, answers) for offer in observed.offers]
+    blurred = [is_blurred(offer, ends, answers) for offer, ends in zip(observed.offers, intervals, strict=True)]
+    return _without(observed, blurred), [taken_by(offer, answers) for offer in observed.offers], blurred
 
 
-def _without(seen: Statistics, blurred: list[bool]) -> Statistics:
+def _without(observed: Statistics, blurred: list[bool]) -> Statistics:
     offers = tuple(
-        replace(offer, taken=None) if hidden else offer for offer, hidden in zip(seen.offers, blurred, strict=True)
+        replace(offer, taken=None) if hidden else offer for offer, hidden in zip(observed.offers, blurred, strict=True)
     )
-    choices = seen.customers.choices
+    choices = observed.customers.choices
     if choices is not None:
         choices = np.where(np.array(blurred, dtype=bool), -1, choices)
-    return replace(seen, offers=offers, customers=replace(seen.customers, choices=choices))
+    return replace(observed, offers=offers, customers=replace(observed.customers, choices=choices))
 
 
 def _answers(drawn: Sequence[Drawn], grid: Ints, values: Sequence[float]) -> list[Answers]:
@@ -170,16 +183,16 @@ def _answers(drawn: Sequence[Drawn], grid: Ints, values: Sequence[float]) -> lis
 
 
 def _value_of(
-    seen: Statistics, leaving: LeavingTests, answers: Sequence[Answers], random: np.random.Generator, blurred: int
+    observed: Statistics, leaving: LeavingTests, answers: Sequence[Answers], random: np.random.Generator, blurred: int
 ) -> ValueTold:
     """Return the value that choices and leaving tell: with answers as estimated, then draws of them.
 
     Args:
-        seen: what customers did.
+        observed: what customers did.
         leaving: whether leaving is read.
         answers: lengths and pace.
         random: where chance comes from.
-        blurred: under how many menus choices hang on lengths nobody saw and are left out of ``seen``.
+        blurred: under how many menus choices hang on lengths nobody saw and are left out of ``observed``.
 
     Raises:
         CannotEstimate: they tell none, or contradict each other.
@@ -188,48 +201,50 @@ def _value_of(
         raise CannotEstimate(
             f"{leaving.refused} So leaving does not tell urgency, and nothing tells the value: say it."
         )
-    told = value_told(
+    estimate = value_told(
         answers[0],
         answers[1:],
-        seen.offers,
-        as_timed(seen.customers, leaving),
+        observed.offers,
+        as_timed(observed.customers, leaving),
         random.spawn(1)[0],
         is_said=False,
         otherwise=leaving.otherwise,
     )
-    if told is None and blurred:
+    if estimate is None and blurred:
         under = "the menu" if blurred == 1 else f"{blurred} menus"
         raise CannotEstimate(
             f"Who takes the largest tiers of {under} hangs on answers longer than all lengths seen, so choices there do not tell "
             "what an answer is worth: say its value, or estimate from more conversations."
         )
-    if told is None:
+    if estimate is None:
         raise CannotEstimate(
             "Only leaving and choices of tiers together tell what an answer is worth, and they are not both there: say "
             "its value."
         )
-    if not told.is_bounded:
-        raise CannotEstimate(told.open_end())
-    if told.disagrees:
-        raise CannotEstimate(told.disagreement())
-    return told
+    if not estimate.is_bounded:
+        raise CannotEstimate(estimate.open_end())
+    if estimate.disagrees:
+        raise CannotEstimate(estimate.disagreement())
+    return estimate
 
 
 def _value_beside(
-    seen: Statistics, leaving: LeavingTests, answers: Sequence[Answers], random: np.random.Generator
+    observed: Statistics, leaving: LeavingTests, answers: Sequence[Answers], random: np.random.Generator
 ) -> ValueTold | None:
-    """Return what choices and leaving tell of a value that was said, None where nobody chose or leaving is not read.
+    """Return the value by choices and leaving beside a stated value, None where nobody chose or leaving is not read.
 
     Raises:
-        CannotEstimate: they rule it out, or contradict each other.
+        CannotEstimate: choices and leaving rule out the stated value, or contradict each other.
     """
     if leaving.refused is not None:
         return None
-    customers = as_timed(seen.customers, leaving)
-    of_crowds = random.spawn(1)[0]
-    told = value_told(answers[0], answers[1:], seen.offers, customers, of_crowds, otherwise=leaving.otherwise)
-    if told is not None and told.contradicts:
-        raise CannotEstimate(told.contradiction(answers[0].value_nanousd))
-    if told is not None and told.disagrees:
-        raise CannotEstimate(told.disagreement())
-    return told
+    customers = as_timed(observed.customers, leaving)
+    crowd_random = random.spawn(1)[0]
+    implied_value = value_told(
+        answers[0], answers[1:], observed.offers, customers, crowd_random, otherwise=leaving.otherwise
+    )
+    if implied_value is not None and implied_value.contradicts:
+        raise CannotEstimate(implied_value.contradiction(answers[0].value_nanousd))
+    if implied_value is not None and implied_value.disagrees:
+        raise CannotEstimate(implied_value.disagreement())
+    return implied_value
