@@ -12,15 +12,15 @@ from pricing.estimate.observations.statistics import Customers, LengthCounts, St
 from pricing.market.answers import Ints
 
 MACHINE_LEAST = 50
-"""A customer with so many answers or more, all of the same length to within a fifth, is a program that repeats a request.
+"""A customer with so many answers or more, all equally long to within a fifth, is a program that repeats a request.
 A person's answers differ by more: fifty lognormal answers with a sigma of 0.2 share a bin once in 10^20."""
 
 REGULAR_TIMES, REGULAR = 20, 0.95
-"""For a customer with so many times the median conversations or more, this share of answers within a doubling of length is
-enough: for lognormal answers, a sigma below 0.18."""
+"""For a customer with so many times the median conversations or more, this share of answers within a doubling of length
+is enough: for lognormal answers, a sigma below 0.18."""
 
 HELD, HOLDERS = 1 / 3, 0.05
-"""Where at most the share ``HOLDERS`` of customers has the share ``HELD`` of conversations, the estimate describes them."""
+"""Where at most this share of customers (``HOLDERS``) has that of conversations (``HELD``), the estimate is about them."""
 
 ALIKE = 0.5
 """A customer with at least this share of the conversations of the smallest holder is a holder too."""
@@ -30,7 +30,7 @@ HOLDING = "customers_holding_most"
 
 
 def without_machines(seen: Statistics) -> Statistics:
-    """Return the statistics without customers whose answers all have about the same length, with their number set aside.
+    """Return the statistics without customers whose answers are all about equally long; their number is set aside.
 
     A health check that requests one token every minute has more conversations than all others together and never waits
     or leaves: left in, it is the most patient customer and most of the market.
@@ -97,7 +97,7 @@ def _of_tiers(own: OwnLengths, has_lengths: list[bool]) -> OwnLengths:
 
 
 def holders_of(customers: Customers) -> tuple[Ints, Ints] | None:
-    """Return the rows of the few holders of at least a third of the conversations, and all other rows; None if there are none."""
+    """Return the rows of the few with a third of the conversations or more, and all others; None if there are none."""
     order = np.argsort(-customers.conversations, kind="stable")
     reached = np.cumsum(customers.conversations[order])
     holders = int(np.searchsorted(reached, HELD * reached[-1])) + 1
@@ -108,7 +108,7 @@ def holders_of(customers: Customers) -> tuple[Ints, Ints] | None:
 
 
 def without_holders(seen: Statistics) -> Statistics:
-    """Return the statistics without the few holders of at least a third of the conversations, with their number set aside."""
+    """Return the statistics without the few with a third of the conversations or more, whose number is set aside."""
     split = holders_of(seen.customers)
     return seen if split is None else _set_aside(seen, split[0], HOLDING)
 
@@ -119,7 +119,7 @@ def of_holders(customers: Customers, parted: tuple[Ints, Ints], kept: tuple[floa
     Args:
         customers: all customers.
         parted: rows of the holders, and of the others.
-        kept: the share of profit that the menu for all keeps among the others, and that the others' menu keeps among all.
+        kept: the share of profit kept by the menu for all among the others, and by the others' menu among all.
     """
     holders, others = parted
     held = float(customers.conversations[holders].sum()) / float(customers.conversations.sum())

@@ -1,4 +1,4 @@
-"""The inputs for reading choices: the value of an answer, draws of lengths and pace, and the choices under each draw."""
+"""The inputs for reading choices: the value of an answer, draws of lengths and pace, and choices under each draw."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _dearest(offers: Sequence[Offer]) -> float:
 
 
 def _used(observed: Statistics, answers: Answers) -> tuple[Statistics, list[Intervals], list[bool]]:
-    """Return the statistics without choices that depend on unobserved lengths, each offer's intervals, and which are blurred."""
+    """Return statistics without choices that depend on unobserved lengths, offers' intervals, and which are blurred."""
     intervals = [intervals_of(offer, answers) for offer in observed.offers]
     blurred = [is_blurred(offer, ends, answers) for offer, ends in zip(observed.offers, intervals, strict=True)]
     return _without(observed, blurred), [taken_by(offer, answers) for offer in observed.offers], blurred
@@ -185,17 +185,17 @@ def _answers(drawn: Sequence[Drawn], grid: Ints, values: Sequence[float]) -> lis
 def _value_of(
     observed: Statistics, leaving: LeavingTests, answers: Sequence[Answers], random: np.random.Generator, blurred: int
 ) -> ValueTold:
-    """Return the value that choices and leaving tell: with answers as estimated, then draws of them.
+    """Return the value that choices and leaving identify.
 
     Args:
-        observed: what customers did.
+        observed: the observed behaviour of customers.
         leaving: whether leaving is read.
-        answers: lengths and pace.
-        random: where chance comes from.
-        blurred: under how many menus choices hang on lengths nobody saw and are left out of ``observed``.
+        answers: lengths and pace, first as estimated, then the draws.
+        random: the source of randomness.
+        blurred: the number of menus whose choices depend on unobserved lengths and are left out of ``observed``.
 
     Raises:
-        CannotEstimate: they tell none, or contradict each other.
+        CannotEstimate: choices and leaving do not identify a value, or contradict each other.
     """
     if leaving.refused is not None:
         raise CannotEstimate(

@@ -1,6 +1,6 @@
-"""From usage records to sums over conversations, one record at a time; standard library only.
+"""From usage records to sums over conversations, record by record; standard library only.
 
-The sums are plain tables, ``{key: amounts}``, so that they can be kept in SQL and added to as records come.
+The sums are plain tables, ``{key: amounts}``, so that SQL can store them and add to them as records arrive.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ DAY_MS = 86_400_000
 WEEK_MS = 7 * DAY_MS
 
 DURATION_MS_MOST = DAY_MS
-"""A call that took longer than a day saw its clock jump."""
+"""The duration of a call longer than a day is an error of its clock."""
 
 TIME_MS_MOST = 253_402_300_799_999
 """The end of the year 9999, the last that a calendar has."""
 
 TOKENS_AT_ONCE, TOKENS_A_MS = 10_000, 50
-"""No model makes more tokens of one choice than so many, and so many more each millisecond: a figure above that is a fault,
-and one of these would be all that is known of lengths and speed."""
+"""No model generates more tokens of one choice than so many, plus so many each millisecond: a larger figure is a fault, and
+a single such figure would dominate the estimates of length and speed."""
 
 EARLY_MS = 5_000
-"""Where the patience of a customer is cut in two, to see whether it leaves at the same rate before and after."""
+"""Where waits are cut in two, to test whether a customer leaves at the same rate before and after."""
 
 UNTIMED_MS = 25_000
-"""Until here no usual client gives up by itself; where some do later, a wait still counts so far."""
+"""No usual client times out earlier than this; where some time out later, waits count up to here."""
 
 AGES = 700
-"""Seconds of a wait that are told apart; the last stands for all beyond."""
+"""The number of seconds of a wait that are counted separately; the last includes all later seconds."""
 
 WINDOWS_MOST = 4
-"""Into so many windows of whole weeks the time is cut at most, to see whether customers have changed."""
+"""The most windows of whole weeks into which time is cut, to test whether customers have changed."""
 
 AMOUNTS = 9
 """Amounts of a customer in ``Sums.customers``."""
 
 POOLED_MOST = 100
-"""Conversations of one customer that are pooled with those of others in a week, to tell lengths, waits and speed. A program
-that hangs up a million times would be all that is seen there, and in a pool nobody can be set aside afterwards."""
+"""The most conversations of one customer that are pooled in a week with those of others, for lengths, waits and speed. A
+program that hangs up a million times would dominate the pool, and a pooled customer cannot be excluded afterwards."""
 
 BINS_A_DOUBLING = 4
-"""Bins of length that a customer's own answers are counted by: each ends 19 % further than the one before."""
+"""Bins in which a customer's own answers are counted by length: each bin ends 19 % above the one before."""
 
 NOT_CONVERSATIONS = frozenset({"/v1/embeddings"})
 
@@ -59,11 +59,11 @@ IMPOSSIBLE_TOKENS = "conversations_of_impossible_tokens"
 
 
 class CannotEstimate(ValueError):
-    """The records do not tell what was asked; the message is one sentence that says why."""
+    """The records do not identify the estimate; the message is one sentence that says why."""
 
 
 class Ending(Enum):
-    """What the end of a conversation says of the length of its answer."""
+    """How the end of a conversation bears on the length of its answer."""
 
     OBSERVED = "observed"
     CENSORED = "censored"
@@ -76,21 +76,21 @@ _CUT = frozenset(
 _ENDINGS = _CUT | {"complete", "tool_calls"}
 
 UNHEARD = frozenset({"drained", "timed", "granted"})
-"""Counts of what was made when nobody listened any more: the time of such a record is its caller's, its tokens are not."""
+"""Sources of token counts after the caller had left: such a record has the caller's time, but not the caller's tokens."""
 
 DRAINED, GRANTED = "drained", "granted"
-"""Endings of conversations that were left: of one the whole length is known, of the other nothing of it."""
+"""Endings of conversations that were left: of a drained answer the complete length is known, of a granted one nothing."""
 
 LEFT = frozenset({"disconnect", DRAINED, GRANTED})
 
 
 def ending_of(finish: str, billed_tokens: int, cap_tokens: int | None) -> Ending:
-    """Return what a conversation's last record says of the length of its answer.
+    """Return how a conversation's last record bears on the length of its answer.
 
-    An answer that ended by itself is an observation of its length. One that was cut is longer than what was billed,
-    by how much is not known: it is censored there, as is any that took its whole cap, whatever its last record says.
-    Tool calls are no ending; the conversation goes on. Answers cut by a fault are cut without regard to their
-    length, so they are censored as well.
+    An answer that ended by itself is an observation of its length. A cut answer is longer than what was billed by an
+    unknown amount: it is censored there, as is any answer that used its entire cap, whatever its last record says.
+    Tool calls are no ending; the conversation goes on. A fault cuts answers regardless of their length, so these are
+    censored as well.
 
     Args:
         finish: ``finish`` of the conversation's last usage record, as ``finish_in`` reads it.
@@ -98,7 +98,7 @@ def ending_of(finish: str, billed_tokens: int, cap_tokens: int | None) -> Ending
         cap_tokens: the conversation's cap, None where there is none.
 
     Raises:
-        CannotEstimate: the finish is none of the known ones.
+        CannotEstimate: the finish is unknown.
     """
     if finish in ("tool_calls", GRANTED):
         return Ending.OPEN
@@ -111,7 +111,7 @@ def ending_of(finish: str, billed_tokens: int, cap_tokens: int | None) -> Ending
 
 @dataclass(slots=True)
 class Going:
-    """A conversation that may go on. Times are ms since 1970; the wait for its last call is not in any sum yet."""
+    """A conversation that may go on. Times are ms since 1970; the wait for its last call is in no sum yet."""
 
     customer: str
     conversation: str
@@ -142,11 +142,11 @@ Table = dict[Key, list[int]]
 
 @dataclass(slots=True)
 class Sums:
-    """What is kept of all records, by tables of whole numbers that add up; every table's key begins with the week.
+    """The sums over all records, in additive tables of whole numbers; every table's key begins with the week.
 
     Attributes:
         lengths: (week, menu version, tier, tokens) to conversations that ended there by themselves, and that were cut;
-            of each customer ``POOLED_MOST`` a week.
+            at most ``POOLED_MOST`` a week for each customer.
         own_lengths: (week, customer, menu version, tier, whether the day's number since 1970 is even, ``length_bin``) to
             conversations that ended there by themselves, and that were cut; of the same conversations.
         customers: (week, customer) to conversations, disconnects, ms waited; disconnects and ms within the first
@@ -156,8 +156,8 @@ class Sums:
         ages: (week, age in s) to waits that ended at this age, those of them that were disconnects, ms into that second;
             of the same conversations.
         pace: (week,) to streamed calls, ms to the first token, its square, tokens after it, its square, ms after
-            it, its square, tokens times ms; of each customer about as many.
-        aside: (week, reason) to how many.
+            it, its square, tokens times ms; about as many of each customer.
+        aside: (week, reason) to the number set aside.
     """
 
     lengths: Table = field(default_factory=dict)
@@ -170,10 +170,10 @@ class Sums:
 
 
 def finish_in(record: Mapping[str, Any]) -> str:
-    """Return how a call ended, and of one that its caller left what its tokens say of the answer's length.
+    """Return how a call ended; for a call that its caller left, this depends on how its tokens were counted.
 
-    An answer that was read on to its end is known whole, unless that end was its grant; of one that was billed its grant
-    nothing is known; one that was billed its time is cut there, as one that was billed what went by.
+    The length of an answer that was drained to its end is known, unless that end was its grant. The length of an answer
+    that was billed its grant is unknown. An answer billed by time, or by the tokens that passed, is cut there.
     """
     finish, source = record["finish"] or "", record.get("usage_source")
     if finish != "disconnect" or source not in (DRAINED, GRANTED):
@@ -183,7 +183,7 @@ def finish_in(record: Mapping[str, Any]) -> str:
 
 
 def is_of_a_conversation(record: Mapping[str, Any]) -> bool:
-    """Return whether a record tells of a conversation: calls and their corrections do, fees, credits, embeddings not."""
+    """Return whether a record is of a conversation: calls and their corrections are, fees, credits, embeddings are not."""
     return (
         record["kind"] in ("usage", "correction")
         and record["conversation"] is not None
@@ -194,24 +194,24 @@ def is_of_a_conversation(record: Mapping[str, Any]) -> bool:
 class Watch:
     """Takes in usage records and adds up the conversations that have ended.
 
-    Records may come somewhat out of order, as they are settled: each finds its conversation by its customer, its name
-    and its time. A name that comes back after its conversation ended is another conversation.
+    Records may arrive somewhat out of order, as they are settled: each is matched to its conversation by customer, name
+    and time. A name that recurs after its conversation ended is another conversation.
 
     Args:
         going: the conversations that were open when an earlier watch stopped.
-        counted: (week, customer) to the conversations that it and its like have added up before.
+        counted: (week, customer) to the conversations that earlier watches have added up.
     """
 
     def __init__(self, going: Iterable[Going] = (), counted: Mapping[tuple[int, str], int] | None = None) -> None:
         self.sums = Sums()
         self.counted = counted or {}
         self.paced: dict[tuple[int, str], int] = {}
-        self.going = {(one.customer, one.conversation): one for one in going}
+        self.going = {(conversation.customer, conversation.conversation): conversation for conversation in going}
         self.latest_ms = 0
 
     def see(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Take in some records."""
-        for record in sorted(records, key=lambda one: (one["time"], one["id"])):
+        for record in sorted(records, key=lambda entry: (entry["time"], entry["id"])):
             if is_of_a_conversation(record):
                 self._see(record)
                 self.latest_ms = max(self.latest_ms, record["settled"] or record["time"])
@@ -222,80 +222,87 @@ class Watch:
         duration = 0 if fault == IMPOSSIBLE_TIMES else record["duration_ms"] or 0
         if record["stream"] and not fault and record["kind"] == "usage" and record.get("usage_source") not in UNHEARD:
             self._pace(record)
-        known = self.going.get(key)
-        if known is not None and not known.is_open(time) and time > known.last:
+        conversation = self.going.get(key)
+        if conversation is not None and not conversation.is_open(time) and time > conversation.last:
             self._close(self.going.pop(key))
-            known = None
-        if known is None:
+            conversation = None
+        if conversation is None:
             self.going[key] = _begun(record, duration, fault)
         else:
-            self._goes_on(known, record, duration, fault)
+            self._goes_on(conversation, record, duration, fault)
 
-    def _goes_on(self, known: Going, record: Mapping[str, Any], duration: int, fault: str) -> None:
-        """Add a call to its conversation; of two calls the later one's ending counts, the other is a wait served."""
-        is_later = (record["time"], record["id"]) >= (known.at, known.record)
-        week = known.first // WEEK_MS
-        _add(self.sums.ages, (week, *_age(known.duration_ms if is_later else duration)), left=False)
+    def _goes_on(self, conversation: Going, record: Mapping[str, Any], duration: int, fault: str) -> None:
+        """Add a call to its conversation: the later call's ending counts, the earlier call is a wait that was served."""
+        is_later = (record["time"], record["id"]) >= (conversation.at, conversation.record)
+        week = conversation.first // WEEK_MS
+        _add(self.sums.ages, (week, *_age(conversation.duration_ms if is_later else duration)), left=False)
         if is_later:
-            known.at, known.record = record["time"], record["id"]
-            known.finish, known.duration_ms = finish_in(record), duration
-        known.first = min(known.first, record["time"])
-        known.last = max(known.last, record["time"], record["settled"] or 0)
-        known.tokens += record["billed_output_tokens"]
-        known.waited_ms += duration
-        known.early_ms += min(duration, EARLY_MS)
-        known.untimed_ms += min(duration, UNTIMED_MS)
-        known.chosen = known.chosen or record["tier_chosen"] is not None
-        known.fault = known.fault or fault
+            conversation.at, conversation.record = record["time"], record["id"]
+            conversation.finish, conversation.duration_ms = finish_in(record), duration
+        conversation.first = min(conversation.first, record["time"])
+        conversation.last = max(conversation.last, record["time"], record["settled"] or 0)
+        conversation.tokens += record["billed_output_tokens"]
+        conversation.waited_ms += duration
+        conversation.early_ms += min(duration, EARLY_MS)
+        conversation.untimed_ms += min(duration, UNTIMED_MS)
+        conversation.chosen = conversation.chosen or record["tier_chosen"] is not None
+        conversation.fault = conversation.fault or fault
 
     def _pace(self, record: Mapping[str, Any]) -> None:
         first, duration, tokens = record["ttft_ms"], record["duration_ms"], record["output_tokens"]
         if first is None or duration is None or tokens < 1:
             return
         x, y = tokens - 1, duration - first
-        whose = record["time"] // WEEK_MS, record["customer"]
-        before = max(self.paced.get(whose, 0), self.counted.get(whose, 0))
+        week_customer = record["time"] // WEEK_MS, record["customer"]
+        before = max(self.paced.get(week_customer, 0), self.counted.get(week_customer, 0))
         if before >= POOLED_MOST:
             return
-        self.paced[whose] = before + 1
-        _sum(self.sums.pace, whose[:1], (1, first, first * first, x, x * x, y, y * y, x * y))
+        self.paced[week_customer] = before + 1
+        _sum(self.sums.pace, week_customer[:1], (1, first, first * first, x, x * x, y, y * y, x * y))
 
     def close_ended(self, now_ms: int) -> list[Going]:
         """Add up the conversations that have ended by ``now_ms``, and return them."""
-        ended = [one for one in self.going.values() if not one.is_open(now_ms)]
-        for one in ended:
-            self._close(self.going.pop((one.customer, one.conversation)))
+        ended = [going for going in self.going.values() if not going.is_open(now_ms)]
+        for going in ended:
+            self._close(self.going.pop((going.customer, going.conversation)))
         return ended
 
     def close_all(self) -> int:
-        """Add up all conversations as they stand, also those that may go on; return how many of those there are."""
-        still = sum(one.is_open(self.latest_ms) for one in self.going.values())
-        for one in self.going.values():
-            self._close(one)
+        """Add up all conversations as they stand; return the number of those that may go on."""
+        open_count = sum(going.is_open(self.latest_ms) for going in self.going.values())
+        for going in self.going.values():
+            self._close(going)
         self.going.clear()
-        return still
+        return open_count
 
-    def _close(self, one: Going) -> None:
-        """Add up a conversation. One that no token came of says nothing of lengths; its customer waited all the same."""
-        sums, week = self.sums, one.first // WEEK_MS
-        if one.fault:
-            _sum(sums.aside, (week, one.fault), (1,))
+    def _close(self, going: Going) -> None:
+        """Add up a conversation. Without a token it has no length, but its customer's wait counts."""
+        sums, week = self.sums, going.first // WEEK_MS
+        if going.fault:
+            _sum(sums.aside, (week, going.fault), (1,))
             return
-        left = one.finish in LEFT
-        early, untimed = (left and one.duration_ms < end for end in (EARLY_MS, UNTIMED_MS))
-        even = (one.first // DAY_MS) % 2 == 0
-        waits = (left, one.waited_ms, early, one.early_ms, left and even, one.waited_ms if even else 0)
-        _sum(sums.customers, (week, one.customer), (1, *map(int, waits), int(untimed), one.untimed_ms))
-        _sum(sums.tiers, (week, one.customer, one.menu_version, one.tier, int(one.chosen)), (1,))
-        if self.counted.get((week, one.customer), 0) + sums.customers[week, one.customer][0] > POOLED_MOST:
+        was_left = going.finish in LEFT
+        early, untimed = (was_left and going.duration_ms < end for end in (EARLY_MS, UNTIMED_MS))
+        on_even_day = (going.first // DAY_MS) % 2 == 0
+        waits = (
+            was_left,
+            going.waited_ms,
+            early,
+            going.early_ms,
+            was_left and on_even_day,
+            going.waited_ms if on_even_day else 0,
+        )
+        _sum(sums.customers, (week, going.customer), (1, *map(int, waits), int(untimed), going.untimed_ms))
+        _sum(sums.tiers, (week, going.customer, going.menu_version, going.tier, int(going.chosen)), (1,))
+        if self.counted.get((week, going.customer), 0) + sums.customers[week, going.customer][0] > POOLED_MOST:
             return
-        _add(sums.ages, (week, *_age(one.duration_ms)), left=left)
-        ending = ending_of(one.finish, one.tokens, None)
-        if ending is not Ending.OPEN and one.tokens > 0:
+        _add(sums.ages, (week, *_age(going.duration_ms)), left=was_left)
+        ending = ending_of(going.finish, going.tokens, None)
+        if ending is not Ending.OPEN and going.tokens > 0:
             observed = ending is Ending.OBSERVED
             counts = int(observed), int(not observed)
-            _sum(sums.lengths, (week, one.menu_version, one.tier, one.tokens), counts)
-            own = week, one.customer, one.menu_version, one.tier, int(even), length_bin(one.tokens)
+            _sum(sums.lengths, (week, going.menu_version, going.tier, going.tokens), counts)
+            own = week, going.customer, going.menu_version, going.tier, int(on_even_day), length_bin(going.tokens)
             _sum(sums.own_lengths, own, counts)
 
 
@@ -345,27 +352,27 @@ def _begun(record: Mapping[str, Any], duration: int, fault: str) -> Going:
 
 
 def _age(duration_ms: int) -> tuple[int, int]:
-    """Return the second of its wait in which a call ended, and how far into it, ms."""
+    """Return the second of the wait in which a call ended, and the time into that second, ms."""
     age = min(duration_ms // 1000, AGES - 1)
     return age, min(duration_ms - 1000 * age, 1000)
 
 
-def _add(ages: Table, place: tuple[int, int, int], *, left: bool) -> None:
-    week, age, within = place
-    _sum(ages, (week, age), (1, int(left), within))
+def _add(ages: Table, entry: tuple[int, int, int], *, left: bool) -> None:
+    week, age, within_ms = entry
+    _sum(ages, (week, age), (1, int(left), within_ms))
 
 
 def _sum(table: Table, key: Key, amounts: tuple[int, ...]) -> None:
-    known = table.get(key)
-    if known is None:
+    sums = table.get(key)
+    if sums is None:
         table[key] = list(amounts)
         return
     for place, amount in enumerate(amounts):
-        known[place] += amount
+        sums[place] += amount
 
 
 def windows_of(first_week: int, last_week: int) -> tuple[int, ...]:
-    """Return the first week of each window that the weeks are cut into."""
+    """Return the first week of each window into which the weeks are cut."""
     weeks = last_week - first_week + 1
     number = max(1, min(WINDOWS_MOST, weeks))
     return tuple(first_week + place * weeks // number for place in range(number))
