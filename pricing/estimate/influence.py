@@ -20,7 +20,7 @@ REGULAR_TIMES, REGULAR = 20, 0.95
 is enough: for lognormal answers, a sigma below 0.18."""
 
 HELD, HOLDERS = 1 / 3, 0.05
-"""Where at most this share of customers (``HOLDERS``) has that of conversations (``HELD``), the estimate is about them."""
+"""Where at most the share ``HOLDERS`` of customers has ``HELD`` of the conversations, the estimate is about them."""
 
 ALIKE = 0.5
 """A customer with at least this share of the conversations of the smallest holder is a holder too."""
@@ -76,7 +76,7 @@ def _set_aside(observed: Statistics, rows: Ints, reason: str) -> Statistics:
 
 
 def _without(tier: LengthCounts, own: OwnLengths) -> LengthCounts:
-    """Return a tier's counts without some conversations, removed within each bin from the most frequent lengths first."""
+    """Return a tier's counts without some conversations, taken within each bin from the most frequent lengths first."""
     observed, censored, bins = tier.observed.copy(), tier.censored.copy(), bins_of(np.maximum(tier.tokens, 1))
     for counts, removed in ((observed, own.observed), (censored, own.censored)):
         for place in np.unique(own.bin).tolist():
@@ -135,8 +135,8 @@ def of_holders(customers: Customers, parted: tuple[Ints, Ints], kept: tuple[floa
         )
     is_single = len(holders) == 1
     return (
-        f"{len(holders):,} of {len(holders) + len(others):,} customers {'holds' if is_single else 'hold'} {held:.0%} of the conversations, and "
-        f"the menu is made for {'it' if is_single else 'them'} as much: {'it leaves' if is_single else 'they leave'} {rates[0]:.3g} times a "
-        f"second on average, the others {rates[1]:.3g}.{effect} Estimate without {'it' if is_single else 'them'} (--without-holders) "
-        "where the menu is for the others."
+        f"{len(holders):,} of {len(holders) + len(others):,} customers {'holds' if is_single else 'hold'} {held:.0%} of the "
+        f"conversations, and the menu is made for {'it' if is_single else 'them'} as much: "
+        f"{'it leaves' if is_single else 'they leave'} {rates[0]:.3g} times a second on average, the others {rates[1]:.3g}."
+        f"{effect} Estimate without {'it' if is_single else 'them'} (--without-holders) where the menu is for the others."
     )

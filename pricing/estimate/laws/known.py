@@ -35,7 +35,7 @@ from pricing.market.answers import Ints
 Drawn = tuple[Survival, Pace]
 
 UNEXPLAINED_MOST = 0.5
-"""Where more than this share of the choices is best for no urgency, they were not made from the menu that records name."""
+"""Where more than this share of the choices is best for no urgency, they were not made from the recorded menu."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +141,8 @@ def _refuse_unexplained(observed: Statistics, left_out: Mapping[str, int]) -> No
         unexplained = left_out.get(reason, 0)
         if unexplained > UNEXPLAINED_MOST * number:
             raise CannotEstimate(
-                f"{unexplained:,} of {number:,} {unit} took tiers that are best for nobody at the prices and caps of the menus that the "
-                "records name, whatever the urgency: the menus are not those that were on sale, or the value is far from the "
+                f"{unexplained:,} of {number:,} {unit} took tiers that are best for nobody at the prices and caps of the menus "
+                "that the records name, whatever the urgency: the menus are not those that were on sale, or the value is far from the "
                 "one that was said."
             )
 

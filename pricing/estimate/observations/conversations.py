@@ -26,8 +26,8 @@ TIME_MS_MOST = 253_402_300_799_999
 """The end of the year 9999, the last that a calendar has."""
 
 TOKENS_AT_ONCE, TOKENS_A_MS = 10_000, 50
-"""No model generates more tokens of one choice than so many, plus so many each millisecond: a larger figure is a fault, and
-a single such figure would dominate the estimates of length and speed."""
+"""No model generates more tokens of one choice than so many, plus so many each millisecond: a larger figure is a
+fault, and a single such figure would dominate the estimates of length and speed."""
 
 EARLY_MS = 5_000
 """Where waits are cut in two, to test whether a customer leaves at the same rate before and after."""
@@ -45,8 +45,8 @@ AMOUNTS = 9
 """Amounts of a customer in ``Sums.customers``."""
 
 POOLED_MOST = 100
-"""The most conversations of one customer that are pooled in a week with those of others, for lengths, waits and speed. A
-program that hangs up a million times would dominate the pool, and a pooled customer cannot be excluded afterwards."""
+"""The most conversations of one customer that are pooled in a week with those of others, for lengths, waits and speed.
+A program that hangs up a million times would dominate the pool, and a pooled customer cannot be excluded afterwards."""
 
 BINS_A_DOUBLING = 4
 """Bins in which a customer's own answers are counted by length: each bin ends 19 % above the one before."""
@@ -76,10 +76,10 @@ _CUT = frozenset(
 _ENDINGS = _CUT | {"complete", "tool_calls"}
 
 UNHEARD = frozenset({"drained", "timed", "granted"})
-"""Sources of token counts after the caller had left: such a record has the caller's time, but not the caller's tokens."""
+"""Sources of token counts after the caller had left: such a record's time is the caller's, its tokens are not."""
 
 DRAINED, GRANTED = "drained", "granted"
-"""Endings of conversations that were left: of a drained answer the complete length is known, of a granted one nothing."""
+"""Endings of conversations that were left: a drained answer's complete length is known, a granted answer's is not."""
 
 LEFT = frozenset({"disconnect", DRAINED, GRANTED})
 
@@ -183,7 +183,7 @@ def finish_in(record: Mapping[str, Any]) -> str:
 
 
 def is_of_a_conversation(record: Mapping[str, Any]) -> bool:
-    """Return whether a record is of a conversation: calls and their corrections are, fees, credits, embeddings are not."""
+    """Return whether a record is of a conversation, as calls and corrections are; fees, credits, embeddings are not."""
     return (
         record["kind"] in ("usage", "correction")
         and record["conversation"] is not None
@@ -232,7 +232,7 @@ class Watch:
             self._goes_on(conversation, record, duration, fault)
 
     def _goes_on(self, conversation: Going, record: Mapping[str, Any], duration: int, fault: str) -> None:
-        """Add a call to its conversation: the later call's ending counts, the earlier call is a wait that was served."""
+        """Add a call to its conversation: the later call's ending counts, the earlier call is a served wait."""
         is_later = (record["time"], record["id"]) >= (conversation.at, conversation.record)
         week = conversation.first // WEEK_MS
         _add(self.sums.ages, (week, *_age(conversation.duration_ms if is_later else duration)), left=False)
