@@ -1,4 +1,4 @@
-"""What an estimate says of itself in sentences: what is not identified, and what was not used and why."""
+"""The notes of an estimate in sentences: what is not identified, and what was not used and why."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from pricing.estimate.observations.spread import Differing, OwnLengths, own_spre
 from pricing.estimate.observations.statistics import Customers
 
 UNTOLD_SHARE = 0.1
-"""Of conversations that may be left at a constant rate for another reason than impatience: what that would do is said."""
+"""The share of conversations left at a constant rate for another reason than impatience whose effect is stated."""
 
 LEFT_LEAST = 10
-"""Of fewer conversations that were left nothing is told but how urgent customers are at most."""
+"""With fewer conversations left, only the most that urgency may be is stated."""
 
 WRONG = 0.2
-"""By what share a value that nothing tells may be wrong: what a menu then keeps is said."""
+"""The relative error of an unidentified value for which the profit that a menu keeps is stated."""
 
 OWN_SPREAD_LEAST = 0.25
-"""Customers who chose are said to differ in length where their rates of ending have so large a standard deviation, as a share."""
+"""Where the rates of ending have so large a standard deviation, as a share, customers are noted to differ in length."""
 
 SPEED_MOST = 10_000
-"""Tokens a second of one answer above which times are likely not what they seem."""
+"""The speed of one answer, tokens a second, above which the unit of times is likely wrong."""
 
 APART_MOST = 1.1
-"""Chains further apart than this are said to be."""
+"""Disagreement of the chains above which a note states it."""
 
 
 def differing(found: Differing) -> str:
-    """Return by how much answers of the urgent differ from those of the patient, and what that does, in a sentence."""
+    """Return a sentence on the difference between answers of the urgent and of the patient, and on its effect."""
     sooner = found.ratio > 1
     much = found.ratio if sooner else 1 / max(found.ratio, 1e-9)
     return (
@@ -47,7 +47,7 @@ def differing(found: Differing) -> str:
 
 
 def of_lengths(length: LengthEstimate, with_urgency: Differing | None, are_chosen: bool) -> tuple[str, ...]:
-    """Return what is to be known of the lengths, in sentences; ``are_chosen`` says whether anybody took a tier."""
+    """Return the notes on lengths; ``are_chosen`` is whether anybody took a tier."""
     notes = []
     if with_urgency is not None:
         notes.append(
@@ -73,7 +73,7 @@ def of_lengths(length: LengthEstimate, with_urgency: Differing | None, are_chose
 
 
 def _of_own_lengths(own: OwnLengths | None) -> tuple[str, ...]:
-    """Return how customers differ in length, and what that does, in a sentence; nothing where they hardly do."""
+    """Return a note on how customers differ in length and its effect; none where they hardly differ."""
     spread = 0.0 if own is None else own_spread(own)
     if spread < OWN_SPREAD_LEAST:
         return ()
@@ -85,12 +85,12 @@ def _of_own_lengths(own: OwnLengths | None) -> tuple[str, ...]:
 
 
 def of_value(told: ValueTold | None, said_nanousd: float | None, keeps: Callable[[float], float]) -> tuple[str, ...]:
-    """Return what choices tell of the value, and what a menu for the one that was said does where it is wrong, in sentences.
+    """Return notes on the value by customers' choices, and on what a menu for the stated value does where it is wrong.
 
     Args:
-        told: what choices tell, None where they tell nothing.
-        said_nanousd: the value that was said, None where nobody said one.
-        keeps: what share of the profit a menu that is made for it keeps where an answer is worth so much.
+        told: the value by customers' choices, None where choices do not identify it.
+        said_nanousd: the stated value, None where none is stated.
+        keeps: the share of the profit that a menu for the stated value keeps, as a function of the true value.
     """
     if said_nanousd is None and told is not None:
         return (_as_estimated(told),)
@@ -120,23 +120,23 @@ def of_value(told: ValueTold | None, said_nanousd: float | None, keeps: Callable
     )
 
 
-def _as_estimated(told: ValueTold) -> str:
-    if told.is_open:
+def _as_estimated(value: ValueTold) -> str:
+    if value.is_open:
         return (
-            f"What an answer is worth is estimated from choices, which leave it open: {told.between} are about as likely, "
+            f"What an answer is worth is estimated from choices, which leave it open: {value.between} are about as likely, "
             "for they put the same customers into the same tiers. Menus are made for the least of them, which loses no "
             "buyer; prices that are tried on some customers would tell more."
         )
-    return f"What an answer is worth is estimated from choices: {told.best_nanousd:,.0f}, {told.between} (95 %)."
+    return f"What an answer is worth is estimated from choices: {value.best_nanousd:,.0f}, {value.between} (95 %)."
 
 
 def of_otherwise(leaving: LeavingTests, kept: float) -> str:
-    """Return how many conversations were left for another reason than impatience, and what that does, in a sentence."""
-    found = leaving.otherwise
-    assert found is not None
-    low, high = found.interval
+    """Return a note on how many conversations were left for another reason than impatience, and on the effect."""
+    other_leaving = leaving.otherwise
+    assert other_leaving is not None
+    low, high = other_leaving.interval
     return (
-        f"{EARLY} (p = {leaving.hazard_p:.2g}): {found.share:.0%} of the conversations ({low:.0%} to {high:.0%}) end as if "
+        f"{EARLY} (p = {leaving.hazard_p:.2g}): {other_leaving.share:.0%} of the conversations ({low:.0%} to {high:.0%}) end as if "
         "customers had what they need or connections broke, anywhere in the answer. Urgency is estimated without them; a menu "
         f"made as if they were impatience would keep {kept:.0%} of the profit. How many they are is uncertain, and so are "
         "prices; count broken connections, or offer tiers and estimate from what is taken."
@@ -144,10 +144,10 @@ def of_otherwise(leaving: LeavingTests, kept: float) -> str:
 
 
 def of_unread(kept: Sequence[float]) -> str:
-    """Return what is known of urgency where leaving is not read, and what that costs a menu, in a sentence.
+    """Return a note on what is known of urgency where leaving is not read, and on what that costs a menu.
 
     Args:
-        kept: what the menu keeps of the profit in markets that are equally likely.
+        kept: the share of the profit that the menu keeps, in each of several equally likely markets.
     """
     return (
         "So urgency is known by the tiers taken alone: how many lie between two thresholds, and nothing of where between them. Over "
@@ -157,7 +157,7 @@ def of_unread(kept: Sequence[float]) -> str:
 
 
 def of_untold(per_s: float, kept: float) -> str:
-    """Return what leaving cannot tell, and what that would do to a menu, in sentences."""
+    """Return a note on what leaving does not identify, and on its effect on a menu."""
     return (
         "Leaving is read as impatience alone. Customers who leave because they have what they need, and connections that break, "
         "anywhere in the answer, show where they are a tenth of the conversations, seldom where they are a twentieth; those that "
@@ -168,20 +168,20 @@ def of_untold(per_s: float, kept: float) -> str:
 
 
 def of_few_left(customers: Customers, length: LengthEstimate, pace: Pace) -> tuple[str, ...]:
-    """Return what is known where hardly anybody left, and what it may cost, in a sentence."""
-    left, waited = int(customers.disconnects.sum()), float(customers.waited_s.sum())
-    if left >= LEFT_LEAST or waited <= 0:
+    """Return a note on what is known where hardly anybody left, and on what that may cost."""
+    left_count, waited = int(customers.disconnects.sum()), float(customers.waited_s.sum())
+    if left_count >= LEFT_LEAST or waited <= 0:
         return ()
     assert length.pooled is not None
-    most = float(gammaincinv(left + 1, 0.975)) / waited
-    usual = (
+    urgency_most = float(gammaincinv(left_count + 1, 0.975)) / waited
+    usual_s = (
         pace.first_token_s
         + float(length.pooled.tokens[length.pooled.survival <= 0.5].min(initial=length.identified_to_tokens))
         / pace.tokens_per_s
     )
     return (
-        f"{left:,} of {int(customers.conversations.sum()):,} conversations were left: urgency is at most {most:.3g}/s on average, "
-        f"perhaps 0, and how it differs between customers is not known. That is at most {-np.expm1(-most * usual):.2%} of the worth "
+        f"{left_count:,} of {int(customers.conversations.sum()):,} conversations were left: urgency is at most {urgency_most:.3g}/s on average, "
+        f"perhaps 0, and how it differs between customers is not known. That is at most {-np.expm1(-urgency_most * usual_s):.2%} of the worth "
         "of an answer of usual length, and all that tiers can be priced by.",
     )
 
@@ -194,11 +194,11 @@ def of_chains(mixing: Mixing) -> tuple[str, ...]:
 
 
 def of_conversations(going: int, blurred: int, changed_week: int | None) -> tuple[str, ...]:
-    """Return notes on conversations that count in part only.
+    """Return notes on conversations that count only in part.
 
     Args:
-        going: conversations that may still go on.
-        blurred: menus whose largest tiers end beyond all lengths observed.
+        going: the number of conversations that may still go on.
+        blurred: the number of menus whose largest tiers end beyond all observed lengths.
         changed_week: the week, counted from 1970, in which customers began to leave at other rates, if any.
     """
     notes = []
@@ -221,7 +221,7 @@ def of_conversations(going: int, blurred: int, changed_week: int | None) -> tupl
 def notes_of(
     length: LengthEstimate, pace: Pace, leaving: LeavingTests, aged: bool, served_to: float | None, prior: bool
 ) -> tuple[str, ...]:
-    """Return what an estimate says of its lengths, its pace and its tests of leaving, one sentence a note."""
+    """Return the notes on lengths, pace and the tests of leaving, one sentence each."""
     assert length.pooled is not None
     notes = []
     if length.pooled.unfinished > 0:
@@ -240,12 +240,12 @@ def notes_of(
     else:
         untested = [
             name
-            for name, kept in (
+            for name, is_tested in (
                 ("constant rate", leaving.hazard_p is not None),
                 ("steadiness from day to day", leaving.dispersion_p is not None),
                 ("time-outs of clients", aged),
             )
-            if not kept
+            if not is_tested
         ]
         if untested:
             notes.append(f"Leaving was not tested for {' or '.join(untested)}: the records for it were not kept.")
