@@ -135,9 +135,9 @@ def of_holders(customers: Customers, parted: tuple[Ints, Ints], kept: tuple[floa
         )
     is_single = len(holders) == 1
     return (
-        f"{len(holders):,} of {len(holders) + len(others):,} customers {'holds' if is_single else 'hold'} {held:.0%} of "
-        f"the conversations, and the menu is made for {'it' if is_single else 'them'} as much: "
+        f"{len(holders):,} of {len(holders) + len(others):,} customers {'holds' if is_single else 'hold'} {held:.0%} "
+        f"of the conversations, and the menu is made for {'it' if is_single else 'them'} as much: "
         f"{'it leaves' if is_single else 'they leave'} {rates[0]:.3g} times a second on average, the others "
-        f"{rates[1]:.3g}.{effect} Estimate without {'it' if is_single else 'them'} (--without-holders) where the menu is "
-        "for the others."
+        f"{rates[1]:.3g}.{effect} Estimate without {'it' if is_single else 'them'} (--without-holders) where the menu "
+        "is for the others."
     )

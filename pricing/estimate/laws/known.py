@@ -141,9 +141,9 @@ def _refuse_unexplained(observed: Statistics, left_out: Mapping[str, int]) -> No
         unexplained = left_out.get(reason, 0)
         if unexplained > UNEXPLAINED_MOST * number:
             raise CannotEstimate(
-                f"{unexplained:,} of {number:,} {unit} took tiers that are best for nobody at the prices and caps of the "
-                "menus that the records name, whatever the urgency: the menus are not those that were on sale, or the value "
-                "is far from the one that was said."
+                f"{unexplained:,} of {number:,} {unit} took tiers that are best for nobody at the prices and caps of "
+                "the menus that the records name, whatever the urgency: the menus are not those that were on sale, or "
+                "the value is far from the one that was said."
             )
 
 
