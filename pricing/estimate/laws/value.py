@@ -35,8 +35,8 @@ STEPS, MORE_STEPS = 120, 120
 values. All start alike, so that of values that put the same customers into the same tiers none is nearer its top."""
 
 DROP_LEAST, DROP_MOST = 0.7, 1.92
-"""The interval has the values whose log likelihood is lower by no more than chance makes it in 95 of 100 redrawn crowds.
-That drop is bounded by these two; the upper bound is half of the 95 % point of chi-squared."""
+"""The interval has the values whose log likelihood is lower by no more than chance makes it in 95 of 100 redrawn
+crowds. That drop is bounded by these two; the upper bound is half of the 95 % point of chi-squared."""
 
 REDRAWN, REDRAWN_STEPS = 40, 60
 """The number of redrawn crowds, and the steps that the distribution of urgency climbs at each value in each of them."""
@@ -66,7 +66,7 @@ class ValueTold:
 
     Attributes:
         best_nanousd: the most likely value; where it is a range, the middle of the range in logarithms.
-        low_nanousd, high_nanousd: the 95 % interval; an end of the tried values means that the interval has no end there.
+        low_nanousd, high_nanousd: the 95 % interval; at an end of the tried values the interval has no end.
         is_bounded: whether both ends lie within the tried values.
         below_best: by how much the log likelihood of the stated value, or of any value near it, lies below the best;
             0 where no value is stated.
@@ -166,10 +166,10 @@ def value_told(
 ) -> ValueTold | None:
     """Return the value of an answer by choices and leaving together, None where nobody chose or waited.
 
-    A value moves all thresholds between tiers. The likelihood of a value is that of customers' leaving and choices under
-    the distribution of urgency that makes it highest: a profile likelihood. It is flat between values that put the same
-    customers into the same tiers; its drop by chance among redrawn customers bounds the 95 % interval. It is averaged
-    over draws of lengths and pace, first on a coarse grid of values, then on a fine grid where it is near its best.
+    A value moves all thresholds between tiers. The likelihood of a value is that of customers' leaving and choices
+    under the distribution of urgency that makes it highest: a profile likelihood. It is flat between values that put
+    the same customers into the same tiers; its drop by chance among redrawn customers bounds the 95 % interval. It is
+    averaged over draws of lengths and pace, first on a coarse grid of values, then on a fine grid around the best.
 
     Identifying assumptions: customers leave at the rate at which they discount, and choose as in ``choices``, all but
     ``LAPSES`` of them. Not identified: which of two values that put the same customers into the same tiers.
@@ -186,23 +186,20 @@ def value_told(
     takers = takers_of(offers, customers)
     if takers is None:
         return None
-    anchor, at = (
-        answers.value_nanousd,
-        partial(_climbed, takers := takers.of_at_most(CUSTOMERS_MOST), offers, otherwise),
-    )
-    coarse = anchor * (MULTIPLES if is_said else SOUGHT)
+    start, at = answers.value_nanousd, partial(_climbed, takers := takers.of_at_most(CUSTOMERS_MOST), offers, otherwise)
+    coarse = start * (MULTIPLES if is_said else SOUGHT)
     climbed = [at(value, answers, None, STEPS) for value in coarse.tolist()]
     best = max(climbed, key=lambda entry: entry.log_likelihood)
-    coarse_logs = np.array([entry.log_likelihood - best.log_likelihood for entry in climbed])
-    near_best = np.flatnonzero(coarse_logs >= -FAR)
+    rough = np.array([entry.log_likelihood - best.log_likelihood for entry in climbed])
+    near_best = np.flatnonzero(rough >= -FAR)
     likely_share = np.mean([climbed[place].share for place in near_best], axis=0)
     values = np.geomspace(coarse[max(0, near_best[0] - 1)], coarse[min(len(coarse) - 1, near_best[-1] + 1)], FINE)
     logs = np.array([_along(at, values, entry, likely_share) for entry in draws[: _lengths_read(customers)]])
-    fine_logs = logsumexp(logs, axis=0) - logsumexp(logs, axis=0).max()
+    fine = logsumexp(logs, axis=0) - logsumexp(logs, axis=0).max()
     row, column = np.divmod(int(logs.argmax()), len(values))
     at_likely = partial(_chances_at, takers, offers, otherwise, draws[row])
-    drop = _drop(takers, at_likely, values, fine_logs, likely_share, random)
-    best_value, low, high = _interval(values, fine_logs, drop)
+    drop = _drop(takers, at_likely, values, fine, likely_share, random)
+    best_value, low, high = _interval(values, fine, drop)
     chance = np.exp(logs - logs.max())
     likely = replace(draws[row], value_nanousd=float(values[column]))
     return ValueTold(
@@ -210,9 +207,7 @@ def value_told(
         low_nanousd=low,
         high_nanousd=high,
         is_bounded=bool(low > coarse[0] and high < coarse[-1]),
-        below_best=_below_best(np.append(coarse, values), np.append(coarse_logs, fine_logs), anchor)
-        if is_said
-        else 0.0,
+        below_best=_below_best(np.append(coarse, values), np.append(rough, fine), start) if is_said else 0.0,
         values_nanousd=values,
         chance=chance / chance.sum(),
         drop=drop,
@@ -253,18 +248,18 @@ def _along(at: Callable[..., Climbed], values: Floats, answers: Answers, share: 
 def _agreement(takers: Takers, intervals: Sequence[Intervals], share: Floats) -> float | None:
     """Return the chance that thresholds moved separately are so much likelier than those of a single value.
 
-    The thresholds of each offer are moved in turn to where they make customers' behaviour most likely: a likelihood ratio
-    with one degree of freedom less than there are thresholds.
+    The thresholds of each offer are moved in turn to where they make customers' behaviour most likely: a likelihood
+    ratio with one degree of freedom less than there are thresholds.
     """
     thresholds = sum(len(_edges(ends)) for ends in intervals)
     if thresholds < 2:
         return None
 
-    def log_likelihood(moved: Sequence[Intervals]) -> float:
+    def at(moved: Sequence[Intervals]) -> float:
         chances = [of_intervals(ends, takers.urgency_per_s) for ends in moved]
         return climb(takers, chances, share, MORE_STEPS).log_likelihood
 
-    common = log_likelihood(intervals)
+    common = at(intervals)
     highest = common
     by_leaving = climb(takers, [], None, STEPS + MORE_STEPS).share
     for start in (
@@ -275,7 +270,7 @@ def _agreement(takers: Takers, intervals: Sequence[Intervals], share: Floats) ->
         for offer, ends in enumerate(start):
             for edge in _edges(ends).tolist():
                 candidates = [[*best[:offer], _moved(best[offer], edge, to), *best[offer + 1 :]] for to in edge * MOVES]
-                scores = [log_likelihood(candidate) for candidate in candidates]
+                scores = [at(candidate) for candidate in candidates]
                 index = int(np.argmax(scores))
                 if scores[index] > highest:
                     highest, best = scores[index], candidates[index]
@@ -288,7 +283,7 @@ def _edges(intervals: Intervals) -> Floats:
 
 
 def _by_shares(takers: Takers, offer: int, intervals: Intervals, share: Floats) -> Intervals:
-    """Return the thresholds that put as many customers into each tier as took it, under the urgency by leaving alone."""
+    """Return the thresholds that put as many customers into each tier as took it, with urgency by leaving alone."""
     options = np.arange(len(intervals.low))
     taken = np.array([takers.weight[takers.taken[:, offer] == option].sum() for option in options])
     if not taken.sum():
@@ -317,9 +312,9 @@ def _drop(
 ) -> float:
     """Return by how much the middle of the likeliest values is below the best value in 95 of 100 redrawn crowds.
 
-    The distribution of urgency adapts to each value, so a profile likelihood drops by less than chi-squared: an interval
-    by chi-squared would hold the true value in more than 99 of 100 markets. Where few kinds of customers leave the value
-    open, though, levels differ by more than redrawn crowds show, and the upper bound applies.
+    The distribution of urgency adapts to each value, so a profile likelihood drops by less than chi-squared: an
+    interval by chi-squared would hold the true value in more than 99 of 100 markets. Where few kinds of customers leave
+    the value open, though, levels differ by more than redrawn crowds show, and the upper bound applies.
 
     Args:
         takers: the customers' behaviour.
