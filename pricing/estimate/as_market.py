@@ -22,7 +22,7 @@ def priced(estimate: Estimate) -> Understated:
     of its average, which is what the estimate is. What the lengths and the pace leave uncertain is met by understating
     the value: prices a little lower keep those for whom it is only just worth it.
     """
-    averaged = [read_market(one) for one in estimate.averaged]
+    averaged = [read_market(draw) for draw in estimate.averaged]
     tiers: tuple[int | None, ...] = (1,) if estimate.lengths_differ else TIERS
     return understated(read_market(estimate.market), averaged, tiers=tiers, discounts=discounts_of(estimate))
 
@@ -32,20 +32,30 @@ def discounts_of(estimate: Estimate) -> tuple[float, ...]:
     if estimate.value is None or estimate.value_known_by == "said":
         return FINE_DISCOUNTS
     least = 1 - 0.8 * estimate.value.low_nanousd / estimate.market["value_nanousd"]
-    return (*FINE_DISCOUNTS, *(one for one in WIDE_DISCOUNTS if one <= least))
+    return (*FINE_DISCOUNTS, *(discount for discount in WIDE_DISCOUNTS if discount <= least))
 
 
 def market_of(estimate: Estimate, value: Understated) -> dict[str, Any]:
     """Return ``market.json``: the market that a menu is made for, its value understated, and how it is known."""
-    leaving, taken, told = estimate.leaving, estimate.market["value_nanousd"], estimate.value
-    low, high = (taken, taken) if told is None else (min(taken, told.low_nanousd), max(taken, told.high_nanousd))
+    leaving, value_nanousd, by_choices = estimate.leaving, estimate.market["value_nanousd"], estimate.value
+    low, high = (
+        (value_nanousd, value_nanousd)
+        if by_choices is None
+        else (min(value_nanousd, by_choices.low_nanousd), max(value_nanousd, by_choices.high_nanousd))
+    )
     return estimate.market | {
         "value_nanousd": value.market["value_nanousd"],
         "estimate": {
             "tiers": value.tiers,
             "value_understated_by": value.discount,
-            "value": {"nanousd": taken, "low": low, "high": high, "known_by": estimate.value_known_by, "sigma": 0.0},
-            "draws": [_drawn(estimate.market, one) for one in estimate.averaged[:DRAWS_KEPT]],
+            "value": {
+                "nanousd": value_nanousd,
+                "low": low,
+                "high": high,
+                "known_by": estimate.value_known_by,
+                "sigma": 0.0,
+            },
+            "draws": [_drawn(estimate.market, draw) for draw in estimate.averaged[:DRAWS_KEPT]],
             "sources": list(estimate.sources),
             "notes": list(estimate.notes),
             "set_aside": dict(estimate.set_aside),
@@ -64,13 +74,13 @@ def market_of(estimate: Estimate, value: Understated) -> dict[str, Any]:
 
 def _drawn(market: dict[str, Any], draw: dict[str, Any]) -> dict[str, Any]:
     """Return what a draw has of its own, to six digits: its shares are of the market's types, in their order."""
-    shares = {one["urgency_per_s"]: one["share"] for one in draw["types"]}
+    shares = {entry["urgency_per_s"]: entry["share"] for entry in draw["types"]}
     return {
         "value_nanousd": draw["value_nanousd"],
         "tokens_per_s": draw["tokens_per_s"],
         "first_token_s": draw["first_token_s"],
-        "share": [_short(shares.get(one["urgency_per_s"], 0.0)) for one in market["types"]],
-        "survival": [_short(one) for one in draw["answer_length"]["survival"]],
+        "share": [_short(shares.get(entry["urgency_per_s"], 0.0)) for entry in market["types"]],
+        "survival": [_short(entry) for entry in draw["answer_length"]["survival"]],
     }
 
 

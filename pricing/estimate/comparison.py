@@ -86,10 +86,10 @@ def compared(valuation: Valuation, draws: Sequence[Valuation], draft: Sold, befo
     """
     new = taken(valuation, draft)
     old = None if before is None else taken(valuation, before)
-    profits = {"draft": [taken(one, draft).profit(one.share) for one in draws]}
-    profits["single_plan"] = [taken(one, single).profit(one.share) for one in draws]
+    profits = {"draft": [taken(draw, draft).profit(draw.share) for draw in draws]}
+    profits["single_plan"] = [taken(draw, single).profit(draw.share) for draw in draws]
     if before is not None:
-        profits["in_force"] = [taken(one, before).profit(one.share) for one in draws]
+        profits["in_force"] = [taken(draw, before).profit(draw.share) for draw in draws]
     return {
         "profit_nanousd": {
             name: {"mean": float(np.mean(values)), "low": float(np.percentile(values, LOW))}
@@ -121,27 +121,31 @@ def replayed(lengths: Sequence[LengthCounts], before: Sold, draft: Sold, goes: M
     rows = []
     for place, name in enumerate(before.names):
         cap = int(before.caps_tokens[place])
-        here = [one for one in lengths if one.tier.partition(" ")[0] == name and (one.cap_tokens or BEYOND) == cap]
-        to = goes.get(name)
-        if not here or to is None:
+        matching = [
+            counts
+            for counts in lengths
+            if counts.tier.partition(" ")[0] == name and (counts.cap_tokens or BEYOND) == cap
+        ]
+        destination = goes.get(name)
+        if not matching or destination is None:
             continue
-        after = draft.names.index(to)
-        limit = int(draft.caps_tokens[after])
-        tokens = np.concatenate([one.tokens for one in here])
-        observed = np.concatenate([one.observed for one in here])
-        censored = np.concatenate([one.censored for one in here])
+        new_place = draft.names.index(destination)
+        limit = int(draft.caps_tokens[new_place])
+        tokens = np.concatenate([counts.tokens for counts in matching])
+        observed = np.concatenate([counts.observed for counts in matching])
+        censored = np.concatenate([counts.censored for counts in matching])
         count = int(observed.sum() + censored.sum())
-        whole = int(observed[tokens < limit].sum())
+        complete = int(observed[tokens < limit].sum())
         rows.append(
             {
                 "tier": name,
-                "becomes": to,
+                "becomes": destination,
                 "conversations": count,
                 "complete_before": int(observed.sum()),
-                "complete_after_least": whole,
-                "complete_after_most": whole + int(censored[tokens < limit].sum()),
+                "complete_after_least": complete,
+                "complete_after_most": complete + int(censored[tokens < limit].sum()),
                 "charge_before_nanousd": int(before.prices[place]) * count,
-                "charge_after_nanousd": int(draft.prices[after]) * count,
+                "charge_after_nanousd": int(draft.prices[new_place]) * count,
             }
         )
     return {"tiers": rows}
@@ -159,16 +163,16 @@ def beyond_limits(
         longest: what no cap stands for: the longest answer seen.
     """
     for place, name in enumerate(before.names):
-        to = goes.get(name)
-        if to is None:
+        destination = goes.get(name)
+        if destination is None:
             continue
-        after = draft.names.index(to)
-        caps = [max(1, min(longest, int(cap))) for cap in (before.caps_tokens[place], draft.caps_tokens[after])]
-        prices = [max(1.0, float(price)) for price in (before.prices[place], draft.prices[after])]
-        for what, (old, new), factor in (("cap", caps, cap_factor), ("price", prices, price_factor)):
+        new_place = draft.names.index(destination)
+        caps = [max(1, min(longest, int(cap))) for cap in (before.caps_tokens[place], draft.caps_tokens[new_place])]
+        prices = [max(1.0, float(price)) for price in (before.prices[place], draft.prices[new_place])]
+        for limit, (old, new), factor in (("cap", caps, cap_factor), ("price", prices, price_factor)):
             if max(new / old, old / new) > factor:
                 return (
-                    f"The {what} of {name} would go from {old:,.0f} to {new:,.0f} as {to}, by a factor of "
+                    f"The {limit} of {name} would go from {old:,.0f} to {new:,.0f} as {destination}, by a factor of "
                     f"{max(new / old, old / new):.3g}, and {factor:g} is the most at once."
                 )
     return None
@@ -178,41 +182,43 @@ def destinations(valuation: Valuation, draft: Sold, before: Sold) -> dict[str, s
     """Return where most of each tier's conversations go: a tier of the draft, or None for none of them."""
     shares: dict[str, dict[str | None, float]] = defaultdict(lambda: defaultdict(float))
     new, old = taken(valuation, draft), taken(valuation, before)
-    for share, there, here in zip(valuation.share.tolist(), new.tier.tolist(), old.tier.tolist(), strict=True):
-        if here != NOTHING:
-            shares[before.names[here]][_name(draft, there)] += share
-    return {name: max(to, key=lambda one: to[one]) for name, to in shares.items()}
+    for share, new_tier, old_tier in zip(valuation.share.tolist(), new.tier.tolist(), old.tier.tolist(), strict=True):
+        if old_tier != NOTHING:
+            shares[before.names[old_tier]][_name(draft, new_tier)] += share
+    return {name: max(by_destination, key=lambda tier: by_destination[tier]) for name, by_destination in shares.items()}
 
 
 def _moves(share: Floats, draft: Sold, new: Taken, before: Sold, old: Taken) -> list[Json]:
     counts: dict[tuple[str | None, str | None], float] = defaultdict(float)
-    for part, there, here in zip(share.tolist(), new.tier.tolist(), old.tier.tolist(), strict=True):
-        counts[_name(before, here), _name(draft, there)] += part
-    return [{"from": here, "to": there, "share": part} for (here, there), part in counts.items()]
+    for type_share, new_tier, old_tier in zip(share.tolist(), new.tier.tolist(), old.tier.tolist(), strict=True):
+        counts[_name(before, old_tier), _name(draft, new_tier)] += type_share
+    return [
+        {"from": old_tier, "to": new_tier, "share": type_share} for (old_tier, new_tier), type_share in counts.items()
+    ]
 
 
 def _dearer(share: Floats, draft: Sold, new: Taken, before: Sold, old: Taken) -> float:
     """Return the share of conversations that are bought under both menus and cost more under the draft."""
-    both = (new.tier != NOTHING) & (old.tier != NOTHING)
-    return float(share[both & (draft.prices[new.tier] > before.prices[old.tier])].sum())
+    buys_both = (new.tier != NOTHING) & (old.tier != NOTHING)
+    return float(share[buys_both & (draft.prices[new.tier] > before.prices[old.tier])].sum())
 
 
 def _types(valuation: Valuation, draft: Sold, new: Taken, before: Sold | None, old: Taken | None) -> list[Json]:
     """Return what becomes of the types, those that do the same under both menus taken together."""
     groups: dict[tuple[str | None, str | None], list[int]] = defaultdict(list)
     for row in range(len(valuation.share)):
-        here = None if before is None or old is None else _name(before, int(old.tier[row]))
-        groups[here, _name(draft, int(new.tier[row]))].append(row)
+        old_name = None if before is None or old is None else _name(before, int(old.tier[row]))
+        groups[old_name, _name(draft, int(new.tier[row]))].append(row)
     shown = []
-    for (here, there), rows in groups.items():
+    for (old_name, new_name), rows in groups.items():
         share = valuation.share[rows]
         weight = share / share.sum()
         shown.append(
             {
                 "urgency_per_s": [float(valuation.urgency_per_s[rows[0]]), float(valuation.urgency_per_s[rows[-1]])],
                 "share": float(share.sum()),
-                "in_force": here,
-                "draft": there,
+                "in_force": old_name,
+                "draft": new_name,
                 "profit_nanousd": [
                     None if old is None else float(np.dot(weight, old.margin[rows])),
                     float(np.dot(weight, new.margin[rows])),

@@ -49,8 +49,8 @@ def steady_from(windows: Windows) -> int:
 def _compared(before: tuple[Floats, Floats], after: tuple[Floats, Floats]) -> tuple[float, float]:
     """Return the p-value (two-sided) of the same rate before and after, and how much higher it was, from -1 to 1."""
     (early_d, early_s), (late_d, late_s) = before, after
-    both = np.maximum(early_s + late_s, 1e-300)
-    more, less = early_d * late_s / both, late_d * early_s / both
+    total_s = np.maximum(early_s + late_s, 1e-300)
+    more, less = early_d * late_s / total_s, late_d * early_s / total_s
     score, weight = more - less, float((more + less).sum())
     scale = float(np.sqrt(np.dot(score, score)))
     if scale == 0:

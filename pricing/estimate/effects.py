@@ -26,9 +26,9 @@ TIERS, ENOUGH = 4, 0.99
 
 def kept(there: Mapping[str, Any], made_for: Mapping[str, Any]) -> float:
     """Return what a menu made for one market earns in another, as a share of what the menu made for that one earns there."""
-    here, truth = valuation_of(read_market(made_for)), valuation_of(read_market(there))
-    most = profit_of(truth, *_best(truth))
-    return profit_of(truth, *_best(here)) / most if most > 0 else 1.0
+    assumed, truth = valuation_of(read_market(made_for)), valuation_of(read_market(there))
+    best_profit = profit_of(truth, *_best(truth))
+    return profit_of(truth, *_best(assumed)) / best_profit if best_profit > 0 else 1.0
 
 
 def _best(valuation: Valuation) -> tuple[Ints, Floats]:
@@ -47,9 +47,9 @@ def urgency_of(
     """Return the urgencies of some customers and their shares by how soon they leave, None where leaving is not read."""
     if leaving.refused is not None:
         return None
-    them = replace(as_timed(seen.customers.only(rows), leaving), choices=None)
-    if not them.waited_s.any():
+    customers = replace(as_timed(seen.customers.only(rows), leaving), choices=None)
+    if not customers.waited_s.any():
         return None
-    found = estimate_mixing(rows_of_customers(them, [], leaving=True)[0], joined([]), draws=1, random=random)
-    rates = found.urgency_per_s if leaving.otherwise is None else leaving.otherwise.own(found.urgency_per_s)
-    return rates, found.share
+    mixing = estimate_mixing(rows_of_customers(customers, [], leaving=True)[0], joined([]), draws=1, random=random)
+    rates = mixing.urgency_per_s if leaving.otherwise is None else leaving.otherwise.own(mixing.urgency_per_s)
+    return rates, mixing.share

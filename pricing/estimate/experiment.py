@@ -85,26 +85,33 @@ def experiment_of(valuation: Valuation, between: tuple[float, float], offer: Sol
     """
     values = np.exp(np.arange(np.log(between[0] / APART), np.log(between[1] * APART), np.log(FINE)))
     apart = max(1, round(float(np.log(APART) / np.log(FINE))))
-    at = _Choices(valuation, values)
-    found, known = list[Sold](), limits.customers * _differs(at.shares(offer), apart)
-    tried = [(one, size, limits.customers * _differs(at.shares(one), apart)) for one, size in _steps(offer, limits)]
-    while len(found) < limits.arms and tried:
-        scores = [(float(np.minimum(known + more, TOLD).sum()) - 0.01 * size, -size) for _, size, more in tried]
-        best = max(range(len(tried)), key=lambda place: scores[place])
-        if float(np.minimum(known + tried[best][2], TOLD).sum()) < float(np.minimum(known, TOLD).sum()) + TOLD / 4:
+    choices = _Choices(valuation, values)
+    arms, information = list[Sold](), limits.customers * _differs(choices.shares(offer), apart)
+    candidates = [
+        (arm, size, limits.customers * _differs(choices.shares(arm), apart)) for arm, size in _steps(offer, limits)
+    ]
+    while len(arms) < limits.arms and candidates:
+        scores = [
+            (float(np.minimum(information + gain, TOLD).sum()) - 0.01 * size, -size) for _, size, gain in candidates
+        ]
+        best = max(range(len(candidates)), key=lambda place: scores[place])
+        if (
+            float(np.minimum(information + candidates[best][2], TOLD).sum())
+            < float(np.minimum(information, TOLD).sum()) + TOLD / 4
+        ):
             break
-        found.append(tried[best][0])
-        known = known + tried[best][2]
-    is_told = known >= TOLD
-    return Experiment(tuple(found), float(is_told.mean()), _widest(is_told, apart))
+        arms.append(candidates[best][0])
+        information = information + candidates[best][2]
+    is_told = information >= TOLD
+    return Experiment(tuple(arms), float(is_told.mean()), _widest(is_told, apart))
 
 
 def in_question(estimate: Estimate) -> tuple[float, float]:
     """Return between which values an answer's is: what choices leave, or where nobody chose, half to twice what was said."""
-    taken, told = float(estimate.market["value_nanousd"]), estimate.value
-    if told is None:
-        return taken / UNSAID, taken * UNSAID
-    return told.low_nanousd, min(told.high_nanousd, OPEN_MOST * told.low_nanousd)
+    value_nanousd, by_choices = float(estimate.market["value_nanousd"]), estimate.value
+    if by_choices is None:
+        return value_nanousd / UNSAID, value_nanousd * UNSAID
+    return by_choices.low_nanousd, min(by_choices.high_nanousd, OPEN_MOST * by_choices.low_nanousd)
 
 
 class _Choices:
@@ -127,9 +134,9 @@ class _Choices:
 
 def _differs(shares: Floats, apart: int) -> Floats:
     """Return how far what is taken at each value differs from what is taken at one ``apart`` places on: chi-squared of one."""
-    here, there = shares[:-apart], shares[apart:]
-    differs: Floats = ((here - there) ** 2 / (here + there)).sum(axis=1)
-    return differs
+    at_value, at_neighbour = shares[:-apart], shares[apart:]
+    chi_squared: Floats = ((at_value - at_neighbour) ** 2 / (at_value + at_neighbour)).sum(axis=1)
+    return chi_squared
 
 
 def _steps(offer: Sold, limits: Limits) -> Iterator[tuple[Sold, float]]:
@@ -138,9 +145,9 @@ def _steps(offer: Sold, limits: Limits) -> Iterator[tuple[Sold, float]]:
     ladder = np.arange(1, LADDER + 1) / LADDER
     for factor in np.exp(np.concatenate((-ladder, ladder)) * np.log(limits.price_factor_max)).tolist():
         for tier in range(number):
-            for until in {tier + 1, number}:
+            for end in {tier + 1, number}:
                 prices = offer.prices.copy()
-                prices[tier:until] = _within(prices[tier:until], factor, limits.price_factor_max)
+                prices[tier:end] = _within(prices[tier:end], factor, limits.price_factor_max)
                 if factor != 1 and np.all(np.diff(prices) >= 0) and np.any(prices != offer.prices):
                     yield replace(offer, prices=prices), abs(float(np.log(factor)))
     for factor in np.exp(np.concatenate((-ladder, ladder)) * np.log(limits.cap_factor_max)).tolist():

@@ -23,7 +23,7 @@ def taken_shares(seen: Statistics, offers: Sequence[Intervals], mixing: Mixing) 
     Returns:
         For each menu ``tiers``, 0 standing for none of them where refusals were counted, ``observed`` and ``predicted``.
     """
-    found = []
+    shares = []
     for place, (offer, ends) in enumerate(zip(seen.offers, offers, strict=True)):
         counts = np.zeros(len(ends.low))
         if offer.taken is not None:
@@ -36,11 +36,11 @@ def taken_shares(seen: Statistics, offers: Sequence[Intervals], mixing: Mixing) 
         rates = mixing.urgency_per_s[:, None]
         predicted = mixing.share @ ((rates > ends.low) & (rates <= ends.high))
         if counts.sum() and predicted[first:].sum():
-            found.append(
+            shares.append(
                 {
                     "tiers": list(range(first, len(counts))),
                     "observed": (counts[first:] / counts.sum()).tolist(),
                     "predicted": (predicted[first:] / predicted[first:].sum()).tolist(),
                 }
             )
-    return found
+    return shares

@@ -77,30 +77,33 @@ def rows_of_customers(customers: Customers, offers: list[Intervals], *, leaving:
             served = offer.high[1:][offer.low[1:] < offer.high[1:]]
             bought = choice == BOUGHT
             high[bought] = np.minimum(high[bought], served.max(initial=0.0))
-    sound = low < high
-    kept = np.flatnonzero(sound if leaving else sound & chose)
-    contradicting = int((~sound).sum())
-    disconnects = customers.disconnects[kept].astype(np.float64) if leaving else np.zeros(len(kept))
-    waited = customers.waited_s[kept] if leaving else np.zeros(len(kept))
-    weight = customers.conversations[kept].astype(np.float64)
-    stratum = _strata(customers.conversations[kept])
+    is_consistent = low < high
+    retained = np.flatnonzero(is_consistent if leaving else is_consistent & chose)
+    contradicting = int((~is_consistent).sum())
+    disconnects = customers.disconnects[retained].astype(np.float64) if leaving else np.zeros(len(retained))
+    waited = customers.waited_s[retained] if leaving else np.zeros(len(retained))
+    weight = customers.conversations[retained].astype(np.float64)
+    stratum = _strata(customers.conversations[retained])
     cell = _cells(
-        _binned(disconnects), np.round(np.log(np.maximum(waited, 1e-3)) / BIN), low[kept], high[kept], stratum
+        _binned(disconnects), np.round(np.log(np.maximum(waited, 1e-3)) / BIN), low[retained], high[retained], stratum
     )
     count = int(cell.max(initial=-1)) + 1
     customers_in = np.bincount(cell, minlength=count)
-    first = np.zeros(count, dtype=np.int64)
-    first[cell] = np.arange(len(kept))
+    representative = np.zeros(count, dtype=np.int64)
+    representative[cell] = np.arange(len(retained))
     by_window, left = waited[:, None], disconnects[:, None]
     if leaving and customers.windows is not None:
-        by_window, left = customers.windows.waited_s[kept], customers.windows.disconnects[kept].astype(np.float64)
+        by_window, left = (
+            customers.windows.waited_s[retained],
+            customers.windows.disconnects[retained].astype(np.float64),
+        )
     within = [np.bincount(cell, column, count) / np.maximum(customers_in, 1) for column in by_window.T]
     return Rows(
         disconnects=np.bincount(cell, disconnects, count) / np.maximum(customers_in, 1),
         waited_s=np.bincount(cell, waited, count) / np.maximum(customers_in, 1),
-        low=low[kept][first],
-        high=high[kept][first],
-        stratum=stratum[first],
+        low=low[retained][representative],
+        high=high[retained][representative],
+        stratum=stratum[representative],
         customers=customers_in,
         conversations=np.bincount(cell, weight, count).astype(np.float64),
         waited_in_s=np.stack(within, axis=1),
@@ -114,9 +117,9 @@ def chosen_of(offer: Intervals, refused: int | None, taken: tuple[int, ...]) -> 
     Choices of an interval that nobody should be in are left out.
     """
     counts = np.array([refused or 0, *taken], dtype=np.int64)
-    kept = offer.low < offer.high
-    kept[0] &= refused is not None
-    return Chosen(offer.low[kept], offer.high[kept], counts[kept])
+    is_possible = offer.low < offer.high
+    is_possible[0] &= refused is not None
+    return Chosen(offer.low[is_possible], offer.high[is_possible], counts[is_possible])
 
 
 def joined(parts: list[Chosen]) -> Chosen:
@@ -138,12 +141,12 @@ def _strata(conversations: Ints) -> Ints:
     """Return for each customer the stratum of its volume: within one, conversations differ by about a factor of two."""
     levels = np.round(np.log2(np.maximum(conversations, 1))).astype(np.int64)
     counts = np.bincount(levels, minlength=1)
-    number, held, stratum = 0, 0, np.zeros(len(counts), dtype=np.int64)
+    number, size, stratum = 0, 0, np.zeros(len(counts), dtype=np.int64)
     for level, count in enumerate(counts.tolist()):
-        if held >= STRATUM_LEAST and counts[level:].sum() >= STRATUM_LEAST:
-            number, held = number + 1, 0
+        if size >= STRATUM_LEAST and counts[level:].sum() >= STRATUM_LEAST:
+            number, size = number + 1, 0
         stratum[level] = number
-        held += count
+        size += count
     placed: Ints = stratum[levels]
     return placed
 

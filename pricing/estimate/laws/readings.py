@@ -62,15 +62,15 @@ def read_anew(
             for offer, ends in zip(seen.offers, intervals, strict=True):
                 if offer.taken is not None:
                     low, high = (
-                        np.searchsorted(before.urgency_per_s, one, side="right") for one in (ends.low, ends.high)
+                        np.searchsorted(before.urgency_per_s, bound, side="right") for bound in (ends.low, ends.high)
                     )
                     mass = np.maximum(reached[:, high] - reached[:, low], MASS_LEAST)
                     likely += np.log(mass) @ np.array([offer.refused or 0, *offer.taken])
             logs[place] = np.logaddexp.reduce(likely)
     chance = np.cumsum(np.exp(logs - logs.max()))
     even = (np.arange(readings) + random.random()) / readings
-    taken = np.searchsorted(chance / chance[-1], even).tolist()
-    return [drawn[place] for place in taken], [as_read(seen, read[place], leaving)[:2] for place in taken]
+    resampled = np.searchsorted(chance / chance[-1], even).tolist()
+    return [drawn[place] for place in resampled], [as_read(seen, read[place], leaving)[:2] for place in resampled]
 
 
 def seeming(intervals: Intervals, leaving: LeavingTests) -> Intervals:
@@ -87,8 +87,8 @@ def are_chosen(seen: Statistics) -> bool:
 def leaving_alone(seen: Statistics, leaving: LeavingTests, random: np.random.Generator) -> Mixing:
     """Return what leaving tells of urgency, whatever was chosen; chance is drawn apart where no conversation chose."""
     random = random if any(offer.taken is not None for offer in seen.offers) else random.spawn(1)[0]
-    them = as_timed(seen.customers, leaving)
-    rows, _ = rows_of_customers(replace(them, choices=None), [], leaving=True)
+    customers = as_timed(seen.customers, leaving)
+    rows, _ = rows_of_customers(replace(customers, choices=None), [], leaving=True)
     return estimate_mixing(rows, joined([]), draws=LEAVING_DRAWS, random=random)
 
 
@@ -100,8 +100,8 @@ def as_read(
     Intervals are of the rates at which customers leave, ``seeming``.
     """
     sources, unexplained = [], 0
-    them = as_timed(seen.customers, leaving)
-    rows, contradicting = rows_of_customers(them, offers, leaving=leaving.refused is None)
+    customers = as_timed(seen.customers, leaving)
+    rows, contradicting = rows_of_customers(customers, offers, leaving=leaving.refused is None)
     if len(rows.customers):
         if leaving.refused is None:
             sources.append("disconnects_before_time_outs" if leaving.untimed_only else "disconnects")
@@ -116,8 +116,8 @@ def as_read(
     if not len(rows.customers) and not chosen:
         raise CannotEstimate(leaving.refused or "Nobody was seen to leave, wait or choose.")
     counts = {CONTRADICTING: contradicting, UNEXPLAINED: unexplained}
-    named = {name: count for name, count in counts.items() if count}
-    return rows, joined(chosen), tuple(dict.fromkeys(sources)), named
+    left_out = {name: count for name, count in counts.items() if count}
+    return rows, joined(chosen), tuple(dict.fromkeys(sources)), left_out
 
 
 def answers_of(curve: Survival, grid: Ints, pace: Pace, value_nanousd: float) -> Answers:

@@ -95,29 +95,29 @@ def mixing_of(readings: Sequence[tuple[Rows, Chosen]], *, draws: int, random: np
     if not any(len(rows.customers) + len(chosen.conversations) for rows, chosen in readings):
         raise CannotEstimate("Nobody was seen to leave, wait or choose.")
     grid = _grid(readings[0][0], np.unique(np.concatenate([_thresholds(*reading) for reading in readings])))
-    most = max(len(rows.customers) for rows, _ in readings)
-    read = 2 * (min(READ_MOST, max(READ_LEAST, READ_ROWS // max(1, most))) // 2)
-    chains, burnt, kept = (CHAINS, BURNT, KEPT) if len(readings) == 1 else (1, read, read)
-    traces = np.empty((len(readings), chains, kept))
+    rows_most = max(len(rows.customers) for rows, _ in readings)
+    sweeps = 2 * (min(READ_MOST, max(READ_LEAST, READ_ROWS // max(1, rows_most))) // 2)
+    chains, burnt, counted = (CHAINS, BURNT, KEPT) if len(readings) == 1 else (1, sweeps, sweeps)
+    traces = np.empty((len(readings), chains, counted))
     by_reading = np.zeros((len(readings), len(grid)))
     drawn = np.empty((draws, len(grid)))
     for number, (rows, chosen) in enumerate(readings):
         sampler = _Sampler(rows, chosen, grid, random)
-        own = range(number, draws, len(readings))
-        every = max(1, chains * kept // max(1, len(own)))
-        waiting = iter(own)
+        draw_numbers = range(number, draws, len(readings))
+        interval = max(1, chains * counted // max(1, len(draw_numbers)))
+        pending = iter(draw_numbers)
         for chain in range(chains):
             sampler.begin(1 + (number + chain) % CHAINS)
-            for sweep in range(burnt + kept):
+            for sweep in range(burnt + counted):
                 sampler.sweep()
                 if sweep < burnt:
                     continue
                 by_reading[number] += sampler.expected()
-                one = sampler.drawn()
-                traces[number, chain, sweep - burnt] = float(one @ sampler.log_grid)
-                if (chain * kept + sweep - burnt) % every == 0 and (place := next(waiting, None)) is not None:
-                    drawn[place] = one
-        for place in waiting:
+                distribution = sampler.drawn()
+                traces[number, chain, sweep - burnt] = float(distribution @ sampler.log_grid)
+                if (chain * counted + sweep - burnt) % interval == 0 and (place := next(pending, None)) is not None:
+                    drawn[place] = distribution
+        for place in pending:
             sampler.sweep()
             drawn[place] = sampler.drawn()
     by_reading /= by_reading.sum(axis=1, keepdims=True)
@@ -220,48 +220,50 @@ class _Sampler:
         """
         kinds = self.kinds_of[self.random.integers(len(self.kinds_of))]
         used, free = kinds[is_used[kinds]], kinds[~is_used[kinds]]
-        parts = self.random.random() < 0.5
-        if len(used) < (1 if parts else 2) or (parts and len(free) == 0):
+        splits = self.random.random() < 0.5
+        if len(used) < (1 if splits else 2) or (splits and len(free) == 0):
             return
-        one = self._one_of(used)
-        other = self._one_of(free if parts else used[used != one])
-        whole = counts[:, one] + counts[:, other]
-        rows = np.flatnonzero(whole)
-        whole, left, waited = whole[rows], self.rows.disconnects[rows], self.waited_s[rows]
-        if waited @ whole <= 0:
+        kind = self._one_of(used)
+        other = self._one_of(free if splits else used[used != kind])
+        joint = counts[:, kind] + counts[:, other]
+        rows = np.flatnonzero(joint)
+        joint, disconnects, waited = joint[rows], self.rows.disconnects[rows], self.waited_s[rows]
+        if waited @ joint <= 0:
             return
-        between = np.exp(self.random.uniform(*APART))
-        shared = self.random.random()
-        middle = np.log((left @ whole + 0.5) / (waited @ whole))
-        patient, urgent = middle - (1 - shared) * between, middle + shared * between
+        distance = np.exp(self.random.uniform(*APART))
+        fraction = self.random.random()
+        middle = np.log((disconnects @ joint + 0.5) / (waited @ joint))
+        patient, urgent = middle - (1 - fraction) * distance, middle + fraction * distance
         if self.random.random() < 0.5:
             patient, urgent = urgent, patient
-        odds = np.log(shared / (1 - shared)) * np.sign(urgent - patient)
-        odds = odds + left * (patient - urgent) - waited * (np.exp(patient) - np.exp(urgent))
-        mine = self.random.binomial(whole.astype(np.int64), expit(odds)) if parts else counts[rows, one]
-        theirs = whole - mine
-        if parts and not (mine.any() and theirs.any()):
+        odds = np.log(fraction / (1 - fraction)) * np.sign(urgent - patient)
+        odds = odds + disconnects * (patient - urgent) - waited * (np.exp(patient) - np.exp(urgent))
+        stays = self.random.binomial(joint.astype(np.int64), expit(odds)) if splits else counts[rows, kind]
+        moves = joint - stays
+        if splits and not (stays.any() and moves.any()):
             return
-        proposed = float(mine @ log_expit(odds) + theirs @ log_expit(-odds))
-        member, alpha = self.member[:, rows], self.alpha[one]
-        weights = gammaln(member @ mine + alpha) + gammaln(member @ theirs + alpha)
-        weights -= gammaln(member @ whole + alpha) + gammaln(alpha)
+        proposed = float(stays @ log_expit(odds) + moves @ log_expit(-odds))
+        member, alpha = self.member[:, rows], self.alpha[kind]
+        weights = gammaln(member @ stays + alpha) + gammaln(member @ moves + alpha)
+        weights -= gammaln(member @ joint + alpha) + gammaln(alpha)
         gain = float(weights.sum()) - proposed
-        groups = (mine, theirs, whole)
+        groups = (stays, moves, joint)
         evidence = self._evidence(
-            self.cell[one], np.array([left @ group for group in groups]), np.array([waited @ group for group in groups])
+            self.cell[kind],
+            np.array([disconnects @ group for group in groups]),
+            np.array([waited @ group for group in groups]),
         )
         gain += evidence[0] + evidence[1] - evidence[2]
-        number = len(used) if parts else len(used) - 1
+        number = len(used) if splits else len(used) - 1
         gain += np.log((len(kinds) - number) / (number + 1))
-        if np.log(self.random.random()) < (gain if parts else -gain):
-            counts[rows, one], counts[rows, other] = (mine, theirs) if parts else (whole, 0.0)
-            is_used[other] = parts
+        if np.log(self.random.random()) < (gain if splits else -gain):
+            counts[rows, kind], counts[rows, other] = (stays, moves) if splits else (joint, 0.0)
+            is_used[other] = splits
 
     def _evidence(self, cell: int, disconnects: Floats, waited_s: Floats) -> Floats:
         """Return the log of the likelihood of each kind's customers, averaged over where in the cell it may be."""
-        logs, most = self._logs(cell, disconnects, waited_s)
-        evidence: Floats = most + np.log(np.exp(logs, out=logs).sum(axis=1) / self.base_of[cell])
+        logs, highest = self._logs(cell, disconnects, waited_s)
+        evidence: Floats = highest + np.log(np.exp(logs, out=logs).sum(axis=1) / self.base_of[cell])
         return evidence
 
     def _logs(self, cell: int, disconnects: Floats, waited_s: Floats) -> tuple[Floats, Floats]:
@@ -270,9 +272,9 @@ class _Sampler:
         logs = disconnects[:, None] * self.log_grid[points]
         logs -= waited_s[:, None] * self.grid[points]
         logs += self.log_base[points]
-        most: Floats = logs.max(axis=1)
-        logs -= most[:, None]
-        return logs, most
+        highest: Floats = logs.max(axis=1)
+        logs -= highest[:, None]
+        return logs, highest
 
     def _one_of(self, places: Ints) -> int:
         return int(places[self.random.integers(len(places))])
@@ -382,12 +384,12 @@ def _thresholds(rows: Rows, chosen: Chosen) -> Floats:
 
 def _grid(rows: Rows, edges: Floats) -> Floats:
     """Return rates, evenly in their logarithm, over all that the rows can tell apart, and the thresholds."""
-    seen = rows.waited_s > 0
-    rates = (rows.disconnects[seen] + 0.5) / rows.waited_s[seen]
-    lows = [float(np.min(0.1 / rows.waited_s[seen])) if seen.any() else np.inf, *(edges / 10)]
-    if seen.any():
+    has_waited = rows.waited_s > 0
+    rates = (rows.disconnects[has_waited] + 0.5) / rows.waited_s[has_waited]
+    lows = [float(np.min(0.1 / rows.waited_s[has_waited])) if has_waited.any() else np.inf, *(edges / 10)]
+    if has_waited.any():
         lows.append(0.1 * (float(rows.disconnects @ rows.customers) + 0.5) / float(rows.waited_s @ rows.customers))
-    highs = [float(rates.max()) * 3 if seen.any() else 0.0, *(edges * 4)]
+    highs = [float(rates.max()) * 3 if has_waited.any() else 0.0, *(edges * 4)]
     low, high = min(lows), max(highs)
     if not 0 < low < high < np.inf:
         raise CannotEstimate("Nothing that was seen tells one urgency from another.")

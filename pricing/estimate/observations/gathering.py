@@ -105,8 +105,8 @@ def summed(sums: Sums, *, since_week: int = 0, going: int = 0) -> Summed:
     for (week, customer), amounts in sums.customers.items():
         if week >= since_week:
             row = by_window(week, amounts, windows)
-            known = customers.get(customer)
-            customers[customer] = row if known is None else [a + b for a, b in zip(known, row, strict=True)]
+            previous = customers.get(customer)
+            customers[customer] = row if previous is None else [a + b for a, b in zip(previous, row, strict=True)]
     for (week,), amounts in sums.pace.items():
         if week >= since_week:
             pace = [before + amount for before, amount in zip(pace, amounts, strict=True)]
@@ -143,16 +143,16 @@ def statistics_of(given: Summed, menus: Mapping[str, Menu], choosing: Choosing) 
     amounts = _amounts(given.customers, names, AMOUNTS + 2 * (len(given.windows) - 1))
     outsized = {names[row] for row in np.flatnonzero(are_outsized(amounts[:, 0])).tolist()}
     taken = _taken((row for row in given.tiers if row[0] not in outsized), menus, choosing)
-    refused = {version: whom for version, whom in choosing.refusing.items() if whom}
+    refused = {version: refusing for version, refusing in choosing.refusing.items() if refusing}
     for version in refused:
         if version in menus and _is_an_offer(menus[version]):
             taken.setdefault(version, _Taken())
     offers = tuple(_offer(menus[version], taken[version]) for version in taken)
     customers = _customers(amounts, _choices(names, menus, taken), _windows(amounts, given.windows))
     for column, version in enumerate(taken):
-        if whom := refused.get(version):
-            known = [row for row, name in enumerate(names) if name in whom]
-            customers = with_refusals(customers, column, len(whom) - len(known), len(offers), known)
+        if refusing := refused.get(version):
+            talked = [row for row, name in enumerate(names) if name in refusing]
+            customers = with_refusals(customers, column, len(refusing) - len(talked), len(offers), talked)
     return Statistics(
         lengths=lengths,
         pace=_pace(given.pace),
@@ -182,24 +182,24 @@ def _lengths(
             cap = tier.conversation_tokens_max
         if cap is not None and tokens >= cap:
             observed, censored = 0, observed + censored
-        known = counts[name, cap].setdefault(tokens, [0, 0])
-        known[0] += observed
-        known[1] += censored
-    return tuple(_counted(name, cap, seen) for (name, cap), seen in counts.items()), unknown
+        counted = counts[name, cap].setdefault(tokens, [0, 0])
+        counted[0] += observed
+        counted[1] += censored
+    return tuple(_counted(name, cap, by_length) for (name, cap), by_length in counts.items()), unknown
 
 
 def _own(
-    given: Summed, menus: Mapping[str, Menu], names: Sequence[str], lengths: Sequence[LengthCounts]
+    sums: Summed, menus: Mapping[str, Menu], names: Sequence[str], lengths: Sequence[LengthCounts]
 ) -> OwnLengths | None:
     """Return the lengths by customer; those of tiers that no menu has are left out, None if there are no others."""
-    places = {one.tier: place for place, one in enumerate(lengths)}
+    places = {counts.tier: place for place, counts in enumerate(lengths)}
     rows = {name: row for row, name in enumerate(names)}
     entries = []
-    for week, customer, version, name, *rest in given.own_lengths:
+    for week, customer, version, name, *rest in sums.own_lengths:
         tier = menus[version].tier(name) if version in menus and name != OPEN_TIER else None
         place = places.get(_label(name, None if tier is None else tier.conversation_tokens_max))
         if (tier is not None or name == OPEN_TIER) and place is not None and customer in rows:
-            entries.append((rows[customer], place, bisect_right(given.windows, week) - 1, *rest))
+            entries.append((rows[customer], place, bisect_right(sums.windows, week) - 1, *rest))
     return OwnLengths(*np.array(entries, dtype=np.int64).T) if entries else None
 
 
@@ -207,9 +207,9 @@ def _label(name: str, cap: int | None) -> str:
     return f"{name or 'observed'} ({'no cap' if cap is None else f'{cap} tokens'})"
 
 
-def _counted(name: str, cap: int | None, seen: Mapping[int, Sequence[int]]) -> LengthCounts:
-    tokens = np.array(sorted(seen), dtype=np.int64)
-    ends = np.array([seen[length] for length in tokens.tolist()], dtype=np.int64)
+def _counted(name: str, cap: int | None, by_length: Mapping[int, Sequence[int]]) -> LengthCounts:
+    tokens = np.array(sorted(by_length), dtype=np.int64)
+    ends = np.array([by_length[length] for length in tokens.tolist()], dtype=np.int64)
     return LengthCounts(_label(name, cap), cap, tokens, ends[:, 0], ends[:, 1])
 
 
@@ -217,9 +217,9 @@ def _amounts(rows: Iterable[tuple[Any, ...]], names: list[str], number: int) -> 
     """Return the customers' amounts as they come, and put their names into ``names``. Shape (n, number)."""
     pieces = [np.zeros((0, number), dtype=np.int64)]
     remaining = iter(rows)
-    while some := list(islice(remaining, ROWS_AT_ONCE)):
-        names += [row[0] for row in some]
-        pieces.append(np.array([row[1:] for row in some], dtype=np.int64))
+    while chunk := list(islice(remaining, ROWS_AT_ONCE)):
+        names += [row[0] for row in chunk]
+        pieces.append(np.array([row[1:] for row in chunk], dtype=np.int64))
     return np.concatenate(pieces)
 
 
@@ -259,12 +259,12 @@ def _taken(
         menu = menus.get(version)
         if menu is None or not _is_an_offer(menu) or menu.tier(name) is None:
             continue
-        of = taken.setdefault(version, _Taken())
+        menu_taken = taken.setdefault(version, _Taken())
         if named:
-            of.named[name] += conversations
-            of.naming.add(customer)
+            menu_taken.named[name] += conversations
+            menu_taken.naming.add(customer)
         else:
-            of.kept[customer] = max(of.kept.get(customer, (0, "")), (conversations, name))
+            menu_taken.kept[customer] = max(menu_taken.kept.get(customer, (0, "")), (conversations, name))
     return taken
 
 
@@ -287,24 +287,24 @@ def _sorted_names(menu: Menu) -> list[str]:
 
 def _offer(menu: Menu, taken: _Taken) -> Offer:
     tiers = [menu.tier(name) for name in _sorted_names(menu)]
-    known = [tier for tier in tiers if tier is not None]
+    existing = [tier for tier in tiers if tier is not None]
     return Offer(
-        caps_tokens=tuple(tier.conversation_tokens_max for tier in known),
-        prices_nanousd=tuple(tier.price_nanousd for tier in known),
-        taken=tuple(taken.named.get(tier.name, 0) for tier in known) if taken.named else None,
+        caps_tokens=tuple(tier.conversation_tokens_max for tier in existing),
+        prices_nanousd=tuple(tier.price_nanousd for tier in existing),
+        taken=tuple(taken.named.get(tier.name, 0) for tier in existing) if taken.named else None,
     )
 
 
 def _choices(names: Sequence[str], menus: Mapping[str, Menu], taken: Mapping[str, _Taken]) -> Ints | None:
     """Return what each customer took under each menu: its place from 1, ``BOUGHT`` some, -1 where it chose nothing."""
-    if not any(of.kept or of.naming for of in taken.values()):
+    if not any(menu_taken.kept or menu_taken.naming for menu_taken in taken.values()):
         return None
     rows = {name: row for row, name in enumerate(names)}
     choices = np.full((len(names), len(taken)), -1, dtype=np.int64)
-    for column, (version, of) in enumerate(taken.items()):
+    for column, (version, menu_taken) in enumerate(taken.items()):
         places = {name: place for place, name in enumerate(_sorted_names(menus[version]), start=1)}
-        choices[[rows[customer] for customer in of.naming if customer in rows], column] = BOUGHT
-        for customer, (_, name) in of.kept.items():
+        choices[[rows[customer] for customer in menu_taken.naming if customer in rows], column] = BOUGHT
+        for customer, (_, name) in menu_taken.kept.items():
             if customer in rows:
                 choices[rows[customer], column] = places[name]
     return choices
@@ -323,33 +323,35 @@ def with_refusals(
         known: rows of those who have talked, and took nothing of this one.
     """
     number = len(customers.conversations)
-    usual = max(1, int(np.median(customers.conversations))) if number else 1
-    before = np.full((number, offers), -1, dtype=np.int64) if customers.choices is None else customers.choices.copy()
-    before[list(known), column] = 0
+    median_conversations = max(1, int(np.median(customers.conversations))) if number else 1
+    choices = np.full((number, offers), -1, dtype=np.int64) if customers.choices is None else customers.choices.copy()
+    choices[list(known), column] = 0
     refused = np.full((refusing, offers), -1, dtype=np.int64)
     refused[:, column] = 0
-    none, no_wait = np.zeros(refusing, dtype=np.int64), np.zeros(refusing)
+    no_disconnects, no_wait = np.zeros(refusing, dtype=np.int64), np.zeros(refusing)
 
     def longer(part: Part | None) -> Part | None:
         if part is None:
             return None
-        return Part(np.concatenate((part.disconnects, none)), np.concatenate((part.waited_s, no_wait)))
+        return Part(np.concatenate((part.disconnects, no_disconnects)), np.concatenate((part.waited_s, no_wait)))
 
     windows = customers.windows
     if windows is not None:
-        nothing = np.zeros((refusing, len(windows.starts)))
+        zeros = np.zeros((refusing, len(windows.starts)))
         windows = Windows(
             windows.starts,
-            np.concatenate((windows.disconnects, nothing.astype(np.int64))),
-            np.concatenate((windows.waited_s, nothing)),
+            np.concatenate((windows.disconnects, zeros.astype(np.int64))),
+            np.concatenate((windows.waited_s, zeros)),
         )
     return Customers(
-        disconnects=np.concatenate((customers.disconnects, none)),
+        disconnects=np.concatenate((customers.disconnects, no_disconnects)),
         waited_s=np.concatenate((customers.waited_s, no_wait)),
-        conversations=np.concatenate((customers.conversations, np.full(refusing, usual, dtype=np.int64))),
+        conversations=np.concatenate(
+            (customers.conversations, np.full(refusing, median_conversations, dtype=np.int64))
+        ),
         early=longer(customers.early),
         even=longer(customers.even),
-        choices=np.concatenate((before, refused)),
+        choices=np.concatenate((choices, refused)),
         untimed=longer(customers.untimed),
         windows=windows,
     )

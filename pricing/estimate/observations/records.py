@@ -33,35 +33,35 @@ def seen_in_records(
     Raises:
         CannotEstimate: records, or the menus that they name, are in several currencies.
     """
-    watch, known, aside = Watch(), set[str](), {REPEATED: 0, MALFORMED: 0}
-    waiting: list[Mapping[str, Any]] = []
+    watch, record_ids, aside = Watch(), set[str](), {REPEATED: 0, MALFORMED: 0}
+    batch: list[Mapping[str, Any]] = []
     currencies: set[str] = set()
     for record in records:
         if not _is_whole(record):
             aside[MALFORMED] += 1
-        elif record["id"] in known:
+        elif record["id"] in record_ids:
             aside[REPEATED] += 1
         else:
-            known.add(record["id"])
-            waiting.append(record)
+            record_ids.add(record["id"])
+            batch.append(record)
             currencies |= _currencies(record, menus)
-        if len(waiting) >= AT_ONCE:
-            watch.see(waiting)
-            waiting = []
-    watch.see(waiting)
+        if len(batch) >= AT_ONCE:
+            watch.see(batch)
+            batch = []
+    watch.see(batch)
     going = watch.close_all()
-    found = summed(watch.sums, since_week=since_ms // WEEK_MS, going=going)
-    counts = {**found.aside, **{reason: count for reason, count in aside.items() if count}}
-    seen = statistics_of(replace(found, aside=counts), menus, Choosing(chose=anybody if own_tiers else nobody))
-    return replace(seen, currency=_one_of(currencies))
+    sums = summed(watch.sums, since_week=since_ms // WEEK_MS, going=going)
+    counts = {**sums.aside, **{reason: count for reason, count in aside.items() if count}}
+    statistics = statistics_of(replace(sums, aside=counts), menus, Choosing(chose=anybody if own_tiers else nobody))
+    return replace(statistics, currency=_one_of(currencies))
 
 
 def _currencies(record: Mapping[str, Any], menus: Mapping[str, Menu]) -> set[str]:
     """Return the currencies of a conversation's record and of the menu that it names."""
     if not is_of_a_conversation(record):
         return set()
-    named = menus.get(record["menu_version"])
-    return {str(one) for one in (record.get("currency"), named and named.currency) if one}
+    menu = menus.get(record["menu_version"])
+    return {str(currency) for currency in (record.get("currency"), menu and menu.currency) if currency}
 
 
 def _one_of(currencies: set[str]) -> str | None:
