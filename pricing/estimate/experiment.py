@@ -86,23 +86,18 @@ def experiment_of(valuation: Valuation, between: tuple[float, float], offer: Sol
     values = np.exp(np.arange(np.log(between[0] / APART), np.log(between[1] * APART), np.log(FINE)))
     apart = max(1, round(float(np.log(APART) / np.log(FINE))))
     choices = _Choices(valuation, values)
-    arms, information = list[Sold](), limits.customers * _differs(choices.shares(offer), apart)
-    candidates = [
+    arms, power = list[Sold](), limits.customers * _differs(choices.shares(offer), apart)
+    steps = [
         (arm, size, limits.customers * _differs(choices.shares(arm), apart)) for arm, size in _steps(offer, limits)
     ]
-    while len(arms) < limits.arms and candidates:
-        scores = [
-            (float(np.minimum(information + gain, TOLD).sum()) - 0.01 * size, -size) for _, size, gain in candidates
-        ]
-        best = max(range(len(candidates)), key=lambda place: scores[place])
-        if (
-            float(np.minimum(information + candidates[best][2], TOLD).sum())
-            < float(np.minimum(information, TOLD).sum()) + TOLD / 4
-        ):
+    while len(arms) < limits.arms and steps:
+        scores = [(float(np.minimum(power + gain, TOLD).sum()) - 0.01 * size, -size) for _, size, gain in steps]
+        best = max(range(len(steps)), key=lambda place: scores[place])
+        if float(np.minimum(power + steps[best][2], TOLD).sum()) < float(np.minimum(power, TOLD).sum()) + TOLD / 4:
             break
-        arms.append(candidates[best][0])
-        information = information + candidates[best][2]
-    is_told = information >= TOLD
+        arms.append(steps[best][0])
+        power = power + steps[best][2]
+    is_told = power >= TOLD
     return Experiment(tuple(arms), float(is_told.mean()), _widest(is_told, apart))
 
 

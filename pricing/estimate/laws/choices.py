@@ -38,8 +38,8 @@ class Answers:
     def worth(self, urgency_per_s: float, cap_tokens: int | None) -> float:
         """Return u(r, N), the worth of a conversation with this cap, nano-units."""
         end = len(self.tokens) if cap_tokens is None else int(np.searchsorted(self.tokens, cap_tokens, side="right"))
-        kept = np.exp(-urgency_per_s * self.time_s[:end])
-        return self.value_nanousd * float(np.dot(kept, self.probability[:end]))
+        discount = np.exp(-urgency_per_s * self.time_s[:end])
+        return self.value_nanousd * float(np.dot(discount, self.probability[:end]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,8 +79,8 @@ def examine(customers: Customers, ages: AgeCounts | None) -> LeavingTests:
     if spikes:
         seconds = ", ".join(str(second) for second in spikes)
         reason = f"Disconnects pile up after {seconds} s: clients give up there, whoever waits."
-        kept = customers.untimed is not None
-        return LeavingTests(None, None, spikes, None, None, None if kept else reason, untimed_only=kept)
+        has_untimed = customers.untimed is not None
+        return LeavingTests(None, None, spikes, None, None, None if has_untimed else reason, untimed_only=has_untimed)
     hazard_p, drift = (None, None) if customers.early is None else _constant_hazard(customers, customers.early)
     dispersion_p, excess = (None, None) if customers.even is None else _dispersion(customers, customers.even)
     refused = None
@@ -97,12 +97,12 @@ def with_otherwise(tests: LeavingTests, customers: Customers, curve: Survival, p
         return tests
     if tests.hazard_p >= ALPHA or tests.hazard_drift <= 0:
         return tests
-    found = left_otherwise(customers, curve, pace)
-    if found is None or found.share <= OTHERWISE_MOST:
-        return replace(tests, otherwise=found)
-    low, high = found.interval
+    others = left_otherwise(customers, curve, pace)
+    if others is None or others.share <= OTHERWISE_MOST:
+        return replace(tests, otherwise=others)
+    low, high = others.interval
     refused = (
-        f"{EARLY} (p = {tests.hazard_p:.2g}): {found.share:.0%} of the conversations ({low:.0%} to {high:.0%}) end as if "
+        f"{EARLY} (p = {tests.hazard_p:.2g}): {others.share:.0%} of the conversations ({low:.0%} to {high:.0%}) end as if "
         f"customers had what they need or connections broke. With more than {OTHERWISE_MOST:.0%} of these, leaving tells too "
         "little of urgency."
     )
@@ -116,19 +116,19 @@ def spikes_at_timeouts(ages: AgeCounts) -> tuple[int, ...]:
     beside there together, those there are binomial with the share of the waiting done there. Mixtures of constant
     rates fall smoothly with age, so they do not show up.
     """
-    found = []
+    spikes = []
     for timeout in TIMEOUTS_S:
         near = slice(max(0, timeout - 1), timeout + 2)
         beside = _beside(len(ages.disconnects), near)
-        there, around = int(ages.disconnects[near].sum()), int(ages.disconnects[beside].sum())
-        waited, waited_around = float(ages.waited_s[near].sum()), float(ages.waited_s[beside].sum())
-        if there == 0 or waited <= 0 or waited_around <= 0:
+        left_near, left_beside = int(ages.disconnects[near].sum()), int(ages.disconnects[beside].sum())
+        waited, waited_beside = float(ages.waited_s[near].sum()), float(ages.waited_s[beside].sum())
+        if left_near == 0 or waited <= 0 or waited_beside <= 0:
             continue
-        expected = waited / (waited + waited_around)
-        p_value = float(bdtrc(there - 1, there + around, expected))
-        if p_value < ALPHA and there / waited > SPIKE_LEAST * around / waited_around:
-            found.append(timeout)
-    return tuple(found)
+        expected = waited / (waited + waited_beside)
+        p_value = float(bdtrc(left_near - 1, left_near + left_beside, expected))
+        if p_value < ALPHA and left_near / waited > SPIKE_LEAST * left_beside / waited_beside:
+            spikes.append(timeout)
+    return tuple(spikes)
 
 
 def _beside(ages: int, near: slice) -> Ints:

@@ -178,9 +178,9 @@ def estimate_length(
     curves = {tier.tier: _curve(tier) for tier in tiers}
     own = own if own is not None and own.is_enough else None
     p_value, difference = _compared(tiers, curves, own)
-    is_pooled, since, found = p_value >= ALPHA or difference <= SAME_WITHIN or may_differ, 0, None
+    is_pooled, since, change = p_value >= ALPHA or difference <= SAME_WITHIN or may_differ, 0, None
     if own is not None:
-        since, found = steady_from(own, ALPHA, CHANGED_LEAST)
+        since, change = steady_from(own, ALPHA, CHANGED_LEAST)
     return LengthEstimate(
         pooled=_joined(total, own, since) if is_pooled else None,
         by_tier=curves,
@@ -191,7 +191,7 @@ def estimate_length(
         own=own,
         own_share=_share(own, total),
         since=since,
-        changed=None if found is None else found.ratio,
+        changed=None if change is None else change.ratio,
     )
 
 
@@ -285,7 +285,7 @@ def _compared(
     )
     values, differences = [], [0.0]
     for rank, place in enumerate(places[:-1]):
-        smaller, larger = tiers[place], added([tiers[one] for one in places[rank + 1 :]])
+        smaller, larger = tiers[place], added([tiers[index] for index in places[rank + 1 :]])
         cap = int(larger.tokens[-1]) + 1 if smaller.cap_tokens is None else smaller.cap_tokens
         if own is None:
             values.append(log_rank([smaller, larger], cap))

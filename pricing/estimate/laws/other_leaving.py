@@ -89,9 +89,9 @@ def as_own(mixing: Mixing, otherwise: Otherwise, number: int, random: np.random.
     if number == 0:
         return replace(mixing, urgency_per_s=own)
     shares = np.clip(random.normal(otherwise.share, otherwise.share_error, number), 0.0, SHARE_MOST).tolist()
-    places = [replace(otherwise, share=one).own(mixing.urgency_per_s) for one in shares]
+    places = [replace(otherwise, share=drawn_share).own(mixing.urgency_per_s) for drawn_share in shares]
     by_reading = np.stack([_moved(mixing.share, place, own) for place in places])
-    draws = [_moved(one, places[row % number], own) for row, one in enumerate(mixing.draws)]
+    draws = [_moved(drawn_share, places[row % number], own) for row, drawn_share in enumerate(mixing.draws)]
     return replace(
         mixing, urgency_per_s=own, share=by_reading.mean(axis=0), draws=np.stack(draws), by_reading=by_reading
     )
@@ -125,24 +125,24 @@ def left_otherwise(customers: Customers, curve: Survival, pace: Pace) -> Otherwi
     if early is None:
         return None
     late_d, late_s = customers.disconnects - early.disconnects, customers.waited_s - early.waited_s
-    again = np.maximum(0.0, early.waited_s - EARLY_S)
+    early_s = np.maximum(0.0, early.waited_s - EARLY_S)
     scale = 1.0 / customers.conversations
-    score = scale * (early.disconnects * late_s - late_d * again)
-    usual = float(customers.disconnects.sum()) / float(customers.waited_s.sum())
-    rates = (customers.disconnects + 1.0) / (customers.waited_s + 1.0 / usual)
+    score = scale * (early.disconnects * late_s - late_d * early_s)
+    mean_rate = float(customers.disconnects.sum()) / float(customers.waited_s.sum())
+    rates = (customers.disconnects + 1.0) / (customers.waited_s + 1.0 / mean_rate)
     grid = np.geomspace(float(rates.min()) / 100, float(rates.max()) * 4, POINTS)
     times, chance = _times(curve, pace)
     share = 0.0
     for _ in range(ROUNDS):
-        first, whole = (_ended_and_waited(grid, times, chance, share, end) for end in (EARLY_S, np.inf))
-        rest = whole[0] - first[0], whole[1] - first[1]
+        first, total = (_ended_and_waited(grid, times, chance, share, end) for end in (EARLY_S, np.inf))
+        rest = total[0] - first[0], total[1] - first[1]
         apart = np.interp(np.log(rates), np.log(grid), first[0] / first[1] - rest[0] / np.maximum(rest[1], 1e-300))
-        expected = float((scale * again * late_s * apart).sum())
+        expected = float((scale * early_s * late_s * apart).sum())
         share = min(SHARE_MOST, float(score.sum()) / expected) if expected > 0 else 0.0
     if share <= 0:
         return None
     error = float(np.sqrt(np.dot(score, score))) / expected
-    return Otherwise(share, error, grid, whole[0] / whole[1])
+    return Otherwise(share, error, grid, total[0] / total[1])
 
 
 def _times(curve: Survival, pace: Pace) -> tuple[Floats, Floats]:
@@ -150,14 +150,14 @@ def _times(curve: Survival, pace: Pace) -> tuple[Floats, Floats]:
     chance: Floats = -np.diff(curve.survival, prepend=1.0)
     chance[-1] += curve.unfinished
     times: Floats = pace.first_token_s + np.maximum(curve.tokens, 1) / pace.tokens_per_s
-    kept = chance > 0
-    if kept.sum() > POINTS:
-        places = np.minimum((np.cumsum(chance[kept]) * POINTS).astype(np.int64), POINTS - 1)
-        weight: Floats = np.bincount(places, chance[kept], POINTS).astype(np.float64)
-        middle = np.bincount(places, chance[kept] * times[kept], POINTS)
-        there = weight > 0
-        return middle[there] / weight[there], weight[there]
-    return times[kept], chance[kept]
+    is_possible = chance > 0
+    if is_possible.sum() > POINTS:
+        places = np.minimum((np.cumsum(chance[is_possible]) * POINTS).astype(np.int64), POINTS - 1)
+        weight: Floats = np.bincount(places, chance[is_possible], POINTS).astype(np.float64)
+        middle = np.bincount(places, chance[is_possible] * times[is_possible], POINTS)
+        has_weight = weight > 0
+        return middle[has_weight] / weight[has_weight], weight[has_weight]
+    return times[is_possible], chance[is_possible]
 
 
 def _ended_and_waited(rates: Floats, times: Floats, chance: Floats, share: float, end: float) -> tuple[Floats, Floats]:

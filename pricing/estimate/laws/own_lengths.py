@@ -67,10 +67,10 @@ def own_laws(own: OwnLengths, customers: Customers, urgency_per_s: Floats, share
         urgency_per_s, share: the distribution of urgency. Shapes (n,).
     """
     tiers, bins = int(own.tier.max(initial=0)) + 1, bins_in(own)
-    whole = risks_of(own, own.tier, tiers, bins)
-    hazard = whole.ended / np.maximum(whole.at_risk, 1e-300)
-    group, which = np.unique(own.customer * tiers + own.tier, return_inverse=True)
-    risks = risks_of(own, which, len(group), bins)
+    pooled = risks_of(own, own.tier, tiers, bins)
+    hazard = pooled.ended / np.maximum(pooled.at_risk, 1e-300)
+    group, group_of = np.unique(own.customer * tiers + own.tier, return_inverse=True)
+    risks = risks_of(own, group_of, len(group), bins)
     customer, tier = np.divmod(group, tiers)
     expected, ended = (hazard[tier] * risks.at_risk).sum(axis=1), risks.ended.sum(axis=1)
     logs = np.multiply.outer(customers.disconnects[customer].astype(np.float64), np.log(urgency_per_s))
@@ -79,16 +79,16 @@ def own_laws(own: OwnLengths, customers: Customers, urgency_per_s: Floats, share
     urgency = (chance @ np.log(urgency_per_s)) / chance.sum(axis=1)
     middle = float(np.average(urgency, weights=np.maximum(expected, 1e-12)))
     powers = _powers(urgency - middle)
-    found = np.zeros(powers.shape[1])
+    coefficients = np.zeros(powers.shape[1])
     for _ in range(STEPS):
-        mean = expected * np.exp(np.clip(powers @ found, -20, 20))
-        slope = powers.T @ (ended - mean) - RIDGE * found
-        step = np.linalg.solve((powers.T * mean) @ powers + RIDGE * np.eye(len(found)), slope)
-        found = found + np.clip(step, -1, 1)
+        mean = expected * np.exp(np.clip(powers @ coefficients, -20, 20))
+        slope = powers.T @ (ended - mean) - RIDGE * coefficients
+        step = np.linalg.solve((powers.T * mean) @ powers + RIDGE * np.eye(len(coefficients)), slope)
+        coefficients = coefficients + np.clip(step, -1, 1)
         if np.abs(step).max() < 1e-9:
             break
     low, high = np.quantile(urgency, (0.02, 0.98)).tolist()
-    return OwnLaws(middle, low, high, found)
+    return OwnLaws(middle, low, high, coefficients)
 
 
 def _powers(at: Floats) -> Floats:

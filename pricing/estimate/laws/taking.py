@@ -53,7 +53,7 @@ def takers_of(offers: Sequence[Offer], customers: Customers) -> Takers | None:
     customer, not for each conversation: customers choose alike every time.
     """
     disconnects, waited = _now(customers)
-    count, seen = len(waited), waited > 0
+    count, has_waited = len(waited), waited > 0
     taken = np.full((count, len(offers)), UNKNOWN) if customers.choices is None else customers.choices
     each, rows = count / max(1, int(customers.conversations.sum())), []
     for place, offer in enumerate(offers):
@@ -61,21 +61,21 @@ def takers_of(offers: Sequence[Offer], customers: Customers) -> Takers | None:
             if number:
                 rows.append((place, option, number * each))
     chose = bool(np.any(taken >= 0)) or bool(rows)
-    if not chose or not seen.any():
+    if not chose or not has_waited.any():
         return None
-    apart = np.column_stack((disconnects, np.round(np.log(np.maximum(waited, 1e-3)) / BIN), taken)).astype(np.int64)
-    _, first, place_of = np.unique(apart, axis=0, return_index=True, return_inverse=True)
+    behaviour = np.column_stack((disconnects, np.round(np.log(np.maximum(waited, 1e-3)) / BIN), taken)).astype(np.int64)
+    _, first, place_of = np.unique(behaviour, axis=0, return_index=True, return_inverse=True)
     weight = np.bincount(place_of.ravel()).astype(np.float64)
     seconds = np.bincount(place_of.ravel(), waited) / weight
     left, taken = disconnects[first].astype(np.float64), taken[first]
     if rows:
-        more = np.full((len(rows), len(offers)), UNKNOWN)
+        options = np.full((len(rows), len(offers)), UNKNOWN)
         for row, (place, option, _) in enumerate(rows):
-            more[row, place] = option
-        taken, weight = np.vstack((taken, more)), np.append(weight, [number for *_, number in rows])
+            options[row, place] = option
+        taken, weight = np.vstack((taken, options)), np.append(weight, [number for *_, number in rows])
         left, seconds = np.append(left, np.zeros(len(rows))), np.append(seconds, np.zeros(len(rows)))
-    rates = (disconnects[seen] + 0.5) / waited[seen]
-    ends = float(np.min(0.3 / waited[seen])), float(rates.max()) * 4
+    rates = (disconnects[has_waited] + 0.5) / waited[has_waited]
+    ends = float(np.min(0.3 / waited[has_waited])), float(rates.max()) * 4
     grid = np.geomspace(*ends, max(2, int(np.ceil(np.log(ends[1] / ends[0]) / STEP))))
     logs = np.multiply.outer(left, np.log(grid)) - np.multiply.outer(seconds, grid)
     return Takers(grid, np.exp(logs - logs.max(axis=1, keepdims=True)), taken.astype(np.int64), weight)
@@ -116,13 +116,13 @@ def chances_of(
     offers: Sequence[Offer], answers: Answers, takers: Takers, otherwise: Otherwise | None = None
 ) -> list[Floats]:
     """Return of each offer how likely each rate of leaving on the grid takes each option. Shapes (n, tiers + 1)."""
-    return [of_intervals(one, takers.urgency_per_s) for one in as_seen(offers, answers, otherwise)]
+    return [of_intervals(intervals, takers.urgency_per_s) for intervals in as_seen(offers, answers, otherwise)]
 
 
 def as_seen(offers: Sequence[Offer], answers: Answers, otherwise: Otherwise | None) -> list[Intervals]:
     """Return of each offer the rates of leaving that take each option, some leaving otherwise than out of impatience."""
     intervals = [intervals_of(offer, answers) for offer in offers]
-    return intervals if otherwise is None else [otherwise.seeming_of(one) for one in intervals]
+    return intervals if otherwise is None else [otherwise.seeming_of(ends) for ends in intervals]
 
 
 def of_intervals(intervals: Intervals, urgency_per_s: Floats) -> Floats:

@@ -47,16 +47,19 @@ class OwnLengths:
         """Return the lengths of some customers, numbered anew."""
         place = np.full(customers, -1, dtype=np.int64)
         place[kept] = np.arange(len(kept))
-        mine = place[self.customer] >= 0
+        is_retained = place[self.customer] >= 0
         return OwnLengths(
-            place[self.customer[mine]],
-            *(one[mine] for one in (self.tier, self.window, self.even, self.bin, self.observed, self.censored)),
+            place[self.customer[is_retained]],
+            *(
+                column[is_retained]
+                for column in (self.tier, self.window, self.even, self.bin, self.observed, self.censored)
+            ),
         )
 
     def where(self, entries: Flags) -> OwnLengths:
         """Return some of the entries."""
         columns = (self.customer, self.tier, self.window, self.even, self.bin, self.observed, self.censored)
-        return OwnLengths(*(one[entries] for one in columns))
+        return OwnLengths(*(column[entries] for column in columns))
 
     @property
     def is_enough(self) -> bool:
@@ -149,28 +152,31 @@ def by_urgency(own: OwnLengths, disconnects: Floats, waited_s: Floats, even: tup
     if not own.is_enough:
         return None
     tiers, bins = int(own.tier.max(initial=0)) + 1, bins_in(own)
-    whole = risks_of(own, own.tier, tiers, bins)
-    hazard = whole.ended / np.maximum(whole.at_risk, 1e-300)
+    pooled = risks_of(own, own.tier, tiers, bins)
+    hazard = pooled.ended / np.maximum(pooled.at_risk, 1e-300)
     scores, surplus_of, expected_of, rank_of = np.zeros(len(disconnects)), [], [], []
     for parity, (d, seconds) in ((1, (disconnects - even[0], waited_s - even[1])), (0, even)):
-        mine = own.where(own.even == parity)
-        group, which = np.unique(mine.customer * tiers + mine.tier, return_inverse=True)
-        risks = risks_of(mine, which, len(group), bins)
+        half = own.where(own.even == parity)
+        group, group_of = np.unique(half.customer * tiers + half.tier, return_inverse=True)
+        risks = risks_of(half, group_of, len(group), bins)
         customer, tier = np.divmod(group, tiers)
-        known = seconds[customer] > 0
-        expected = (hazard[tier] * risks.at_risk).sum(axis=1)[known]
-        surplus = risks.ended.sum(axis=1)[known] - expected
-        usual = d.sum() / max(1e-9, seconds.sum())
-        rates = (d + 0.5)[customer[known]] / (seconds[customer[known]] + 0.5 / max(usual, 1e-9))
+        has_waited = seconds[customer] > 0
+        expected = (hazard[tier] * risks.at_risk).sum(axis=1)[has_waited]
+        surplus = risks.ended.sum(axis=1)[has_waited] - expected
+        mean_rate = d.sum() / max(1e-9, seconds.sum())
+        rates = (d + 0.5)[customer[has_waited]] / (seconds[customer[has_waited]] + 0.5 / max(mean_rate, 1e-9))
         rank = np.argsort(np.argsort(rates)) / max(1, len(rates) - 1)
         centred = rank - (rank @ expected) / max(1e-300, float(expected.sum()))
-        np.add.at(scores, customer[known], centred * surplus)
+        np.add.at(scores, customer[has_waited], centred * surplus)
         surplus_of.append(surplus)
         expected_of.append(expected)
         rank_of.append(rank)
     rank, ended, expected = np.concatenate(rank_of), np.concatenate(surplus_of), np.concatenate(expected_of)
     soon, late = rank > 2 / 3, rank < 1 / 3
-    rates_of = [1 + float(ended[one].sum()) / max(1e-300, float(expected[one].sum())) for one in (soon, late)]
+    rates_of = [
+        1 + float(ended[group_mask].sum()) / max(1e-300, float(expected[group_mask].sum()))
+        for group_mask in (soon, late)
+    ]
     return Differing(_two_sided(scores), rates_of[0] / max(1e-9, rates_of[1]))
 
 
@@ -181,8 +187,8 @@ def own_errors(own: OwnLengths) -> Floats:
     """
     customers, which = np.unique(own.customer, return_inverse=True)
     risks = risks_of(own, which, len(customers), bins_in(own))
-    hazard, there = risks.hazard(), np.maximum(risks.at_risk.sum(axis=0), 1e-300)
-    added = np.cumsum((risks.ended - risks.at_risk * hazard) / (there * np.maximum(1 - hazard, 1e-9)), axis=1)
+    hazard, at_risk = risks.hazard(), np.maximum(risks.at_risk.sum(axis=0), 1e-300)
+    added = np.cumsum((risks.ended - risks.at_risk * hazard) / (at_risk * np.maximum(1 - hazard, 1e-9)), axis=1)
     errors: Floats = np.sqrt((added**2).sum(axis=0))
     return errors
 
@@ -213,10 +219,10 @@ def factors(own: OwnLengths, weight: Floats, since: int = 0) -> Floats:
     bins = bins_in(own)
     customers = len(weight)
     late = own.where(own.window >= since)
-    there = risks_of(late, late.customer, customers, bins)
+    risks = risks_of(late, late.customer, customers, bins)
     pooled = risks_of(own, np.zeros(len(own.bin), dtype=np.int64), 1, bins).hazard()
-    known = (weight @ there.at_risk > 0) & (pooled > 0)
-    changed: Floats = np.where(known, there.hazard(weight) / np.where(pooled > 0, pooled, 1.0), 1.0)
+    is_known = (weight @ risks.at_risk > 0) & (pooled > 0)
+    changed: Floats = np.where(is_known, risks.hazard(weight) / np.where(pooled > 0, pooled, 1.0), 1.0)
     return changed
 
 
@@ -227,10 +233,10 @@ def steady_from(own: OwnLengths, alpha: float, ratio_least: float) -> tuple[int,
     """
     first = int(own.window.max(initial=0))
     while first > 0:
-        some = own.where(own.window >= first - 1)
-        found = compared(some, some.window >= first)
-        if found.p_value < alpha and abs(math.log(max(found.ratio, 1e-9))) > math.log(ratio_least):
-            return first, found
+        entries = own.where(own.window >= first - 1)
+        difference = compared(entries, entries.window >= first)
+        if difference.p_value < alpha and abs(math.log(max(difference.ratio, 1e-9))) > math.log(ratio_least):
+            return first, difference
         first -= 1
     return 0, None
 

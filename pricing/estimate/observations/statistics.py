@@ -203,20 +203,22 @@ def cleaned(statistics: Statistics) -> Statistics:
     A wait cannot be negative or not a number, nobody leaves more conversations than there are, nobody leaves without
     having waited or takes a tier that was not offered, and a customer of more than ``VOLUME_MOST`` times the median's conversations is not one.
     """
-    them = statistics.customers
-    impossible = ~np.isfinite(them.waited_s) | (them.waited_s < 0)
-    impossible |= (them.waited_s == 0) & (them.disconnects > 0)
-    impossible |= (them.conversations < 1) | (them.disconnects < 0) | (them.disconnects > them.conversations)
-    for part in (them.early, them.even, them.untimed):
+    customers = statistics.customers
+    impossible = ~np.isfinite(customers.waited_s) | (customers.waited_s < 0)
+    impossible |= (customers.waited_s == 0) & (customers.disconnects > 0)
+    impossible |= (
+        (customers.conversations < 1) | (customers.disconnects < 0) | (customers.disconnects > customers.conversations)
+    )
+    for part in (customers.early, customers.even, customers.untimed):
         if part is not None:
-            impossible |= (part.disconnects < 0) | (part.disconnects > them.disconnects)
-            impossible |= ~(part.waited_s >= 0) | (part.waited_s > them.waited_s * (1 + 1e-9))
-    if them.choices is not None:
+            impossible |= (part.disconnects < 0) | (part.disconnects > customers.disconnects)
+            impossible |= ~(part.waited_s >= 0) | (part.waited_s > customers.waited_s * (1 + 1e-9))
+    if customers.choices is not None:
         tiers = np.array([len(offer.caps_tokens) for offer in statistics.offers], dtype=np.int64)
-        impossible |= np.any((them.choices < BOUGHT) | (them.choices > tiers), axis=1)
+        impossible |= np.any((customers.choices < BOUGHT) | (customers.choices > tiers), axis=1)
     outsized = np.zeros(len(impossible), dtype=bool)
-    outsized[~impossible] = are_outsized(them.conversations[~impossible])
-    kept = np.flatnonzero(~impossible & ~outsized)
+    outsized[~impossible] = are_outsized(customers.conversations[~impossible])
+    retained = np.flatnonzero(~impossible & ~outsized)
     counts = dict(statistics.set_aside)
     for reason, number in (
         ("customers_impossible", int(impossible.sum())),
@@ -225,8 +227,8 @@ def cleaned(statistics: Statistics) -> Statistics:
     ):
         if number:
             counts[reason] = counts.get(reason, 0) + number
-    own = None if statistics.own is None else statistics.own.only(kept, len(impossible))
-    return replace(statistics, customers=them.only(kept), set_aside=counts, own=own)
+    own = None if statistics.own is None else statistics.own.only(retained, len(impossible))
+    return replace(statistics, customers=customers.only(retained), set_aside=counts, own=own)
 
 
 def are_outsized(conversations: Ints) -> NDArray[np.bool_]:
