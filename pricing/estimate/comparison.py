@@ -60,7 +60,7 @@ def sold(menu: Menu) -> Sold:
 
 
 def taken(valuation: Valuation, offer: Sold) -> Taken:
-    """Return what each type does that takes what it likes best; of tiers that are as good, the larger."""
+    """Return each type's best choice; of equally good tiers, the larger."""
     caps = np.searchsorted(valuation.steps.tokens, offer.caps_tokens, side="right")
     gains = worth_at(valuation, caps) - offer.prices
     tier = gains.shape[1] - 1 - gains[:, ::-1].argmax(axis=1)
@@ -79,8 +79,8 @@ def compared(valuation: Valuation, draws: Sequence[Valuation], draft: Sold, befo
 
     Args:
         valuation: the estimated market.
-        draws: the equally likely ones.
-        draft: what may come.
+        draws: the equally likely markets.
+        draft: the proposed menu.
         before: the menu in force, None where there is none.
         single: the best menu of one tier, estimated from the same data.
     """
@@ -109,14 +109,14 @@ def compared(valuation: Valuation, draws: Sequence[Valuation], draft: Sold, befo
 def replayed(lengths: Sequence[LengthCounts], before: Sold, draft: Sold, goes: Mapping[str, str | None]) -> Json:
     """Return recorded conversations under the draft, tier by tier, where each customer goes where its type would.
 
-    Lengths stay what they were: an answer that the old cap cut has at least so many tokens, so what it would have
-    become under a larger one is a least and a most. Who would change its mind is not in a replay; the moves are.
+    Lengths stay as recorded: an answer cut by the old cap has at least so many tokens, so its fate under a larger cap
+    has a lower and an upper bound. A replay has no changes of individual customers; ``moves`` has those of types.
 
     Args:
         lengths: recorded, by tier.
         before: the menu in force; what was recorded under other tiers is left out.
-        draft: what may come.
-        goes: from each tier's name to the draft's, None to none of them.
+        draft: the proposed menu.
+        goes: from each tier's name to the draft's, None for no tier.
     """
     rows = []
     for place, name in enumerate(before.names):
@@ -154,13 +154,13 @@ def replayed(lengths: Sequence[LengthCounts], before: Sold, draft: Sold, goes: M
 def beyond_limits(
     draft: Sold, before: Sold, goes: Mapping[str, str | None], *, cap_factor: float, price_factor: float, longest: int
 ) -> str | None:
-    """Return in one sentence which cap or price moves too far at once, None if none does.
+    """Return a sentence on the cap or price that moves too far at once, None if none does.
 
     Args:
-        draft, before: what may come, and what is in force.
+        draft, before: the proposed menu, and the menu in force.
         goes: from each tier's name to the draft's.
         cap_factor, price_factor: by how much a cap and a price may be multiplied or divided.
-        longest: what no cap stands for: the longest answer seen.
+        longest: the longest observed answer, which stands for no cap.
     """
     for place, name in enumerate(before.names):
         destination = goes.get(name)
@@ -179,7 +179,7 @@ def beyond_limits(
 
 
 def destinations(valuation: Valuation, draft: Sold, before: Sold) -> dict[str, str | None]:
-    """Return where most of each tier's conversations go: a tier of the draft, or None for none of them."""
+    """Return where most of each tier's conversations go: a tier of the draft, or None for no tier."""
     shares: dict[str, dict[str | None, float]] = defaultdict(lambda: defaultdict(float))
     new, old = taken(valuation, draft), taken(valuation, before)
     for share, new_tier, old_tier in zip(valuation.share.tolist(), new.tier.tolist(), old.tier.tolist(), strict=True):
@@ -204,7 +204,7 @@ def _dearer(share: Floats, draft: Sold, new: Taken, before: Sold, old: Taken) ->
 
 
 def _types(valuation: Valuation, draft: Sold, new: Taken, before: Sold | None, old: Taken | None) -> list[Json]:
-    """Return what becomes of the types, those that do the same under both menus taken together."""
+    """Return the effect on types, grouped by their choices under both menus."""
     groups: dict[tuple[str | None, str | None], list[int]] = defaultdict(list)
     for row in range(len(valuation.share)):
         old_name = None if before is None or old is None else _name(before, int(old.tier[row]))

@@ -14,25 +14,25 @@ from pricing.market.answers import Floats
 from pricing.market.worth import Valuation, worth_at
 
 APART = 1.1
-"""Values this far apart, as a ratio, are to be told apart ..."""
+"""Values this far apart, as a ratio, are to be distinguished ..."""
 
 FINE = 1.025
 """... wherever they lie: neighbours on the grid of values differ by this ratio."""
 
 TOLD = 8.0
-"""Two values are told apart where what is taken differs by this much, in chi-squared."""
+"""Two values are distinguished where the choices under them differ by this much, in chi-squared."""
 
 LADDER = 8
 """Steps that are tried up, and as many down, evenly in logarithms."""
 
 UNSAID = 2.0
-"""A value that nothing tells may be so many times as much or as little as was said."""
+"""An unidentified value may be larger or smaller than the stated one by this factor."""
 
 OPEN_MOST = 4.0
-"""Values are told apart up to so many times the least one."""
+"""Values are distinguished up to so many times the least value."""
 
 LAPSES = 0.01
-"""How many choose by something else."""
+"""The share of customers that choose by something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class Limits:
     """What an experiment may do.
 
     Attributes:
-        arms: at most so many menus beside the one in force.
-        price_factor_max: no price is multiplied or divided by more.
-        cap_factor_max: nor is a cap; 1 leaves caps alone.
-        customers: how many new ones each arm may expect.
+        arms: the most menus beside the menu in force.
+        price_factor_max: the most by which a price may be multiplied or divided.
+        cap_factor_max: the same for a cap; 1 leaves caps unchanged.
+        customers: how many new customers each arm may expect.
     """
 
     arms: int = 4
@@ -54,12 +54,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """Menus to try beside the one in force.
+    """Menus to try beside the menu in force.
 
     Attributes:
-        arms: each with its caps and prices.
-        told_apart: the share of the values in question, by ratio, that are told from those a tenth away.
-        untold: the ratio between the ends of the widest range of values that are not told apart.
+        arms: menus, each with its caps and prices.
+        told_apart: the share of the possible values, by ratio, that are distinguished from those a tenth away.
+        untold: the ratio between the ends of the widest range of values that are not distinguished.
     """
 
     arms: tuple[Sold, ...]
@@ -68,20 +68,20 @@ class Experiment:
 
 
 def experiment_of(valuation: Valuation, between: tuple[float, float], offer: Sold, limits: Limits) -> Experiment:
-    """Return the arms that tell values a tenth apart, wherever between two ends the value of an answer lies.
+    """Return the arms that distinguish values a tenth apart, wherever between two ends the value of an answer lies.
 
-    A value is told where a price or a cap parts those who take a tier from those who do not: between two such places
-    all values put the same customers into the same tiers. Arms are taken one by one, each time the one that tells most
-    of the pairs of values a tenth apart which those before it do not; of arms that tell as much, the one of smaller steps.
+    Choices identify a value where a price or a cap separates customers who take a tier from those who do not: between
+    two such points all values put the same customers into the same tiers. Arms are selected greedily: each is the arm
+    that distinguishes most pairs of values a tenth apart beyond the earlier arms; of equals, the arm of smaller steps.
 
     Args:
         valuation: the estimated market; its value does not count.
-        between: the values that are possible, nano-units.
-        offer: the menu in force. Its customers, too, choose, and tell what they can.
-        limits: what may be done.
+        between: the ends of the possible values, nano-units.
+        offer: the menu in force. Choices from it count as well.
+        limits: what the experiment may do.
 
     Returns:
-        The arms; none where nothing within the limits tells anything more.
+        The arms; none where no menu within the limits adds information.
     """
     values = np.exp(np.arange(np.log(between[0] / APART), np.log(between[1] * APART), np.log(FINE)))
     apart = max(1, round(float(np.log(APART) / np.log(FINE))))
@@ -102,7 +102,7 @@ def experiment_of(valuation: Valuation, between: tuple[float, float], offer: Sol
 
 
 def in_question(estimate: Estimate) -> tuple[float, float]:
-    """Return between which values an answer's is: what choices leave, or where nobody chose, half to twice what was said."""
+    """Return the range of possible values: as choices leave it, or where nobody chose, half to twice the stated value."""
     value_nanousd, by_choices = float(estimate.market["value_nanousd"]), estimate.value
     if by_choices is None:
         return value_nanousd / UNSAID, value_nanousd * UNSAID
@@ -110,14 +110,14 @@ def in_question(estimate: Estimate) -> tuple[float, float]:
 
 
 class _Choices:
-    """What is taken of an offer at each value that an answer may have. ``values``: nano-units, shape (values,)."""
+    """The choices from an offer at each possible value of an answer. ``values``: nano-units, shape (values,)."""
 
     def __init__(self, valuation: Valuation, values: Floats) -> None:
         self._of_one = replace(valuation, value=np.ones(len(valuation.share)))
         self._values = values
 
     def shares(self, offer: Sold) -> Floats:
-        """Return the share that takes each tier, none of them being the first. Shape (values, tiers + 1)."""
+        """Return the share that takes each tier, first the share that takes none. Shape (values, tiers + 1)."""
         caps = np.searchsorted(self._of_one.steps.tokens, offer.caps_tokens, side="right")
         gains = self._values[:, None, None] * worth_at(self._of_one, caps) - offer.prices
         with_none = np.concatenate((np.zeros((*gains.shape[:2], 1)), gains), axis=2)
@@ -128,14 +128,14 @@ class _Choices:
 
 
 def _differs(shares: Floats, apart: int) -> Floats:
-    """Return how far what is taken at each value differs from what is taken at one ``apart`` places on: chi-squared of one."""
+    """Return chi-squared, per customer, between the choices at each value and at the value ``apart`` places on."""
     at_value, at_neighbour = shares[:-apart], shares[apart:]
     chi_squared: Floats = ((at_value - at_neighbour) ** 2 / (at_value + at_neighbour)).sum(axis=1)
     return chi_squared
 
 
 def _steps(offer: Sold, limits: Limits) -> Iterator[tuple[Sold, float]]:
-    """Yield offers a step away, each with its size: prices from one tier on, or of one tier alone, and caps one by one."""
+    """Yield offers a step away, with the size of the step: prices from a tier on, or of one tier, and single caps."""
     number = len(offer.prices)
     ladder = np.arange(1, LADDER + 1) / LADDER
     for factor in np.exp(np.concatenate((-ladder, ladder)) * np.log(limits.price_factor_max)).tolist():
@@ -156,13 +156,13 @@ def _steps(offer: Sold, limits: Limits) -> Iterator[tuple[Sold, float]]:
 
 
 def _within(amounts: Floats, factor: float, most: float) -> Floats:
-    """Return whole amounts, multiplied, none by more or less than is allowed."""
+    """Return the amounts multiplied and rounded, within the allowed factor."""
     moved: Floats = np.clip(np.round(amounts * factor), np.ceil(amounts / most), np.floor(amounts * most))
     return moved
 
 
 def _widest(is_told: NDArray[np.bool_], apart: int) -> float:
-    """Return the ratio between the ends of the widest range of values that are not told apart."""
+    """Return the ratio between the ends of the widest range of values that are not distinguished."""
     places = np.flatnonzero(is_told)
     ends = np.concatenate(([-1], places, [len(is_told)]))
     gap = int(np.diff(ends).max()) - 1

@@ -1,4 +1,4 @@
-"""What customers were seen to do, alike ones in a row, and what the tiers of single conversations say."""
+"""Customers' observed behaviour, similar customers grouped in a row, and the tiers chosen for single conversations."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pricing.estimate.observations.statistics import BOUGHT, Customers
 from pricing.market.answers import Floats, Ints
 
 BIN = 0.03
-"""Customers of the same disconnects whose seconds differ by less than this share are taken together."""
+"""Customers with the same disconnects whose seconds differ by less than this share are grouped."""
 
 DISCONNECTS_EXACT = 40
-"""Above so many disconnects their number is binned as well."""
+"""Above this number, disconnects are binned as well."""
 
 STRATUM_LEAST = 100
-"""Customers that a stratum of volume holds at least; smaller ones are joined with the next."""
+"""The fewest customers in a stratum of volume; a smaller stratum is joined with the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Customers as they were seen, alike ones in a row: likelihood r^d e^(-r E) for low < r <= high. Shapes (rows,).
+    """Observed customers, similar customers in a row: likelihood r^d e^(-r E) for low < r <= high. Shapes (rows,).
 
     Attributes:
         disconnects, waited_s: d and E of one customer, averages over the row.
-        low, high: what the choices leave of r. 1/s.
+        low, high: the bounds that choices set on r. 1/s.
         stratum: customers of about as many conversations, numbered from 0.
-        customers: how many.
-        conversations: of all of them.
+        customers: their number in the row.
+        conversations: the total over these customers.
         waited_in_s: E of one customer in each window of time, averages over the row. Shape (rows, windows).
         left_in: disconnects of all customers in each window. Shape (windows,).
     """
@@ -47,9 +47,9 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Conversations whose customer is not known, by what their tier says: low < r <= high. Shapes (k,).
+    """Conversations of unknown customers, by the interval of their tier: low < r <= high. Shapes (k,).
 
-    Of urgencies that no interval has, such as those of customers who refused where nobody counted, they say nothing.
+    They carry no information on urgencies outside all intervals, such as those of refusals that were not counted.
     """
 
     low: Floats
@@ -58,12 +58,12 @@ class Chosen:
 
 
 def rows_of_customers(customers: Customers, offers: list[Intervals], *, leaving: bool) -> tuple[Rows, int]:
-    """Return the rows of customers, similar ones taken together, and how many customers contradict themselves.
+    """Return the rows of grouped customers, and how many customers contradict themselves.
 
     Args:
-        customers: one row each.
+        customers: a row for each customer.
         offers: the intervals of each offer, in the order of ``customers.choices``.
-        leaving: whether disconnects count; otherwise only choices do, and who made none is left out.
+        leaving: whether disconnects count; otherwise only choices do, and customers without a choice are left out.
     """
     low, high = np.zeros(len(customers.conversations)), np.full(len(customers.conversations), np.inf)
     chose = np.zeros(len(customers.conversations), dtype=bool)
@@ -112,9 +112,9 @@ def rows_of_customers(customers: Customers, offers: list[Intervals], *, leaving:
 
 
 def chosen_of(offer: Intervals, refused: int | None, taken: tuple[int, ...]) -> Chosen:
-    """Return choices made for single conversations; ``refused`` counts those who took nothing, None if nobody counted.
+    """Return choices for single conversations; ``refused`` is the number that took no tier, None if not counted.
 
-    Choices of an interval that nobody should be in are left out.
+    Choices whose interval is empty are left out.
     """
     counts = np.array([refused or 0, *taken], dtype=np.int64)
     is_possible = offer.low < offer.high
@@ -138,7 +138,7 @@ def _binned(disconnects: Floats) -> Floats:
 
 
 def _strata(conversations: Ints) -> Ints:
-    """Return for each customer the stratum of its volume: within one, conversations differ by about a factor of two."""
+    """Return each customer's stratum of volume; conversations within a stratum differ by about a factor of two."""
     levels = np.round(np.log2(np.maximum(conversations, 1))).astype(np.int64)
     counts = np.bincount(levels, minlength=1)
     number, size, stratum = 0, 0, np.zeros(len(counts), dtype=np.int64)

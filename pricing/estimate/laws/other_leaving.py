@@ -125,9 +125,9 @@ def left_otherwise(customers: Customers, curve: Survival, pace: Pace) -> Otherwi
     if early is None:
         return None
     late_d, late_s = customers.disconnects - early.disconnects, customers.waited_s - early.waited_s
-    early_s = np.maximum(0.0, early.waited_s - EARLY_S)
+    other_early_s = np.maximum(0.0, early.waited_s - EARLY_S)
     scale = 1.0 / customers.conversations
-    score = scale * (early.disconnects * late_s - late_d * early_s)
+    score = scale * (early.disconnects * late_s - late_d * other_early_s)
     mean_rate = float(customers.disconnects.sum()) / float(customers.waited_s.sum())
     rates = (customers.disconnects + 1.0) / (customers.waited_s + 1.0 / mean_rate)
     grid = np.geomspace(float(rates.min()) / 100, float(rates.max()) * 4, POINTS)
@@ -137,7 +137,7 @@ def left_otherwise(customers: Customers, curve: Survival, pace: Pace) -> Otherwi
         first, total = (_ended_and_waited(grid, times, chance, share, end) for end in (EARLY_S, np.inf))
         rest = total[0] - first[0], total[1] - first[1]
         apart = np.interp(np.log(rates), np.log(grid), first[0] / first[1] - rest[0] / np.maximum(rest[1], 1e-300))
-        expected = float((scale * early_s * late_s * apart).sum())
+        expected = float((scale * other_early_s * late_s * apart).sum())
         share = min(SHARE_MOST, float(score.sum()) / expected) if expected > 0 else 0.0
     if share <= 0:
         return None

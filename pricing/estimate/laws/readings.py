@@ -1,4 +1,4 @@
-"""Choices of tiers as they read under draws of lengths and pace, which set the thresholds between tiers."""
+"""Reads choices of tiers under draws of lengths and pace, which set the thresholds between tiers."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ CONTRADICTING, UNEXPLAINED = "customers_contradicting", "choices_unexplained"
 """Reasons for which customers and choices are left out."""
 
 READ_ANEW_MOST = 30_000
-"""Customers up to whom choices are read anew. Of so many, with ten conversations each, the least sure threshold between
-three tiers has a standard error of 2 %; of 300 it has one of 16 %."""
+"""The most customers for whom choices are read again under each draw. Of so many, with ten conversations each, the least sure threshold between
+three tiers has a standard error of 2 %; of 300, of 16 %."""
 
 READINGS = 20
-"""Draws of lengths and pace under each of which choices are read, where there are any: as many, or as many as draws of
-the market are asked for ..."""
+"""The number of draws of lengths and pace under which choices are read, or the number of requested draws of the market
+if that is smaller ..."""
 
 CANDIDATES = 200
-"""... taken from so many by how likely each makes the choices ..."""
+"""... resampled from so many, weighted by the likelihood of the choices ..."""
 
 LEAVING_DRAWS = 400
-"""... averaged over so many draws of what leaving alone tells ..."""
+"""... averaged over so many draws of urgency by leaving alone ..."""
 
 MASS_LEAST = 1e-6
-"""... of which each tier has at least this share: an urgency that no draw has is not impossible."""
+"""... in which each tier has at least this share: an urgency absent from all draws is not impossible."""
 
 
 def read_anew(
@@ -47,10 +47,10 @@ def read_anew(
     random: np.random.Generator,
     readings: int = READINGS,
 ) -> tuple[list[tuple[Survival, Pace]], list[tuple[Rows, Chosen]]]:
-    """Return draws of lengths and pace, drawn again by how likely they make the choices of conversations, and customers
-    and choices as each of them reads them.
+    """Return draws of lengths and pace, resampled by the likelihood of the conversations' choices, and customers and
+    choices as read under each of them.
 
-    How likely they are is averaged over ``before``, what leaving alone says of urgency; without it, all are alike.
+    The likelihood is averaged over ``before``, urgency by leaving alone; without it, all draws are equally likely.
     """
     possible = [answers_of(curve, grid, speed, value_nanousd) for curve, speed in drawn]
     read = [[seeming(taken_by(offer, answers), leaving) for offer in seen.offers] for answers in possible]
@@ -74,18 +74,18 @@ def read_anew(
 
 
 def seeming(intervals: Intervals, leaving: LeavingTests) -> Intervals:
-    """Return the intervals of the rates at which those leave who choose so, whatever they leave for."""
+    """Return the intervals as rates of leaving, for whatever reason customers leave."""
     return intervals if leaving.otherwise is None else leaving.otherwise.seeming_of(intervals)
 
 
 def are_chosen(seen: Statistics) -> bool:
-    """Return whether anybody was seen to choose a tier, for a conversation or for an account."""
+    """Return whether any choice of a tier was observed, for a conversation or for an account."""
     by_account = seen.customers.choices is not None and bool(np.any(seen.customers.choices >= 0))
     return by_account or any(offer.taken is not None for offer in seen.offers)
 
 
 def leaving_alone(seen: Statistics, leaving: LeavingTests, random: np.random.Generator) -> Mixing:
-    """Return what leaving tells of urgency, whatever was chosen; chance is drawn apart where no conversation chose."""
+    """Return urgency by leaving, ignoring choices; randomness is spawned where no conversation's tier was chosen."""
     random = random if any(offer.taken is not None for offer in seen.offers) else random.spawn(1)[0]
     customers = as_timed(seen.customers, leaving)
     rows, _ = rows_of_customers(replace(customers, choices=None), [], leaving=True)
@@ -95,9 +95,9 @@ def leaving_alone(seen: Statistics, leaving: LeavingTests, random: np.random.Gen
 def as_read(
     seen: Statistics, offers: list[Intervals], leaving: LeavingTests
 ) -> tuple[Rows, Chosen, tuple[str, ...], dict[str, int]]:
-    """Return the rows of all sources that may be used, their names, and what no urgency explains, with its count.
+    """Return the data of all usable sources, the sources' names, and counts of what no urgency explains, by reason.
 
-    Intervals are of the rates at which customers leave, ``seeming``.
+    Intervals are of rates of leaving, see ``seeming``.
     """
     sources, unexplained = [], 0
     customers = as_timed(seen.customers, leaving)
@@ -124,10 +124,10 @@ def answers_of(curve: Survival, grid: Ints, pace: Pace, value_nanousd: float) ->
     """Return a law of length as the steps of a market.
 
     Args:
-        curve: how likely an answer is still going on after each number of tokens.
+        curve: the probability that an answer is longer than each number of tokens.
         grid: the steps, in tokens, increasing. Shape (m,).
         pace: when tokens arrive.
-        value_nanousd: what an answer is worth; the steps do not depend on it.
+        value_nanousd: the value of an answer; the steps do not depend on it.
     """
     return Answers(
         tokens=grid,
@@ -149,7 +149,7 @@ def paced(pace: Pace, random: np.random.Generator) -> Pace:
 
 
 def as_timed(customers: Customers, leaving: LeavingTests) -> Customers:
-    """Return customers with the waits that may be read: where clients give up by themselves, what came before that."""
+    """Return customers with the waits that may be read: where clients time out, only the part before that."""
     if not leaving.untimed_only:
         return customers
     assert customers.untimed is not None

@@ -1,4 +1,4 @@
-"""What customers were seen to do, from their usage records in memory, as the estimators want it."""
+"""The statistics that the estimators need, from usage records in memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def seen_in_records(
     """Return the statistics of usage records.
 
     Args:
-        records: in about the order of their time; a record that comes twice counts once.
+        records: roughly in the order of their time; a repeated record counts once.
         own_tiers: whether customers took the tier of their account themselves.
 
     Raises:
@@ -74,7 +74,7 @@ def _one_of(currencies: set[str]) -> str | None:
 
 
 def _is_whole(record: Mapping[str, Any]) -> bool:
-    """Return whether a record has what is needed of it, of the right kind."""
+    """Return whether a record has the required fields, of the right types."""
     return (
         all(_whole(record.get(name)) for name in WHOLE)
         and all(record.get(name) is None or _whole(record[name]) for name in MAYBE_WHOLE)
