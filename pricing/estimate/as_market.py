@@ -1,4 +1,4 @@
-"""An estimate as the ``market.json`` that a menu is made for: its value understated, how it is known beside it."""
+"""Writes an estimate as the ``market.json`` that a menu is made for: its value understated, the evidence beside it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pricing.market.market import read_market
 from pricing.mechanism.uncertainty import FINE_DISCOUNTS, TIERS, Understated, understated
 
 WIDE_DISCOUNTS = (0.25, 0.3, 0.34, 0.38, 0.42, 0.46, 0.5, 0.55, 0.6, 0.7, 0.8)
-"""By how much more a value is understated that choices leave open."""
+"""Further discounts for a value that choices leave open."""
 
 DRAWS_KEPT = 20
 """Equally likely markets that are written beside the estimate, for menus to be judged over."""
 
 
 def priced(estimate: Estimate) -> Understated:
-    """Return by how much the value is to be understated, whatever the number of tiers.
+    """Return the market with its value understated, and by how much, for the best number of tiers.
 
     Profit is linear in the distribution of urgency, so the menu that is best on average over what it may be is that
     of its average, which is what the estimate is. What the lengths and the pace leave uncertain is met by understating

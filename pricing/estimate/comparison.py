@@ -110,7 +110,7 @@ def replayed(lengths: Sequence[LengthCounts], before: Sold, draft: Sold, goes: M
     """Return recorded conversations under the draft, tier by tier, where each customer goes where its type would.
 
     Lengths stay as recorded: an answer cut by the old cap has at least so many tokens, so its fate under a larger cap
-    has a lower and an upper bound. A replay has no changes of individual customers; ``moves`` has those of types.
+    has a lower and an upper bound. A replay has the moves between tiers, but no other change of behaviour.
 
     Args:
         lengths: recorded, by tier.

@@ -9,14 +9,14 @@ from pricing.estimate.observations.statistics import Windows
 from pricing.market.answers import Floats
 
 ALPHA = 0.01
-"""Windows are told apart where chance alone would make them differ as much this rarely ..."""
+"""Windows are distinguished where chance alone would make them differ as much this rarely ..."""
 
 DRIFT_LEAST = 0.03
 """... and their rates differ by more than this share of their sum: with enough records every difference is significant."""
 
 
 def changed(windows: Windows) -> Windows | None:
-    """Return the windows with the last ones joined in which customers were the same; None if they always were."""
+    """Return the windows, with the last ones of equal rates joined; None if all are equal."""
     first = steady_from(windows)
     if first == 0:
         return None
@@ -28,9 +28,9 @@ def changed(windows: Windows) -> Windows | None:
 
 
 def steady_from(windows: Windows) -> int:
-    """Return from which window on, counted from 0, customers left at the same rate as in the last one.
+    """Return the first window, counted from 0, since which customers left at the rate of the last window.
 
-    Going back from the last window, each is compared with all later ones that were found alike. Every customer is
+    Going back from the last window, each is compared with all later windows found alike. Every customer is
     compared with itself: with d, E in one time and d', E' in another, d E' - d' E has mean zero for every rate and
     however waits end, so that neither many urgencies nor another menu's caps look like a change. Not noticed: that
     the urgent come and the patient go while each stays as it is.

@@ -1,4 +1,4 @@
-"""What a violation does to a menu: how much of a market's profit a menu keeps that was made for another one."""
+"""The effect of a violated assumption: the share of a market's profit that a menu made for another market keeps."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from pricing.mechanism.tiers import best_tiers
 from pricing.mechanism.uncertainty import profit_of
 
 TIERS, ENOUGH = 4, 0.99
-"""Menus that are compared have so many tiers, or as few as earn this share of what so many do."""
+"""Compared menus have so many tiers, or the fewest that earn this share of the profit of so many."""
 
 
 def kept(there: Mapping[str, Any], made_for: Mapping[str, Any]) -> float:
-    """Return what a menu made for one market earns in another, as a share of what the menu made for that one earns there."""
+    """Return the profit of a menu made for another market, as a share of the profit of the market's own best menu."""
     assumed, truth = valuation_of(read_market(made_for)), valuation_of(read_market(there))
     best_profit = profit_of(truth, *_best(truth))
     return profit_of(truth, *_best(assumed)) / best_profit if best_profit > 0 else 1.0

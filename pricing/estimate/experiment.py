@@ -102,7 +102,7 @@ def experiment_of(valuation: Valuation, between: tuple[float, float], offer: Sol
 
 
 def in_question(estimate: Estimate) -> tuple[float, float]:
-    """Return the range of possible values: as choices leave it, or where nobody chose, half to twice the stated value."""
+    """Return the range of possible values: as choices leave it; where nobody chose, half to twice the stated one."""
     value_nanousd, by_choices = float(estimate.market["value_nanousd"]), estimate.value
     if by_choices is None:
         return value_nanousd / UNSAID, value_nanousd * UNSAID

@@ -1,4 +1,4 @@
-"""What the operator says and no record can: worth, costs, currency, and what may be passed over."""
+"""The operator's inputs, which no record has: worth, costs, currency, and tolerated departures."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pricing.market.market import Market
 from pricing.money import MOST
 
 CURRENCY = "USD"
-"""Where neither records nor anybody says."""
+"""The currency where neither the records nor the operator state one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the operator says and no record can: worth, cost, currency.
+    """The operator's inputs, which no record has: worth, cost, currency.
 
     Attributes:
-        value_nanousd: worth of an answer that comes at once, v; None to have it told by the tiers that customers took.
-        cost_nanousd_per_token: c.
+        value_nanousd: worth of an answer that comes at once, v; None to estimate it from the tiers taken.
+        cost_nanousd_per_token: of serving, c.
         currency: of all money; None for that of the records.
         input_cost_nanousd_per_token: of the prompt.
         cost_on_disconnect: ``stops`` or ``runs``.
         lengths_may_differ: whether customers may differ in length by tier or urgency; the menu then has one tier.
         without_holders: whether the few customers who hold most of the conversations are set aside.
-        prior: who is believed to be there without being seen; used for types that every menu in force excluded.
+        prior: the assumed market for unobserved types; used for types that every menu in force excluded.
     """
 
     value_nanousd: float | None
@@ -39,7 +39,7 @@ class Given:
     prior: Market | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no worth or no cost."""
+        """Refuse an impossible worth or cost."""
         for name, amount, least in (
             ("The value of an answer", self.value_nanousd, LEAST),
             ("The cost of a token", self.cost_nanousd_per_token, 0.0),
@@ -54,7 +54,7 @@ class Given:
         """Return the same in the currency of the records.
 
         Raises:
-            CannotEstimate: it is said to be in another one.
+            CannotEstimate: the operator stated another currency.
         """
         if None not in (self.currency, seen.currency) and self.currency != seen.currency:
             raise CannotEstimate(f"Worth and costs are in {self.currency}, the records in {seen.currency}.")

@@ -1,4 +1,4 @@
-"""What was taken of each menu beside what the estimate predicts."""
+"""Shares of the tiers of each menu, observed and as the estimate predicts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pricing.estimate.observations.statistics import Statistics
 
 
 def taken_shares(seen: Statistics, offers: Sequence[Intervals], mixing: Mixing) -> list[dict[str, Any]]:
-    """Return of each menu that somebody chose from the share of conversations by tier, observed and predicted.
+    """Return the shares of conversations by tier, observed and predicted, of each menu that somebody chose from.
 
     Args:
         seen: customers with the tier that each took, and conversations by the tier named for them.
-        offers: who takes which tier, in the order of the menus.
+        offers: the urgencies that take each tier, in the order of the menus.
         mixing: the distribution of urgency.
 
     Returns:
-        For each menu ``tiers``, 0 standing for none of them where refusals were counted, ``observed`` and ``predicted``.
+        For each menu ``tiers``, with 0 for no tier where refusals were counted, ``observed`` and ``predicted``.
     """
     shares = []
     for place, (offer, ends) in enumerate(zip(seen.offers, offers, strict=True)):

@@ -20,8 +20,8 @@ CONTRADICTING, UNEXPLAINED = "customers_contradicting", "choices_unexplained"
 """Reasons for which customers and choices are left out."""
 
 READ_ANEW_MOST = 30_000
-"""The most customers for whom choices are read again under each draw. Of so many, with ten conversations each, the least sure threshold between
-three tiers has a standard error of 2 %; of 300, of 16 %."""
+"""The most customers for whom choices are read again under each draw. Of so many, with ten conversations each, the
+least precise threshold between three tiers has a standard error of 2 %; of 300, of 16 %."""
 
 READINGS = 20
 """The number of draws of lengths and pace under which choices are read, or the number of requested draws of the market

@@ -1,4 +1,4 @@
-"""Who is how urgent: the distribution of urgency behind what each customer was seen to do, drawn from its posterior."""
+"""The distribution of urgency behind each customer's observed behaviour, drawn from its posterior."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ STEP = 0.01
 """Neighbours on the grid of urgencies differ by this share, or by less."""
 
 IN_CELL = 6
-"""Grid points, and kinds of customers, that each cell between thresholds holds at least."""
+"""The fewest grid points, and kinds of customers, in each cell between thresholds."""
 
 KINDS = 30
-"""Kinds of customers that a market may consist of, at least: a Dirichlet process cut off there."""
+"""The fewest kinds of customers that a market may have: the truncation of the Dirichlet process."""
 
 CONCENTRATIONS = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
-"""How readily the process may open another kind; which of them holds is learnt."""
+"""Concentrations of the Dirichlet process: how readily it opens another kind; the chain samples which applies."""
 
 REGROUPED = 3
-"""How often in a sweep two kinds may be joined or one parted ..."""
+"""Proposals per sweep to join two kinds or split a kind ..."""
 
 APART = (float(np.log(0.02)), float(np.log(2.0)))
-"""... into two whose logarithms of urgency are so far apart: the ends of the range, in logarithms once more."""
+"""... into two whose logarithms of urgency differ by an amount in this range, given in logarithms again."""
 
 CHAINS, BURNT, KEPT = 4, 150, 250
-"""Chains from different starts, sweeps of each that are forgotten, and sweeps that count."""
+"""Chains from different starts, discarded sweeps of each, and retained sweeps."""
 
 READ_LEAST, READ_MOST = 80, 300
-"""Sweeps that are forgotten, and as many that count, of the one chain that each of many readings has: the most ..."""
+"""Discarded sweeps, and as many retained, of the single chain for each of many readings: the bounds ..."""
 
 READ_ROWS = 400_000
-"""... as long as rows times sweeps are no more than this, for that is what they cost."""
+"""... within which rows times sweeps stay below this, as the cost grows with both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class Mixing:
 
     Attributes:
         urgency_per_s: grid, rising. 1/s, shape (n,).
-        share: its posterior mean, which is what a menu is to be made for. Shape (n,).
+        share: its posterior mean, for which menus are made. Shape (n,).
         draws: draws from the posterior. Shape (draws, n).
         by_reading: the posterior mean under each reading of the choices. Shape (readings, n).
-        rows: how many rows the likelihood had.
-        apart: how far the chains are from agreeing: Gelman and Rubin's ratio for the mean of ln r, 1 at best. With
-            many readings it compares the halves of each one's chain.
+        rows: the number of rows in the likelihood.
+        apart: disagreement of the chains: Gelman and Rubin's ratio for the mean of ln r, 1 at best. With many
+            readings it compares the halves of each reading's chain.
     """
 
     urgency_per_s: Floats
@@ -80,17 +80,17 @@ def mixing_of(readings: Sequence[tuple[Rows, Chosen]], *, draws: int, random: np
     stay sharp where data are plenty and are as wide as their uncertainty where they are few.
 
     Identifying assumptions: leaving, customers leave at the rate r at which they discount; choosing, see ``choices``.
-    Not identified: urgencies far below one over a customer's seconds, or above one over its shortest waits, which are
-    told from each other only as a whole; how mass is spread within an interval where only choices were seen.
+    Not identified: how mass is spread far below 1 / a customer's seconds, or above 1 / its shortest waits, of which only
+    the total is known; or within an interval where only choices were observed.
 
     Args:
-        readings: customers, and choices of single conversations by anybody: once, or as they read under each of several
-            draws of what sets the thresholds between tiers. These are as likely as each other and have a chain each.
-        draws: how many; draw k is of reading k modulo their number.
-        random: where chance comes from.
+        readings: customers, and choices of single conversations by anybody: once, or as read under each of several
+            draws of what sets the thresholds between tiers. Readings are equally likely; each has its own chain.
+        draws: their number; draw k is of reading k modulo the number of readings.
+        random: the source of randomness.
 
     Raises:
-        CannotEstimate: there is nothing to learn from.
+        CannotEstimate: there are no data.
     """
     if not any(len(rows.customers) + len(chosen.conversations) for rows, chosen in readings):
         raise CannotEstimate("Nobody was seen to leave, wait or choose.")
@@ -210,13 +210,13 @@ class _Sampler:
             self._change(counts @ self.grid[self.place])
 
     def _regroup(self, counts: Floats, is_used: Bools) -> None:
-        """Part one kind in two, or join two to one, if a Metropolis step accepts it.
+        """Split a kind in two, or join two kinds, if a Metropolis step accepts it.
 
-        ``counts``, and which kinds they use, are changed in place.
+        ``counts`` and ``is_used`` are changed in place.
 
-        Single customers seldom all move from one kind to its like, so without this too many kinds would live on. A
-        kind is parted by the odds of two urgencies to either side of its own, apart by chance, as is how it is shared
-        out; two that are joined are held against how likely it was that they had been parted so.
+        Single customers seldom all move from a kind to a similar kind, so without this too many kinds would survive. A
+        kind is split by the odds of two urgencies on either side of its own, at a random distance and with random
+        weights; a join is weighed against the probability of the split that would reverse it.
         """
         kinds = self.kinds_of[self.random.integers(len(self.kinds_of))]
         used, free = kinds[is_used[kinds]], kinds[~is_used[kinds]]
@@ -353,7 +353,7 @@ class _Sampler:
         self.waited_s = self.rows.waited_in_s @ self.factor
 
     def expected(self) -> Floats:
-        """Return the distribution given who is of which kind, averaged over where the kinds may be. Shape (n,)."""
+        """Return the distribution given the customers' kinds, averaged over the kinds' urgencies. Shape (n,)."""
         pieces = []
         for kinds, (used, near), prior in zip(self.kinds_of, self.near, self.prior_of, strict=True):
             share = self.share[kinds]
@@ -383,7 +383,7 @@ def _thresholds(rows: Rows, chosen: Chosen) -> Floats:
 
 
 def _grid(rows: Rows, edges: Floats) -> Floats:
-    """Return rates, evenly in their logarithm, over all that the rows can tell apart, and the thresholds."""
+    """Return rates, evenly in logarithms, across all that the rows can distinguish, and the thresholds."""
     has_waited = rows.waited_s > 0
     rates = (rows.disconnects[has_waited] + 0.5) / rows.waited_s[has_waited]
     lows = [float(np.min(0.1 / rows.waited_s[has_waited])) if has_waited.any() else np.inf, *(edges / 10)]
@@ -395,6 +395,6 @@ def _grid(rows: Rows, edges: Floats) -> Floats:
         raise CannotEstimate("Nothing that was seen tells one urgency from another.")
     ends = np.concatenate(([low], edges[(edges > low) & (edges < high)], [high]))
     points = [max(IN_CELL, int(np.ceil(np.log(after / before) / STEP))) for before, after in pairwise(ends)]
-    # Ends are put in as they are: a threshold that moved by a last digit would lie on its wrong side.
+    # Ends are inserted exactly: a threshold off by a last digit would lie on the wrong side of itself.
     pieces = [np.geomspace(a, b, number + 1)[1:-1] for (a, b), number in zip(pairwise(ends), points, strict=True)]
     return np.unique(np.concatenate((ends, *pieces)))

@@ -1,4 +1,4 @@
-"""From sums over conversations, wherever they are kept, to the statistics that a market is estimated from."""
+"""From sums over conversations, wherever they are stored, to the statistics from which a market is estimated."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ ROWS_AT_ONCE = 50_000
 
 UNKNOWN_TIER = "conversations_of_unknown_tiers"
 OPEN_TIER = ""
-"""Stands for no tier: conversations that were only observed."""
+"""The name for no tier: conversations that were only observed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """Sums of all weeks that count, row by row.
+    """Sums over all counted weeks, row by row.
 
     Attributes:
-        lengths: (menu version, tier, tokens, observed, censored); the same place may come more than once.
-        customers: (customer, then what ``by_window`` makes of the amounts of ``Sums.customers``), each customer once.
+        lengths: (menu version, tier, tokens, observed, censored); the same key may occur more than once.
+        customers: (customer, then ``by_window`` of the amounts of ``Sums.customers``), each customer once.
         tiers: (customer, menu version, tier, whether named for the conversation, conversations).
         ages: (age, waits, disconnects, ms into that second).
         pace: the eight amounts of ``Sums.pace``.
-        aside: what was set aside, by reason.
-        going: how many conversations are counted that may go on.
+        aside: numbers set aside, by reason.
+        going: the number of counted conversations that may go on.
         windows: the first week of each window.
         own_lengths: (week, customer, menu version, tier, even, bin, observed, censored), of some customers at least.
     """
@@ -63,23 +63,23 @@ class Summed:
 
 
 def nobody(_customer: str, _version: str) -> bool:
-    """Say of every customer that others gave it its tier."""
+    """Return that no customer chose its tier."""
     return False
 
 
 def anybody(_customer: str, _version: str) -> bool:
-    """Say of every customer that it took its tier itself."""
+    """Return that every customer chose its tier itself."""
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class Choosing:
-    """Who chose.
+    """Which customers chose their tier.
 
     Attributes:
         chose: whether a customer took its tier of a menu version itself.
-        refusing: by menu version, customers without any tier who could have taken one of it; they may have talked under
-            other menus.
+        refusing: by menu version, customers without any tier who could have taken a tier of it; they may have had
+            conversations under other menus.
     """
 
     chose: Callable[[str, str], bool] = nobody
@@ -88,7 +88,7 @@ class Choosing:
 
 @dataclass(slots=True)
 class _Taken:
-    """What was taken of one menu: conversations by tier where it was named for each, and by whom; else by customer."""
+    """Choices from a menu: conversations by tier where tiers were named, and the customers naming them; else by customer."""
 
     named: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     kept: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class _Taken:
 
 
 def summed(sums: Sums, *, since_week: int = 0, going: int = 0) -> Summed:
-    """Return sums that are in memory, from a week on."""
+    """Return the rows of sums in memory, from a week on."""
     weeks = [key[0] for key in sums.customers if key[0] >= since_week]
     windows = windows_of(min(weeks), max(weeks)) if weeks else (0,)
     customers: dict[str, list[int]] = {}
@@ -127,13 +127,13 @@ def summed(sums: Sums, *, since_week: int = 0, going: int = 0) -> Summed:
 
 
 def statistics_of(given: Summed, menus: Mapping[str, Menu], choosing: Choosing) -> Statistics:
-    """Return what the estimators need.
+    """Return the statistics that the estimators need.
 
     Args:
         given: the sums.
-        menus: every menu of the records, by version. Lengths under another, or of a tier that its menu does not
-            have, are set aside with their number: nobody knows the cap that cut them.
-        choosing: who chose its tier; only where somebody did does a menu become an offer.
+        menus: every menu of the records, by version. Lengths under an unknown menu, or of a tier that its menu does not
+            have, are set aside with their number: the cap that cut them is unknown.
+        choosing: which customers chose their tier; a menu that nobody chose from is no offer.
     """
     aside = dict(given.aside)
     lengths, unknown = _lengths(given.lengths, menus)
@@ -168,7 +168,7 @@ def statistics_of(given: Summed, menus: Mapping[str, Menu], choosing: Choosing) 
 def _lengths(
     rows: Iterable[tuple[str, str, int, int, int]], menus: Mapping[str, Menu]
 ) -> tuple[tuple[LengthCounts, ...], int]:
-    """Return the counts by tier and cap, whatever menu it was under, and how many conversations have no known cap."""
+    """Return the counts by tier and cap, across menus, and how many conversations have no known cap."""
     counts: dict[tuple[str, int | None], dict[int, list[int]]] = defaultdict(dict)
     unknown = 0
     for version, name, tokens, observed, censored in rows:
@@ -191,7 +191,7 @@ def _lengths(
 def _own(
     sums: Summed, menus: Mapping[str, Menu], names: Sequence[str], lengths: Sequence[LengthCounts]
 ) -> OwnLengths | None:
-    """Return the lengths by customer; those of tiers that no menu has are left out, None if there are no others."""
+    """Return the lengths by customer; those of tiers that no menu has are left out, None if none remain."""
     places = {counts.tier: place for place, counts in enumerate(lengths)}
     rows = {name: row for row, name in enumerate(names)}
     entries = []
@@ -214,7 +214,7 @@ def _counted(name: str, cap: int | None, by_length: Mapping[int, Sequence[int]])
 
 
 def _amounts(rows: Iterable[tuple[Any, ...]], names: list[str], number: int) -> Ints:
-    """Return the customers' amounts as they come, and put their names into ``names``. Shape (n, number)."""
+    """Return the customers' amounts in order, and append their names to ``names``. Shape (n, number)."""
     pieces = [np.zeros((0, number), dtype=np.int64)]
     remaining = iter(rows)
     while chunk := list(islice(remaining, ROWS_AT_ONCE)):
@@ -238,7 +238,7 @@ def _customers(amounts: Ints, choices: Ints | None, windows: Windows | None) -> 
 
 
 def _windows(amounts: Ints, starts: tuple[int, ...]) -> Windows | None:
-    """Return the customers by window; the last is what the others leave of all."""
+    """Return the customers by window; the last window is the total less the others."""
     if len(starts) == 1:
         return None
     disconnects, waited = amounts[:, AMOUNTS::2], amounts[:, AMOUNTS + 1 :: 2]
@@ -251,7 +251,7 @@ def _windows(amounts: Ints, starts: tuple[int, ...]) -> Windows | None:
 def _taken(
     rows: Iterable[tuple[str, str, str, bool, int]], menus: Mapping[str, Menu], choosing: Choosing
 ) -> dict[str, _Taken]:
-    """Return what was taken of each menu that the mechanism's thresholds hold for: one price a conversation."""
+    """Return the choices from each menu for which the mechanism's thresholds hold: one price a conversation."""
     taken: dict[str, _Taken] = {}
     for customer, version, name, named, conversations in rows:
         if not named and not choosing.chose(customer, version):
@@ -296,7 +296,7 @@ def _offer(menu: Menu, taken: _Taken) -> Offer:
 
 
 def _choices(names: Sequence[str], menus: Mapping[str, Menu], taken: Mapping[str, _Taken]) -> Ints | None:
-    """Return what each customer took under each menu: its place from 1, ``BOUGHT`` some, -1 where it chose nothing."""
+    """Return each customer's tier of each menu: its place from 1, ``BOUGHT`` for several, -1 where it did not choose."""
     if not any(menu_taken.kept or menu_taken.naming for menu_taken in taken.values()):
         return None
     rows = {name: row for row, name in enumerate(names)}
@@ -313,14 +313,14 @@ def _choices(names: Sequence[str], menus: Mapping[str, Menu], taken: Mapping[str
 def with_refusals(
     customers: Customers, column: int, refusing: int, offers: int, known: Sequence[int] = ()
 ) -> Customers:
-    """Return the customers with those who took nothing.
+    """Return the customers, with those added who took no tier.
 
     Args:
-        customers: those who have talked.
-        column: which offer was refused.
-        refusing: how many have never talked; they would have as much as the others do, as far as anyone knows.
-        offers: how many there are.
-        known: rows of those who have talked, and took nothing of this one.
+        customers: customers with conversations.
+        column: the refused offer.
+        refusing: the number without conversations; each is taken to have the median number of the others.
+        offers: the number of offers.
+        known: rows of customers with conversations that took no tier of this offer.
     """
     number = len(customers.conversations)
     median_conversations = max(1, int(np.median(customers.conversations))) if number else 1
@@ -358,7 +358,7 @@ def with_refusals(
 
 
 def _ages(rows: Iterable[tuple[int, int, int, int]]) -> AgeCounts:
-    """Return the time waited at each age: a whole second by all who came further, and what the others came into it."""
+    """Return the time waited at each age: a full second for longer waits, the elapsed part for waits that ended there."""
     counts = np.zeros((AGES, 3), dtype=np.int64)
     for age, *amounts in rows:
         counts[age] += amounts
