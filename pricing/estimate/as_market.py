@@ -16,7 +16,7 @@ DRAWS_KEPT = 20
 
 
 def priced(estimate: Estimate) -> Understated:
-    """Return the market with its value understated, and by how much, for the best number of tiers.
+    """Return the market with the best discount of its value, and the best number of tiers.
 
     Profit is linear in the distribution of urgency, so the menu that is best on average over what it may be is that
     of its average, which is what the estimate is. What the lengths and the pace leave uncertain is met by understating

@@ -124,8 +124,8 @@ def _as_estimated(value: ValueTold) -> str:
     if value.is_open:
         return (
             f"What an answer is worth is estimated from choices, which leave it open: {value.between} are about "
-            "as likely, for they put the same customers into the same tiers. Menus are made for the least of them, which loses no "
-            "buyer; prices that are tried on some customers would tell more."
+            "as likely, for they put the same customers into the same tiers. Menus are made for the least of them, which "
+            "loses no buyer; prices that are tried on some customers would tell more."
         )
     return f"What an answer is worth is estimated from choices: {value.best_nanousd:,.0f}, {value.between} (95 %)."
 
@@ -139,7 +139,8 @@ def of_otherwise(leaving: LeavingTests, kept: float) -> str:
         f"{EARLY} (p = {leaving.hazard_p:.2g}): {other_leaving.share:.0%} of the conversations ({low:.0%} to "
         f"{high:.0%}) end as if customers had what they need or connections broke, anywhere in the answer. Urgency is "
         f"estimated without them; a menu made as if they were impatience would keep {kept:.0%} of "
-        "the profit. How many they are is uncertain, and so are prices; count broken connections, or offer tiers and estimate from what is taken."
+        "the profit. How many they are is uncertain, and so are prices; count broken "
+        "connections, or offer tiers and estimate from what is taken."
     )
 
 
@@ -182,8 +183,8 @@ def of_few_left(customers: Customers, length: LengthEstimate, pace: Pace) -> tup
     return (
         f"{left_count:,} of {int(customers.conversations.sum()):,} conversations were left: urgency is at most "
         f"{urgency_most:.3g}/s on average, perhaps 0, and how it differs between customers is not known. That is at "
-        f"most {-np.expm1(-urgency_most * usual_s):.2%} of the worth of an answer of usual length, and all that tiers can be "
-        "priced by.",
+        f"most {-np.expm1(-urgency_most * usual_s):.2%} of the worth of an answer of usual length, and all that tiers can "
+        "be priced by.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the tier that a customer takes says of its urgency: an interval."""
+"""The interval of urgency that a customer's choice of tier implies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pricing.estimate.observations.statistics import Offer
 from pricing.market.answers import Floats, Ints
 
 PATIENT, URGENT = 1e-9, 1e6
-"""Between these rates, 1/s, a customer is looked for who is indifferent between two tiers."""
+"""The urgency that is indifferent between two tiers is searched between these rates, 1/s."""
 
 BLUR_MOST = 0.05
 """How much worth that nobody saw may be hidden in a tier, as a share of what the tier costs more than the next."""
@@ -54,13 +54,13 @@ class Intervals:
 
     @property
     def tells_nothing(self) -> bool:
-        """Return whether whoever takes anything may be of any urgency."""
+        """Return whether a customer that takes any tier may be of any urgency."""
         taken = self.low < self.high
         return bool(np.all(self.low[taken] == 0) and np.all(np.isinf(self.high[taken])))
 
 
 def intervals_of(offer: Offer, answers: Answers) -> Intervals:
-    """Return the urgencies that each tier of an offer is best for.
+    """Return the urgencies for which each tier of an offer is best.
 
     Between two tiers j < k the indifferent urgency solves u(r, N_k) - u(r, N_j) = p_k - p_j; who is more patient
     takes k. The left side falls in r, so there is one or none. Tier k is best between the largest of these

@@ -70,10 +70,10 @@ class LeavingTests:
 def examine(customers: Customers, ages: AgeCounts | None) -> LeavingTests:
     """Return whether disconnects may be read as customers of a constant rate r whose patience ended.
 
-    Each test is of one customer against itself, or of a second against its neighbours, so that a market of many
-    urgencies, in which the pooled rate falls as the urgent leave first, is not rejected for being one. Where clients
-    give up after some time, waits that were cut before it still tell the rate at which customers leave; how early
-    and late compare, and one day with another, is then not tested.
+    Each test compares a customer with itself, or a second with its neighbours, so that a market of many urgencies, in
+    which the pooled rate falls as the urgent leave first, is not rejected for that. Where clients time out, waits before
+    the time-out still identify the rate at which customers leave; differences between early and late, and between
+    days, are then not tested.
     """
     spikes = () if ages is None else spikes_at_timeouts(ages)
     if spikes:
@@ -102,8 +102,8 @@ def with_otherwise(tests: LeavingTests, customers: Customers, curve: Survival, p
         return replace(tests, otherwise=others)
     low, high = others.interval
     refused = (
-        f"{EARLY} (p = {tests.hazard_p:.2g}): {others.share:.0%} of the conversations ({low:.0%} to {high:.0%}) end as if "
-        f"customers had what they need or connections broke. With more than {OTHERWISE_MOST:.0%} of these, leaving tells too "
+        f"{EARLY} (p = {tests.hazard_p:.2g}): {others.share:.0%} of the conversations ({low:.0%} to {high:.0%}) end "
+        f"as if customers had what they need or connections broke. With more than {OTHERWISE_MOST:.0%} of these, leaving tells too "
         "little of urgency."
     )
     return replace(tests, refused=refused)
@@ -140,9 +140,9 @@ def _beside(ages: int, near: slice) -> Ints:
 def _constant_hazard(customers: Customers, early: Part) -> tuple[float, float]:
     """Return the p-value of a rate that is the same early and late within each customer, and by how much it is not.
 
-    With d, E early and D, L late, d L - D E counts, over pairs of *different* waits of one customer, who left early
-    in one against who waited late in the other. It has mean zero for any rate and any way in which waits end; the
-    pairs of a wait with itself, D times the early seconds that a late leaver has waited, are taken out.
+    With d, E early and D, L late, d L - D E compares, over pairs of *different* waits of a customer, leaving early in
+    one wait with waiting late in the other. Its mean is zero for any rate and however waits end; pairs of a wait with
+    itself, D times the early seconds of a wait that was left late, are subtracted.
     """
     late_d = customers.disconnects - early.disconnects
     late_s = customers.waited_s - early.waited_s

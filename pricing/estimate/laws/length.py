@@ -38,13 +38,13 @@ BAND = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Survival:
-    """P(length > n) at each length seen, with a pointwise band. Flat between, 1 before the first. Shapes (m,).
+    """P(length > n) at each observed length, with a pointwise band. Flat between, 1 before the first. Shapes (m,).
 
     Attributes:
         tokens: lengths at which answers ended or were cut, rising.
         survival: the estimate.
-        low, high: the band's ends, each point right with probability ``BAND``.
-        unfinished: survival at the last length: what lies beyond it, finished or never, is not identified.
+        low, high: the band's ends, each point covered with probability ``BAND``.
+        unfinished: survival at the last length; lengths beyond it are not identified.
     """
 
     tokens: Ints
@@ -54,7 +54,7 @@ class Survival:
 
     @property
     def unfinished(self) -> float:
-        """Return the mass of answers longer than anything seen."""
+        """Return the mass of answers longer than any observed length."""
         return float(self.survival[-1])
 
     def at(self, tokens: Ints) -> Floats:
@@ -68,7 +68,7 @@ class Survival:
 
 @dataclass(frozen=True, slots=True)
 class LengthEstimate:
-    """The length of answers as far as it can be known.
+    """The length of answers as far as it is identified.
 
     Attributes:
         pooled: the curve of all tiers, None where they differ.
@@ -76,11 +76,11 @@ class LengthEstimate:
         p_value: of equal lengths below the smaller caps (log-rank); 1 with one tier.
         difference: the largest distance between two tiers' curves below the smaller cap.
         counts: the tiers' counts added up, from which the pooled curve and its bootstrap draws are made.
-        identified_to_tokens: above the largest cap nothing is identified; this is the last length anybody reached.
-        own: lengths by customer, None if they were not kept or are too few: then every answer counts as if by itself.
-        own_share: the share of all conversations that they are.
-        since: the window of weeks from which on answers are as long as in the last one; the curve is of the time since.
-        changed: how much sooner answers have ended since, length for length; None if they did not change.
+        identified_to_tokens: above the largest cap nothing is identified; this is the largest observed length.
+        own: lengths by customer, None if not stored or too few: then answers count as independent.
+        own_share: their share of all conversations.
+        since: the first window of weeks since which answers are as long as in the last window; the curve is since then.
+        changed: the factor by which answers have ended sooner since, length for length; None without a change.
     """
 
     pooled: Survival | None
@@ -102,7 +102,7 @@ class LengthEstimate:
     def redrawn(self, random: np.random.Generator) -> Survival:
         """Return the curve of one bootstrap draw: every customer weighted by an exponential variable.
 
-        Where it is not known whose conversations they are, every conversation is.
+        Where customers are not known, every conversation is weighted.
         """
         if self.own is None:
             return redrawn(self.counts, random)
@@ -116,9 +116,9 @@ def kaplan_meier(
 ) -> Survival:
     """Return the Kaplan-Meier curve with Greenwood's variance on the scale of log(-log).
 
-    Identifying assumption: within the sample, being cut at n tokens says nothing of what the answer would still have
-    been. Caps are set before the answer, so they do; a customer who leaves because the answer *reads* as if it were
-    about to end does not. What is left at the last length is kept: it is not spread over lengths nobody saw.
+    Identifying assumption: within the sample, a cut at n tokens is independent of the rest of the answer. Caps are set
+    before the answer, so they comply; a customer who leaves because the answer *reads* as if about to end does not.
+    The mass at the last length stays there: it is not spread over unobserved lengths.
 
     Args:
         tokens: lengths, rising. Shape (m,).

@@ -1,7 +1,7 @@
-"""Conversations that are left for another reason than impatience: how many, and how urgent they make customers look.
+"""Conversations left for another reason than impatience: how many they are, and their effect on seeming urgency.
 
-A customer who has what it needs, and a connection that breaks, end a wait anywhere in the answer. Short answers make more of
-that early in a wait than late, where one customer's impatience is the same throughout; by that it is told.
+Satisfied customers and broken connections end a wait anywhere in the answer. As some answers are short, this is more
+frequent early in a wait than late, whereas a customer's impatience is constant; the difference identifies it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from pricing.market.answers import Floats
 EARLY_S = EARLY_MS / 1000
 
 SHARE_MOST = 0.6
-"""More conversations than this are not left for other reasons by anything that is read here."""
+"""The largest share of conversations left for other reasons that is estimated here."""
 
 ROUNDS = 4
-"""How often the share is found again with the seconds that it leaves."""
+"""Rounds of estimating the share again with the seconds that it leaves."""
 
 LEAST = 0.05
-"""Of the urgency that customers seem to have at least this share is theirs."""
+"""The least share of customers' seeming urgency that is their own."""
 
 POINTS = 400
-"""Rates between which seeming urgencies are interpolated."""
+"""The number of rates between which seeming urgencies are interpolated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class Otherwise:
     """Leaving for other reasons than impatience.
 
     Attributes:
-        share: of conversations that would be left so, had nobody left before out of impatience.
+        share: the share of conversations that would be left so, had nobody left before out of impatience.
         share_error: its standard error.
         urgency_per_s: rates at which customers discount, rising. 1/s, shape (k,).
-        ended_per_s: how often in a second those of them who wait would be left so, if all conversations were. 1/s, shape (k,).
+        ended_per_s: the rate at which waiting customers would leave so, if all conversations were left so. 1/s, shape (k,).
     """
 
     share: float
@@ -56,7 +56,7 @@ class Otherwise:
 
     @property
     def seeming_per_s(self) -> Floats:
-        """Return at what rates those leave who discount at these, whatever the reason. 1/s, rising, shape (k,)."""
+        """Return the rates of leaving, for any reason, at these rates of discounting. 1/s, rising, shape (k,)."""
         rising: Floats = np.maximum.accumulate(self.urgency_per_s + self.share * self.ended_per_s)
         return rising
 
@@ -81,9 +81,9 @@ class Otherwise:
 
 
 def as_own(mixing: Mixing, otherwise: Otherwise, number: int, random: np.random.Generator) -> Mixing:
-    """Return the distribution of the urgency that is customers' own, from that of the rates at which they leave.
+    """Return the distribution of customers' own urgency, from that of the rates at which they leave.
 
-    How many leave for other reasons is drawn ``number`` times, as far as it is uncertain; taken as found if that is 0.
+    The share that leaves for other reasons is drawn ``number`` times from its uncertainty; 0 takes the estimate.
     """
     own = otherwise.own(mixing.urgency_per_s)
     if number == 0:
@@ -98,7 +98,7 @@ def as_own(mixing: Mixing, otherwise: Otherwise, number: int, random: np.random.
 
 
 def _moved(share: Floats, from_per_s: Floats, to_per_s: Floats) -> Floats:
-    """Return shares of some urgencies as shares of others, each parted between its two neighbours."""
+    """Return shares of some urgencies as shares of others, each split between its two neighbours."""
     at = np.interp(np.log(from_per_s), np.log(to_per_s), np.arange(len(to_per_s)))
     below = np.minimum(at.astype(np.int64), len(to_per_s) - 2)
     upper = share * (at - below)
@@ -107,7 +107,7 @@ def _moved(share: Floats, from_per_s: Floats, to_per_s: Floats) -> Floats:
 
 
 def left_otherwise(customers: Customers, curve: Survival, pace: Pace) -> Otherwise | None:
-    """Return how many conversations are left for other reasons than impatience, None where nothing says that any are.
+    """Return how many conversations are left for other reasons than impatience, None where there is no sign of it.
 
     With d, E a customer's disconnects and seconds early in its waits and D, L late, d L - D E over different waits is
     zero on average at any constant rate. If a share b of the conversations ends anywhere in the answer, by b h per second
@@ -117,9 +117,9 @@ def left_otherwise(customers: Customers, curve: Survival, pace: Pace) -> Otherwi
     the answer. Not identified: endings that come at a constant rate, for they look like impatience.
 
     Args:
-        customers: one row each.
-        curve: how long answers are.
-        pace: how long they take.
+        customers: a row for each customer.
+        curve: the length of answers.
+        pace: the time that they take.
     """
     early = customers.early
     if early is None:
@@ -146,7 +146,7 @@ def left_otherwise(customers: Customers, curve: Survival, pace: Pace) -> Otherwi
 
 
 def _times(curve: Survival, pace: Pace) -> tuple[Floats, Floats]:
-    """Return when answers end, s, and how likely each does; those that nobody saw the end of count as ending with the last."""
+    """Return the times at which answers end, s, with probabilities; unfinished answers count as ending with the last."""
     chance: Floats = -np.diff(curve.survival, prepend=1.0)
     chance[-1] += curve.unfinished
     times: Floats = pace.first_token_s + np.maximum(curve.tokens, 1) / pace.tokens_per_s

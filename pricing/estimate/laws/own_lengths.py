@@ -1,4 +1,4 @@
-"""Answers that are of other lengths the more urgent a customer is: how much sooner they end, and what whole answers are worth."""
+"""Lengths that depend on urgency: how much sooner answers of the urgent end, and the worth of complete answers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pricing.estimate.observations.statistics import Customers
 from pricing.market.answers import Floats, Ints
 
 STEPS = 50
-"""Steps of Newton's method, which ends by itself long before."""
+"""The most steps of Newton's method, which converges long before."""
 
 RIDGE = 1e-3
-"""Keeps the slope at 0 where all customers are as urgent as each other."""
+"""Keeps the slope at 0 where all customers are equally urgent."""
 
 SEEMING: Floats = np.geomspace(1e-7, 1e4, 4001)
 """Urgencies that may stand for others, neighbours 0.6 % apart; between them worth is interpolated. 1/s."""

@@ -1,4 +1,4 @@
-"""How fast tokens come, from when the first one and the last one came."""
+"""The speed of generation, from the times of the first and the last token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How likely it is, at each value of an answer, that customers leave as they do and take the tiers that they take."""
+"""The likelihood of customers' leaving and choices of tiers at each value of an answer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pricing.estimate.observations.statistics import BOUGHT, Customers, Offer
 from pricing.market.answers import Floats, Ints
 
 LAPSES = 0.01
-"""How many choose by something else: what keeps a few odd choices from ruling out a value."""
+"""The share that chooses by something else, so that a few odd choices do not rule out a value."""
 
 STEP = 0.05
 """Neighbours on the grid of urgencies differ by this share."""
 
 BIN = 0.06
-"""Customers of the same disconnects and choices whose seconds differ by less than this share are taken together."""
+"""Customers of the same disconnects and choices whose seconds differ by less than this share are grouped."""
 
 UNKNOWN = -1
-"""Stands among choices for who was not offered a menu, or what it took of it is not known."""
+"""Stands among choices for a customer that was not offered a menu, or whose choice is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,14 @@ class Takers:
     weight: Floats
 
     def of_at_most(self, customers: float) -> Takers:
-        """Return the same as if there were no more customers than so many, each kind in its proportion."""
+        """Return the takers scaled down to at most so many customers, in the same proportions."""
         return replace(self, weight=self.weight * min(1.0, customers / float(self.weight.sum())))
 
 
 def takers_of(offers: Sequence[Offer], customers: Customers) -> Takers | None:
-    """Return what customers did, None where nobody chose or nobody was seen to wait.
+    """Return the customers' behaviour, None where no choice or no wait was observed.
 
-    Choices of single conversations, whose customer is not known, are rows without waits. They count as one for each
+    Choices of single conversations, whose customer is not known, are rows without waits. They count once for each
     customer, not for each conversation: customers choose alike every time.
     """
     disconnects, waited = _now(customers)
@@ -83,21 +83,21 @@ def takers_of(offers: Sequence[Offer], customers: Customers) -> Takers | None:
 
 @dataclass(frozen=True, slots=True)
 class Climbed:
-    """The distribution of urgency that makes what customers did most likely, and the log of how likely it is then."""
+    """The distribution of urgency that makes customers' behaviour most likely, and its log likelihood."""
 
     share: Floats
     log_likelihood: float
 
 
 def climb(takers: Takers, chances: Sequence[Floats], share: Floats | None, steps: int) -> Climbed:
-    """Return the distribution that so many steps of expectation-maximisation climb to, from ``share`` or from an even one.
+    """Return the distribution that so many steps of expectation-maximisation climb to, from ``share`` or an even one.
 
     Args:
-        takers: what customers did.
-        chances: of each offer, how likely each urgency takes each option, none of the tiers being the first.
+        takers: the customers' behaviour.
+        chances: for each offer, the chance that each urgency takes each option; the first is no tier.
             Shapes (n, tiers + 1).
-        share: where to begin. Shape (n,).
-        steps: how many.
+        share: the start. Shape (n,).
+        steps: their number.
     """
     joint = takers.likelihood.copy()
     for column, chance in enumerate(chances):
@@ -115,12 +115,12 @@ def climb(takers: Takers, chances: Sequence[Floats], share: Floats | None, steps
 def chances_of(
     offers: Sequence[Offer], answers: Answers, takers: Takers, otherwise: Otherwise | None = None
 ) -> list[Floats]:
-    """Return of each offer how likely each rate of leaving on the grid takes each option. Shapes (n, tiers + 1)."""
+    """Return for each offer the chance that each rate of leaving takes each option. Shapes (n, tiers + 1)."""
     return [of_intervals(intervals, takers.urgency_per_s) for intervals in as_seen(offers, answers, otherwise)]
 
 
 def as_seen(offers: Sequence[Offer], answers: Answers, otherwise: Otherwise | None) -> list[Intervals]:
-    """Return of each offer the rates of leaving that take each option, some leaving otherwise than out of impatience."""
+    """Return for each offer the rates of leaving that take each option, including leaving for other reasons."""
     intervals = [intervals_of(offer, answers) for offer in offers]
     return intervals if otherwise is None else [otherwise.seeming_of(ends) for ends in intervals]
 

@@ -80,8 +80,8 @@ def mixing_of(readings: Sequence[tuple[Rows, Chosen]], *, draws: int, random: np
     stay sharp where data are plenty and are as wide as their uncertainty where they are few.
 
     Identifying assumptions: leaving, customers leave at the rate r at which they discount; choosing, see ``choices``.
-    Not identified: how mass is spread far below 1 / a customer's seconds, or above 1 / its shortest waits, of which only
-    the total is known; or within an interval where only choices were observed.
+    Not identified: how mass is spread far below 1 / a customer's seconds, or above 1 / its shortest waits, of which
+    only the total is known; or within an interval where only choices were observed.
 
     Args:
         readings: customers, and choices of single conversations by anybody: once, or as read under each of several

@@ -88,7 +88,7 @@ class Choosing:
 
 @dataclass(slots=True)
 class _Taken:
-    """Choices from a menu: conversations by tier where tiers were named, and the customers naming them; else by customer."""
+    """Choices from a menu: conversations by tier where tiers were named, and the naming customers; else by customer."""
 
     named: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     kept: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -296,7 +296,7 @@ def _offer(menu: Menu, taken: _Taken) -> Offer:
 
 
 def _choices(names: Sequence[str], menus: Mapping[str, Menu], taken: Mapping[str, _Taken]) -> Ints | None:
-    """Return each customer's tier of each menu: its place from 1, ``BOUGHT`` for several, -1 where it did not choose."""
+    """Return each customer's tier of each menu: its place from 1, ``BOUGHT`` for several, -1 without a choice."""
     if not any(menu_taken.kept or menu_taken.naming for menu_taken in taken.values()):
         return None
     rows = {name: row for row, name in enumerate(names)}
@@ -358,7 +358,7 @@ def with_refusals(
 
 
 def _ages(rows: Iterable[tuple[int, int, int, int]]) -> AgeCounts:
-    """Return the time waited at each age: a full second for longer waits, the elapsed part for waits that ended there."""
+    """Return the time waited at each age: a second for longer waits, the elapsed part for waits that ended there."""
     counts = np.zeros((AGES, 3), dtype=np.int64)
     for age, *amounts in rows:
         counts[age] += amounts

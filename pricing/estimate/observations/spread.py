@@ -1,4 +1,4 @@
-"""Lengths customer by customer: tests whose unit is the customer, and how far customers who differ widen a band.
+"""Lengths by customer: tests whose unit is the customer, and how much differences between customers widen a band.
 
 Answers of one customer are alike, so a thousand answers of ten customers tell less than those of a thousand. Everything
 here is a sum over customers, and its variance that of such a sum.
@@ -17,7 +17,7 @@ from pricing.estimate.observations.conversations import BINS_A_DOUBLING
 from pricing.market.answers import Floats, Ints
 
 CLUSTERS_LEAST = 20
-"""Fewer customers of their own do not tell how customers differ."""
+"""With fewer customers, differences between them are not estimated."""
 
 Flags = NDArray[np.bool_]
 
@@ -44,7 +44,7 @@ class OwnLengths:
     censored: Ints
 
     def only(self, kept: Ints, customers: int) -> OwnLengths:
-        """Return the lengths of some customers, numbered anew."""
+        """Return the lengths of some customers, renumbered."""
         place = np.full(customers, -1, dtype=np.int64)
         place[kept] = np.arange(len(kept))
         is_retained = place[self.customer] >= 0
@@ -63,7 +63,7 @@ class OwnLengths:
 
     @property
     def is_enough(self) -> bool:
-        """Return whether there are customers enough to see how they differ."""
+        """Return whether there are enough customers to estimate differences between them."""
         return len(np.unique(self.customer)) >= CLUSTERS_LEAST
 
 
@@ -75,7 +75,7 @@ class Risks:
     at_risk: Floats
 
     def expected(self) -> Floats:
-        """Return how many would have ended if all groups were alike. Shape (groups, bins)."""
+        """Return the expected endings if all groups were alike. Shape (groups, bins)."""
         return self.at_risk * self.hazard()
 
     def hazard(self, weight: Floats | None = None) -> Floats:
@@ -86,7 +86,7 @@ class Risks:
 
 
 def risks_of(own: OwnLengths, group: Ints, groups: int, bins: int) -> Risks:
-    """Return the risks of groups of entries; who was cut within a bin was there for half of it. ``group`` has shape (m,)."""
+    """Return the risks of groups of entries; a cut within a bin counts half a bin at risk. ``group`` has shape (m,)."""
     ended, cut = np.zeros((groups, bins)), np.zeros((groups, bins))
     np.add.at(ended, (group, own.bin), own.observed)
     np.add.at(cut, (group, own.bin), own.censored)
@@ -139,10 +139,10 @@ def compared(own: OwnLengths, first: Flags, below_bin: int | None = None) -> Dif
 
 
 def by_urgency(own: OwnLengths, disconnects: Floats, waited_s: Floats, even: tuple[Floats, Floats]) -> Differing | None:
-    """Return whether customers who leave soon have answers of other lengths than those who stay, None if too few tell.
+    """Return whether customers who leave soon have answers of other lengths than those who stay, None if too few show it.
 
-    Leaving on odd days says how urgent a customer is on even ones, whose lengths then have nothing to do with it but
-    through the customer, and the other way round. Answers are held against those of the same tier.
+    Leaving on odd days measures a customer's urgency on even days, whose lengths depend on it only through the customer,
+    and the other way round. Answers are compared with those of the same tier.
 
     Args:
         own: the entries.
@@ -183,7 +183,7 @@ def by_urgency(own: OwnLengths, disconnects: Floats, waited_s: Floats, even: tup
 def own_errors(own: OwnLengths) -> Floats:
     """Return the standard error of the cumulated rate at each bin's end, where customers are the unit. Shape (bins,).
 
-    The error of the rate is a sum over customers of how many of its answers ended more than were expected to.
+    The error of the rate is a sum over customers of the excess of answers that ended above the expected number.
     """
     customers, which = np.unique(own.customer, return_inverse=True)
     risks = risks_of(own, which, len(customers), bins_in(own))
@@ -196,13 +196,13 @@ def own_errors(own: OwnLengths) -> Floats:
 def own_spread(own: OwnLengths) -> float:
     """Return by how much the rates at which answers end differ between customers: standard deviation, as a share of the mean.
 
-    Of answers whose ends are independent but for the customer, how many of its ended varies about the expected number by
-    that number, and by the square of that number times the variance of the rate.
+    If answers are independent given the customer, the variance of a customer's number of endings is the expected number,
+    plus the square of that number times the variance of the rate.
     """
     customers, which = np.unique(own.customer, return_inverse=True)
     risks = risks_of(own, which, len(customers), bins_in(own))
     expected, ended = (risks.at_risk * risks.hazard()).sum(axis=1), risks.ended.sum(axis=1)
-    # Within a bin an answer ends once at most, so the number varies by less than a count of rare events does.
+    # Within a bin an answer ends at most once, so the number varies by less than a Poisson count.
     chance = (risks.at_risk * risks.hazard() * (1 - risks.hazard())).sum(axis=1)
     variance = float(((ended - expected) ** 2 - chance).sum()) / max(1e-300, float((expected**2).sum()))
     return math.sqrt(max(0.0, variance))
@@ -227,9 +227,9 @@ def factors(own: OwnLengths, weight: Floats, since: int = 0) -> Floats:
 
 
 def steady_from(own: OwnLengths, alpha: float, ratio_least: float) -> tuple[int, Differing | None]:
-    """Return from which window on answers have ended at the rate of the last one, and the difference to the one before it.
+    """Return the first window since which answers end at the last window's rate, and the difference to those before.
 
-    Going back from the last window, each is compared with all later ones that were found alike.
+    Going back from the last window, each is compared with all later windows found alike.
     """
     first = int(own.window.max(initial=0))
     while first > 0:

@@ -1,4 +1,4 @@
-"""What the estimators need to know of all usage records: counts and sums, a row a customer, nothing a call."""
+"""The statistics of all usage records that estimators need: counts and sums, by customer, none by call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VOLUME_MOST = 1_000
 
 
 BOUGHT = -2
-"""Stands among choices for a customer who named tiers, now this one and now that, for single conversations."""
+"""Stands among choices for a customer who named various tiers for single conversations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +116,9 @@ class Customers:
         disconnects: conversations that the customer left while the model ran, d. Shape (n,).
         waited_s: seconds waited in all conversations, E. Shape (n,).
         conversations: how many. Shape (n,).
-        early: the first ``EARLY_MS`` of every wait alone; None if not kept.
-        even: the days alone whose number since 1970 is even; None if not kept.
-        untimed: the first ``UNTIMED_MS`` of every wait alone; None if not kept.
+        early: the first ``EARLY_MS`` of every wait alone; None if not stored.
+        even: the days alone whose number since 1970 is even; None if not stored.
+        untimed: the first ``UNTIMED_MS`` of every wait alone; None if not stored.
         windows: the same by time; None if there is but one window.
         choices: the tier taken under each offer, 1 the smallest, 0 none of them, -1 never offered, ``BOUGHT`` some.
             Shape (n, offers).
@@ -177,12 +177,12 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """All that is kept of the usage records.
+    """The statistics of the usage records.
 
     Attributes:
         set_aside: records left out before the counting, by reason, such as those of deleted tiers.
         going: conversations among them that may go on; they are counted as they stand.
-        own: lengths by customer, None if not kept.
+        own: lengths by customer, None if not stored.
         currency: of all prices, None if it is not known.
     """
 
@@ -198,10 +198,11 @@ class Statistics:
 
 
 def cleaned(statistics: Statistics) -> Statistics:
-    """Return the statistics without the customers that cannot be, each reason with its count.
+    """Return the statistics without impossible customers, each reason with its count.
 
     A wait cannot be negative or not a number, nobody leaves more conversations than there are, nobody leaves without
-    having waited or takes a tier that was not offered, and a customer of more than ``VOLUME_MOST`` times the median's conversations is not one.
+    having waited or takes a tier that was not offered, and more than ``VOLUME_MOST`` times the median's conversations
+    are not a customer's.
     """
     customers = statistics.customers
     impossible = ~np.isfinite(customers.waited_s) | (customers.waited_s < 0)
@@ -232,5 +233,5 @@ def cleaned(statistics: Statistics) -> Statistics:
 
 
 def are_outsized(conversations: Ints) -> NDArray[np.bool_]:
-    """Return which customers have so many more conversations than the median that they are none. Shape (n,)."""
+    """Return which rows have too many more conversations than the median to be customers. Shape (n,)."""
     return conversations > VOLUME_MOST * (float(np.median(conversations)) if len(conversations) else 0.0)
