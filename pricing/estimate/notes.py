@@ -124,8 +124,8 @@ def _as_estimated(value: ValueTold) -> str:
     if value.is_open:
         return (
             f"What an answer is worth is estimated from choices, which leave it open: {value.between} are about "
-            "as likely, for they put the same customers into the same tiers. Menus are made for the least of them, which "
-            "loses no buyer; prices that are tried on some customers would tell more."
+            "as likely, for they put the same customers into the same tiers. Menus are made for the least of them, "
+            "which loses no buyer; prices that are tried on some customers would tell more."
         )
     return f"What an answer is worth is estimated from choices: {value.best_nanousd:,.0f}, {value.between} (95 %)."
 
@@ -183,8 +183,8 @@ def of_few_left(customers: Customers, length: LengthEstimate, pace: Pace) -> tup
     return (
         f"{left_count:,} of {int(customers.conversations.sum()):,} conversations were left: urgency is at most "
         f"{urgency_most:.3g}/s on average, perhaps 0, and how it differs between customers is not known. That is at "
-        f"most {-np.expm1(-urgency_most * usual_s):.2%} of the worth of an answer of usual length, and all that tiers can "
-        "be priced by.",
+        f"most {-np.expm1(-urgency_most * usual_s):.2%} of the worth of an answer of usual length, and all that tiers "
+        "can be priced by.",
     )
 
 

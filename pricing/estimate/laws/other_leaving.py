@@ -41,7 +41,7 @@ class Otherwise:
         share: the share of conversations that would be left so, had nobody left before out of impatience.
         share_error: its standard error.
         urgency_per_s: rates at which customers discount, rising. 1/s, shape (k,).
-        ended_per_s: the rate at which waiting customers would leave so, if all conversations were left so. 1/s, shape (k,).
+        ended_per_s: the rate at which waiting customers would leave, if all conversations were left so. 1/s, shape (k,).
     """
 
     share: float
@@ -146,7 +146,7 @@ def left_otherwise(customers: Customers, curve: Survival, pace: Pace) -> Otherwi
 
 
 def _times(curve: Survival, pace: Pace) -> tuple[Floats, Floats]:
-    """Return the times at which answers end, s, with probabilities; unfinished answers count as ending with the last."""
+    """Return the times when answers end, s, with probabilities; unfinished answers count as ending with the last."""
     chance: Floats = -np.diff(curve.survival, prepend=1.0)
     chance[-1] += curve.unfinished
     times: Floats = pace.first_token_s + np.maximum(curve.tokens, 1) / pace.tokens_per_s

@@ -139,10 +139,10 @@ def compared(own: OwnLengths, first: Flags, below_bin: int | None = None) -> Dif
 
 
 def by_urgency(own: OwnLengths, disconnects: Floats, waited_s: Floats, even: tuple[Floats, Floats]) -> Differing | None:
-    """Return whether customers who leave soon have answers of other lengths than those who stay, None if too few show it.
+    """Return whether customers who leave soon have answers of other lengths than those who stay, None if too few.
 
-    Leaving on odd days measures a customer's urgency on even days, whose lengths depend on it only through the customer,
-    and the other way round. Answers are compared with those of the same tier.
+    Leaving on odd days measures a customer's urgency on even days, whose lengths depend on it only through the
+    customer, and the other way round. Answers are compared with those of the same tier.
 
     Args:
         own: the entries.
@@ -196,8 +196,8 @@ def own_errors(own: OwnLengths) -> Floats:
 def own_spread(own: OwnLengths) -> float:
     """Return by how much the rates at which answers end differ between customers: standard deviation, as a share of the mean.
 
-    If answers are independent given the customer, the variance of a customer's number of endings is the expected number,
-    plus the square of that number times the variance of the rate.
+    If answers are independent given the customer, the variance of a customer's number of endings is the expected
+    number, plus the square of that number times the variance of the rate.
     """
     customers, which = np.unique(own.customer, return_inverse=True)
     risks = risks_of(own, which, len(customers), bins_in(own))
