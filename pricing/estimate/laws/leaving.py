@@ -72,8 +72,8 @@ def examine(customers: Customers, ages: AgeCounts | None) -> LeavingTests:
 
     Each test compares a customer with itself, or a second with its neighbours, so that a market of many urgencies, in
     which the pooled rate falls as the urgent leave first, is not rejected for that. Where clients time out, waits
-    before the time-out still identify the rate at which customers leave; differences between early and late, and between
-    days, are then not tested.
+    before the time-out still identify the rate at which customers leave; differences between early and late, and
+    between days, are then not tested.
     """
     spikes = () if ages is None else spikes_at_timeouts(ages)
     if spikes:
@@ -103,8 +103,8 @@ def with_otherwise(tests: LeavingTests, customers: Customers, curve: Survival, p
     low, high = others.interval
     refused = (
         f"{EARLY} (p = {tests.hazard_p:.2g}): {others.share:.0%} of the conversations ({low:.0%} to {high:.0%}) end "
-        f"as if customers had what they need or connections broke. With more than {OTHERWISE_MOST:.0%} of these, leaving "
-        "tells too little of urgency."
+        f"as if customers had what they need or connections broke. With more than {OTHERWISE_MOST:.0%} of these, "
+        "leaving tells too little of urgency."
     )
     return replace(tests, refused=refused)
 

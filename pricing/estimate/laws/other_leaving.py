@@ -41,7 +41,7 @@ class Otherwise:
         share: the share of conversations that would be left so, had nobody left before out of impatience.
         share_error: its standard error.
         urgency_per_s: rates at which customers discount, rising. 1/s, shape (k,).
-        ended_per_s: the rate at which waiting customers would leave, if all conversations were left so. 1/s, shape (k,).
+        ended_per_s: the rate at which waiting customers would leave if all conversations were left so. 1/s, shape (k,).
     """
 
     share: float
