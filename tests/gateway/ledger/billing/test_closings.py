@@ -109,7 +109,8 @@ def test_what_comes_after_the_close_counts_when_it_is_written(ledger: Database) 
 
     append(ledger, [call(2, "cus_berlin", NOON, settled=NOON + 5), call(3, "cus_berlin", BERLIN_END - 1)])
     append(ledger, [call(4, "cus_berlin", NOON + 9, settled=at("2026-12-05T00:00:00"))])
-    append(ledger, [call(5, "cus_tokyo", TOKYO_END), call(6, "cus_berlin", BERLIN_END)])
+    in_december = at("2026-12-01T00:00:00")
+    append(ledger, [call(5, "cus_tokyo", TOKYO_END), call(6, "cus_berlin", BERLIN_END, settled=in_december)])
 
     assert list(records_counted_in(ledger, Span(), Month(ledger, OCTOBER))) == before
     assert ids(ledger, "2026-11") == ["call-000002", "call-000005", "call-000003", "call-000006"]
