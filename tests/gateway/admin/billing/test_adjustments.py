@@ -121,6 +121,15 @@ async def test_a_record_is_credited_with_the_correction_of_its_count(
     await operator.post(path, {**CREDIT, "record": call, "amount_nanousd": 5_500})
 
 
+async def test_credits_of_the_same_amount_for_a_record_all_count(operator: Operator, services: AdminServices) -> None:
+    customer, call = await called(operator, services)
+    path, credit = f"/admin/customers/{customer}/credits", {**CREDIT, "record": call, "amount_nanousd": 2_500}
+    await operator.post(path, credit)
+    await operator.post(path, credit)
+
+    assert fields_of(await operator.refused("POST", path, credit)) == {"amount_nanousd"}
+
+
 async def test_a_correction_is_credited_with_its_record_and_not_once_more(
     operator: Operator, services: AdminServices, database: Database
 ) -> None:
