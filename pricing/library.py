@@ -311,7 +311,7 @@ def fit(
         currency: of all amounts; None for the currency of the records.
         own_tiers: customers chose the tier of their account themselves.
         lengths_may_differ: continue where lengths depend on tier or urgency; the menu then has one tier.
-        without_holders: leave out the few customers who hold most of the conversations.
+        without_holders: leave out the few customers who hold a third or more of the conversations.
         draws: how many equally likely markets to draw.
         seed: of the draws.
 

@@ -18,7 +18,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 REASONS = {
     "customers_impossible": "customers with impossible sums",
     "customers_like_programs": "customers all of whose answers are of one length, as programs' are",
-    "customers_holding_most": "customers who hold most of the conversations",
+    "customers_holding_most": "customers who hold a third or more of the conversations",
     "customers_outsized": "customers with more than 1,000 times the usual conversations",
     "customers_contradicting": "customers whose choices no one urgency explains",
     "choices_unexplained": "choices of a tier that is best for nobody",

@@ -96,7 +96,7 @@ class RunInput(Input):
         description="As in `publish`: old tier names that the draft lacks, and the new tiers of their customers.",
     )
     without_holders: bool = Field(
-        default=False, description="Set aside the few customers who hold most of the conversations."
+        default=False, description="Set aside the few customers who hold a third or more of the conversations."
     )
     experiment: ExperimentInput | None = Field(
         default=None, description="Propose menus to try on new customers, steps away from the menu in force."
