@@ -25,13 +25,8 @@ class Given:
         input_cost_nanousd_per_token: of the prompt.
         cost_on_disconnect: ``stops`` or ``runs``.
         lengths_may_differ: whether customers may differ in length by tier or urgency; the menu then has one tier.
-<<<<<<< HEAD
         without_holders: whether the few customers who hold a third or more of the conversations are set aside.
         prior: the assumed market for unobserved types; used for types that every menu in force excluded.
-=======
-        without_holders: whether the few customers who hold a third or more of the conversations are set aside.
-        prior: who is believed to be there without being seen; used for types that every menu in force excluded.
->>>>>>> f86030a (Say of whom --without-holders is)
     """
 
     value_nanousd: float | None
