@@ -87,14 +87,11 @@ class InvoiceBook:
             last = customer_month.customer
             if status is not None and (status == "final") is not customer_month.is_invoiced:
                 continue
-            stored = invoice_of(self._database, id_of(customer_month)) if customer_month.is_invoiced else None
-            shown = (
-                _shown(stored)
-                if stored is not None
-                else None
-                if customer_month.is_invoiced
-                else self._draft(customer_month)
-            )
+            if customer_month.is_invoiced:
+                stored = invoice_of(self._database, id_of(customer_month))
+                shown = None if stored is None else _shown(stored)
+            else:
+                shown = self._draft(customer_month)
             if shown is not None:
                 found.append(shown)
         return Some(found, None)

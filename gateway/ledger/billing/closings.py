@@ -130,8 +130,8 @@ def zone_of(connection: Connection, customer: str) -> str:
 def month_in(connection: Connection, customer: str, now_ms: int) -> str:
     """Return the name of the month that a customer is in at a moment.
 
-    In a zone that the customer has since its last month was closed, that month may not be over by name: the next month
-    has still begun.
+    After a move to a zone further west the calendar may still show a month that is closed: then the customer is in the
+    month after it.
     """
     name = month_at(now_ms, zone_of(connection, customer))
     last = connection.execute(select(func.max(of.month)).where(of.customer == customer)).scalar_one_or_none()

@@ -161,7 +161,7 @@ def percentages(note: str) -> list[float]:
 def test_without_choices_a_fit_says_that_nothing_tells_the_value_and_what_a_wrong_one_costs(
     seen: dict[str, Seen],
 ) -> None:
-    """Said a fourth too high, it keeps in the truth what is told of one that is worth a fifth less."""
+    """The stated value is 1.25 times the true one, so the share told for a fifth less is that in the truth."""
     observed = replace(seen["three"].statistics, offers=())
 
     estimate = fit(observed, Given(1.25e9, 0.0), draws=2, random=np.random.default_rng(6))
