@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Column, Connection, Dialect, Executable, Insert, Row, Select, Table, bindparam, insert, select
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from gateway.ledger.tables import usage_records
 from pricing.usage import FIELDS, FIELDS_IF_SAID, UsageRecord
@@ -55,11 +56,37 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
     """Insert rows that have every column, through the driver.
 
     Python's driver of SQLite takes as long for ten nulls as SQLite takes for an index: it looks each time whether None has
-    an adapter.
+    an adapter. PostgreSQL takes half as long for the rows of one COPY as for as many inserts, and so does its driver.
     """
     silent = [column.name for column in table.columns if column.nullable] if len(rows) >= MANY_ROWS else []
     left_out = frozenset(name for name in silent if all(row[name] is None for row in rows))
-    execute_many(connection, _insert(table, left_out), rows)
+    if connection.dialect.name == "postgresql":
+        _copy(connection, table, [column.name for column in table.columns if column.name not in left_out], rows)
+    else:
+        execute_many(connection, _insert(table, left_out), rows)
+
+
+def _copy(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows by PostgreSQL's COPY, inside the connection's transaction.
+
+    Raises:
+        OperationalError: the server is unavailable.
+        DBAPIError: the server refuses a row. The error has the server's message without its context, which quotes the row.
+    """
+    driver: Any = connection.dialect.loaded_dbapi
+    quoted = connection.dialect.identifier_preparer.quote
+    text = f"COPY {quoted(table.name)} ({', '.join(map(quoted, names))}) FROM STDIN"
+    cursor: Any = connection.connection.cursor()
+    try:
+        with cursor.copy(text) as copy:
+            for row in map(itemgetter(*names), rows):
+                copy.write_row(row)
+    except driver.Error as error:
+        is_unavailable = isinstance(error, (driver.OperationalError, driver.InterfaceError, driver.InternalError))
+        reason = driver.DatabaseError(error.diag.message_primary or str(error))
+        raise (OperationalError if is_unavailable else DBAPIError)(text, None, reason) from None
+    finally:
+        cursor.close()
 
 
 @lru_cache(maxsize=64)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, select
 
 from gateway.ledger.billing_tables import closings, late_records
-from gateway.ledger.rows import VALUES_MOST, batches, execute_many
+from gateway.ledger.rows import VALUES_MOST, batches, insert_many
 from pricing.usage import UsageRecord
 
 of = closings.c
-INSERT = insert(late_records)
 
 
 def mark_late(connection: Connection, appended: Sequence[UsageRecord]) -> None:
@@ -36,7 +35,7 @@ def mark_late(connection: Connection, appended: Sequence[UsageRecord]) -> None:
         if record["time"] < ends.get(record["customer"], 0)
     ]
     if rows:
-        execute_many(connection, INSERT, rows)
+        insert_many(connection, late_records, rows)
 
 
 def closed_until(connection: Connection, customers: set[str]) -> dict[str, int]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError
 
-from gateway.ledger.book.appender import append, book
+from gateway.errors import MeteringUnavailable
+from gateway.ledger.book.appender import append, book, insert_records
 from gateway.ledger.book.chain import GENESIS, verify
 from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.database import Database
@@ -67,6 +71,61 @@ def test_many_records_at_once_keep_what_only_one_of_them_says(database: Database
     assert [row["end_user"] for row in appended if "end_user" in row] == ["ann"]
     assert [row["id"] for row in again] == [record(500)["id"]]
     assert verify_chain(database).rows == 121
+
+
+@pytest.mark.parametrize("words", ["\\N", "\\.", "\\", "a\tb", "a\nb", "a\r\nb", "null", "", "\x01", '"', "☃"])
+def test_a_text_that_a_database_could_take_for_syntax_is_kept_as_it_is(database: Database, words: str) -> None:
+    """COPY has signs of its own for null, the end of a value and the end of all rows."""
+    appended = append(database, [record(number, client_request_id=words, end_user=words) for number in range(60)])
+
+    assert in_the_book(database) == appended
+    assert {row["client_request_id"] for row in appended} == {words}
+    assert verify_chain(database).rows == 60
+
+
+def test_a_server_that_goes_while_it_is_appended_to_takes_nothing(postgres_url: str) -> None:
+    database, other = Database(postgres_url), Database(postgres_url)
+    database.migrate()
+    with pytest.raises(MeteringUnavailable), database.write() as connection:
+        backend = connection.execute(select(func.pg_backend_pid())).scalar_one()
+        with other.write() as beside:
+            beside.execute(select(func.pg_terminate_backend(backend, 60_000)))
+        insert_records(connection, [dict.fromkeys(FIELDS) | record(1, chain="main", seq=1, prev_hash="", hash="")])
+
+    append(database, [record(1), record(2)])
+
+    assert verify_chain(database).rows == 2
+    database.close()
+    other.close()
+
+
+def test_a_book_that_somebody_keeps_locked_is_unavailable(postgres_url: str) -> None:
+    database, other = Database(postgres_url), Database(postgres_url)
+    database.migrate()
+    with other.write() as beside:
+        beside.execute(text("LOCK TABLE usage_records IN SHARE MODE"))
+        with pytest.raises(MeteringUnavailable), database.write() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '10ms'"))
+            book(connection, [record(1)])
+
+    assert append(database, [record(1)])
+    database.close()
+    other.close()
+
+
+def test_an_error_of_a_row_does_not_say_what_the_row_has(postgres_url: str) -> None:
+    """PostgreSQL's own message quotes the value; what customers send is logged nowhere."""
+    database = Database(postgres_url)
+    database.migrate()
+    words = "their words"
+
+    with pytest.raises(DBAPIError) as refused:
+        append(database, [record(1, client_request_id=words * 50)])
+
+    assert "too long" in str(refused.value)
+    assert words not in "".join(traceback.format_exception(refused.value))
+    assert append(database, [record(1)])
+    database.close()
 
 
 def test_a_field_left_out_is_null_and_hashed_as_null(database: Database) -> None:
