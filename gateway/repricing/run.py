@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -33,11 +33,20 @@ EXPERIMENT = "experiment"
 WITHDRAWN = 4
 """The exit status of a process whose run was cancelled or taken over."""
 
+Draft = Callable[[Database, str, Mapping[str, Any], int, Callable[[str, int], None]], Any]
+"""Computes a ``DraftResult``; see ``drafting.draft``."""
+
 log = logging.getLogger(__name__)
 
 
-def run(run_id: str, attempt: int) -> None:
-    """Carry out a pricing run that was taken up; its results are in the ledger, nothing is printed."""
+def run(run_id: str, attempt: int, draft: Draft | None = None) -> None:
+    """Carry out a pricing run that was taken up; its results are in the ledger, nothing is printed.
+
+    Args:
+        run_id: the run.
+        attempt: the attempt that this process is.
+        draft: computes the draft; ``drafting.draft`` unless another function is handed in.
+    """
     log_to_stderr()
     os.nice(NICE)
     settings = read_settings()
@@ -46,20 +55,30 @@ def run(run_id: str, attempt: int) -> None:
         try:
             with database.read() as connection:
                 claim = run_rows.resumed(connection, run_id, attempt)
-            work = Work(database, settings, claim)
+            work = Work(database, settings, claim, draft or _computed)
             with work.alive():
                 work.carry_out()
         except Replaced:
             raise typer.Exit(WITHDRAWN) from None
 
 
+def _computed(
+    database: Database, currency: str, request: Mapping[str, Any], now: int, report: Callable[[str, int], None]
+) -> Any:
+    """Compute a draft; numpy loads only once there is something to compute."""
+    from gateway.repricing.drafting import draft  # noqa: PLC0415 - see above
+
+    return draft(database, currency, request, now, report)
+
+
 class Work:
     """One run, from when it is taken up to its end."""
 
-    def __init__(self, database: Database, settings: Settings, claim: RunClaim) -> None:
+    def __init__(self, database: Database, settings: Settings, claim: RunClaim, draft: Draft) -> None:
         self._database = database
         self._settings = settings
         self._claim = claim
+        self._draft = draft
         self._request = RunInput(**claim.asked).model_dump()  # fills in the fields that the request left out
         self._doing = ("starting", 0)
 
@@ -96,7 +115,7 @@ class Work:
     def carry_out(self) -> None:
         """Compute, and record the result. A fault of ours is a failed run with a reason, not a dead process."""
         try:
-            outcome = self._draft()
+            outcome = self._draft(self._database, self._settings.currency, self._request, now_ms(), self.report)
         except (CannotEstimate, TokencapError) as error:
             self._finish("refused", str(error))
             return
@@ -112,11 +131,6 @@ class Work:
             self._finish("refused", outcome.refused, result=result, draft=outcome.draft)
             return
         self._keep(outcome.draft, outcome.held_back, outcome.moves, result)
-
-    def _draft(self) -> Any:
-        from gateway.repricing.drafting import draft  # noqa: PLC0415 - numpy loads only once there is something to compute
-
-        return draft(self._database, self._settings.currency, self._request, now_ms(), self.report)
 
     def _keep(
         self, draft: dict[str, Any], held_back: str | None, moves: dict[str, str], result: dict[str, Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,6 +29,7 @@ class Scheduler:
         environment: of that process, which reads the ledger's address from it.
         every_h: how often a run is requested, None for never.
         asked: the input of such a run.
+        command: of that process; the run and its attempt are appended.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Scheduler:
         new_id: Callable[[], str],
         every_h: float | None = None,
         asked: Mapping[str, Any] | None = None,
+        command: Sequence[str] = COMMAND,
     ) -> None:
         self._database = database
         self._environment = dict(environment)
@@ -47,6 +49,7 @@ class Scheduler:
         self._new_id = new_id
         self._every_ms = None if every_h is None else int(every_h * HOUR_MS)
         self._request = dict(asked or {})
+        self._command = tuple(command)
         self._process: subprocess.Popen[bytes] | None = None
         self._claim: RunClaim | None = None
 
@@ -88,7 +91,7 @@ class Scheduler:
             return False
         self._claim = claim
         self._process = subprocess.Popen(  # noqa: S603 - the command is ours
-            (*COMMAND, claim.id, str(claim.attempt)),
+            (*self._command, claim.id, str(claim.attempt)),
             env={**ONE_THREAD, **self._environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gateway.admin.menus.run_input import RunInput
 from gateway.catalog import menu_rows, run_rows
 from gateway.clock import now_ms
 from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
+from gateway.repricing.drafting import draft
 from gateway.repricing.scheduler import Scheduler
 from pricing.certificate import verify
+from tests.gateway.admin.menus import ready_draft
 from tests.gateway.admin.operator import Clock, Operator
 from tests.gateway.cli.commands import tokencap
 from tests.pricing.estimate.simulated import Truth
@@ -27,9 +31,12 @@ TRUTH = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3), median_tokens=300, sigma=1.5)
 BAD = menu_of((None,), (300_000_000,))
 ASKED = {"value_nanousd": 1_000_000_000, "tiers": 3, "draws": 10, "seed": 2}
 FREELY = {"cap_factor_max": 1000, "price_factor_max": 1000}
+WITHIN = {**ASKED, **FREELY}
 
 ON_ONE_LEDGER = pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
 """For what becomes of a draft: what is read of either ledger, and put in force in it, two tests hold already."""
+
+Draft = Callable[[Mapping[str, Any]], Path]
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +73,26 @@ def pricer_of(ledger_url: str) -> Iterator[Callable[..., Scheduler]]:
     for scheduler, database in made:
         scheduler.stop()
         database.close()
+
+
+@pytest.fixture(scope="module")
+def drafts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for the drafts of the ledger as every test has it, each computed once."""
+    return tmp_path_factory.mktemp("drafts")
+
+
+@pytest.fixture
+def ready(ledger: Database, drafts: Path) -> Draft:
+    """Compute the draft that a run would, in this process; for ``ready_draft.command``."""
+
+    def drafted(asked: Mapping[str, Any]) -> Path:
+        request = RunInput(**{**asked, "publish": "no"}).model_dump()  # what is published is not the draft's matter
+        path = drafts / f"{hashlib.sha256(json.dumps(request).encode()).hexdigest()}.json"
+        if not path.exists():
+            ready_draft.write(path, draft(ledger, "USD", request, now_ms(), lambda *_: None))
+        return path
+
+    return drafted
 
 
 def in_force(database: Database) -> str | None:
@@ -122,11 +149,11 @@ async def test_a_run_drafts_a_certified_menu_of_the_market_that_the_command_lear
 
 
 async def test_a_draft_within_the_limits_is_put_in_force_if_that_was_asked_and_can_be_taken_back(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler]
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], ready: Draft
 ) -> None:
-    posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "publish": "now"})
+    posted = await operator.post("/admin/pricing/runs", {**WITHIN, "publish": "now"})
 
-    worked_off(pricer_of(), ledger, posted["id"])
+    worked_off(pricer_of(command=ready_draft.command(ready(WITHIN))), ledger, posted["id"])
 
     run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
     assert run["state"] == "done"
@@ -140,12 +167,12 @@ async def test_a_draft_within_the_limits_is_put_in_force_if_that_was_asked_and_c
 
 @ON_ONE_LEDGER
 async def test_a_draft_that_waits_for_the_next_period_is_what_customers_are_told_comes_next(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler]
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], ready: Draft
 ) -> None:
     customer = await operator.customer(tier="t1")
-    posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "publish": "next_period"})
+    posted = await operator.post("/admin/pricing/runs", {**WITHIN, "publish": "next_period"})
 
-    worked_off(pricer_of(), ledger, posted["id"])
+    worked_off(pricer_of(command=ready_draft.command(ready(WITHIN))), ledger, posted["id"])
 
     run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
     assert in_force(ledger) == "m1"
@@ -158,12 +185,12 @@ async def test_a_draft_that_waits_for_the_next_period_is_what_customers_are_told
 
 @ON_ONE_LEDGER
 async def test_a_draft_that_moves_too_far_at_once_stays_a_draft(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler]
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], ready: Draft
 ) -> None:
     asked = {**ASKED, "publish": "now", "cap_factor_max": 1.01, "price_factor_max": 1.01}
     posted = await operator.post("/admin/pricing/runs", asked)
 
-    worked_off(pricer_of(), ledger, posted["id"])
+    worked_off(pricer_of(command=ready_draft.command(ready(asked))), ledger, posted["id"])
 
     run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
     assert (run["state"], run["published"]) == ("done", None)
@@ -175,14 +202,17 @@ async def test_a_draft_that_moves_too_far_at_once_stays_a_draft(
 
 @ON_ONE_LEDGER
 async def test_a_draft_that_would_leave_customers_without_a_tier_stays_a_draft(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler]
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], tmp_path: Path
 ) -> None:
     """Nobody would take the customer's tier by itself, so nobody can say where it would go."""
     await operator.put("/admin/tiers/gold", {"price_nanousd": 310_000_000})
     await operator.customer(tier="gold")
-    posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "tiers": 3, "publish": "now"})
+    posted = await operator.post("/admin/pricing/runs", {**WITHIN, "tiers": 3, "publish": "now"})
 
-    worked_off(pricer_of(), ledger, posted["id"])
+    request = RunInput(**posted["asked"]).model_dump()
+    ready_draft.write(tmp_path / "draft", draft(ledger, "USD", request, now_ms(), lambda *_: None))
+
+    worked_off(pricer_of(command=ready_draft.command(tmp_path / "draft")), ledger, posted["id"])
 
     run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
     assert (run["state"], run["published"]) == ("done", None)
@@ -200,11 +230,14 @@ async def test_a_draft_that_would_leave_customers_without_a_tier_stays_a_draft(
     ],
 )
 async def test_a_run_without_a_menu_worth_selling_is_refused_with_the_reason(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], asked: dict[str, Any], reason: str
+    ledger: Database, operator: Operator, ledger_url: str, tmp_path: Path, asked: dict[str, Any], reason: str
 ) -> None:
     posted = await operator.post("/admin/pricing/runs", {**asked, "publish": "now"})
 
-    worked_off(pricer_of(), ledger, posted["id"])
+    with ledger.write() as connection:
+        claim = run_rows.take(connection, now_ms())
+    assert claim is not None
+    assert tokencap(tmp_path / "data", "price", "run", claim.id, "1", database_url=ledger_url).returncode == 0
 
     run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
     assert run["state"] == "refused"
@@ -214,10 +247,11 @@ async def test_a_run_without_a_menu_worth_selling_is_refused_with_the_reason(
 
 @ON_ONE_LEDGER
 async def test_a_run_whose_process_is_killed_changes_nothing_and_is_taken_up_again(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler]
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], ready: Draft, tmp_path: Path
 ) -> None:
-    posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "publish": "now"})
-    scheduler = pricer_of()
+    posted = await operator.post("/admin/pricing/runs", {**WITHIN, "publish": "now"})
+    path = tmp_path / "draft"
+    scheduler = pricer_of(command=ready_draft.command(path))
     assert scheduler.turn()
     assert scheduler._process is not None
 
@@ -226,6 +260,7 @@ async def test_a_run_whose_process_is_killed_changes_nothing_and_is_taken_up_aga
 
     assert in_force(ledger) == "m1"
     assert (await operator.get(f"/admin/pricing/runs/{posted['id']}"))["state"] == "running"
+    path.symlink_to(ready(WITHIN))
     worked_off(scheduler, ledger, posted["id"])
     assert (await operator.get(f"/admin/pricing/runs/{posted['id']}"))["state"] == "done"
     assert in_force(ledger) != "m1"
@@ -233,25 +268,27 @@ async def test_a_run_whose_process_is_killed_changes_nothing_and_is_taken_up_aga
 
 @ON_ONE_LEDGER
 async def test_a_run_survives_a_restart_of_the_bookkeeper(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler]
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], ready: Draft, tmp_path: Path
 ) -> None:
     posted = await operator.post("/admin/pricing/runs", ASKED)
-    first = pricer_of()
+    path = tmp_path / "draft"
+    first = pricer_of(command=ready_draft.command(path))
     first.turn()
 
     first.stop()
 
     assert (await operator.get(f"/admin/pricing/runs/{posted['id']}"))["state"] == "queued"
-    worked_off(pricer_of(), ledger, posted["id"])
+    path.symlink_to(ready(WITHIN))
+    worked_off(pricer_of(command=ready_draft.command(path)), ledger, posted["id"])
     assert (await operator.get(f"/admin/pricing/runs/{posted['id']}"))["state"] == "done"
 
 
 @ON_ONE_LEDGER
 async def test_a_cancelled_run_ends_its_process_and_publishes_nothing(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler]
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], tmp_path: Path
 ) -> None:
-    posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "publish": "now", "draws": 500})
-    scheduler = pricer_of()
+    posted = await operator.post("/admin/pricing/runs", {**WITHIN, "publish": "now"})
+    scheduler = pricer_of(command=ready_draft.command(tmp_path / "never written"))
     scheduler.turn()
     assert scheduler._process is not None
 
@@ -267,12 +304,12 @@ async def test_a_cancelled_run_ends_its_process_and_publishes_nothing(
 
 @ON_ONE_LEDGER
 async def test_of_two_runs_the_second_waits_also_for_another_gateways(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], clock: Clock
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], clock: Clock, ready: Draft
 ) -> None:
     first = await operator.post("/admin/pricing/runs", ASKED)
     clock.ms += 1
     second = await operator.post("/admin/pricing/runs", {**ASKED, "days": 1})
-    one, other = pricer_of(), pricer_of()
+    one, other = pricer_of(command=ready_draft.command(ready(WITHIN))), pricer_of()
 
     assert one.turn()
     assert not other.turn()
