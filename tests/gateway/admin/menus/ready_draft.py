@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gateway.repricing.drafting import DraftResult  # loads numpy, which a ready draft does without
 
 HANGS_S = 600.0
+DRAFTING = "reading a draft"
+"""The step that a run reports when it waits for the file."""
 
 
 def write(path: Path, result: DraftResult) -> None:
@@ -37,7 +39,9 @@ def command(path: Path) -> tuple[str, ...]:
 def main() -> None:
     path, run_id, attempt = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
-    def read(*_: Any) -> Any:
+    def read(*given: Any) -> Any:
+        report = given[-1]
+        report(DRAFTING, 50)
         until(path.exists, HANGS_S)
         result: Mapping[str, Any] = json.loads(path.read_text())
         return SimpleNamespace(**result)

@@ -100,6 +100,11 @@ def in_force(database: Database) -> str | None:
         return menu_rows.in_force(menu_rows.read_timeline(connection), now_ms())
 
 
+def is_drafting(database: Database, run_id: str) -> bool:
+    with database.read() as connection:
+        return bool(run_rows.find(connection, run_id).doing == ready_draft.DRAFTING)
+
+
 def worked_off(scheduler: Scheduler, database: Database, run_id: str) -> None:
     """Turn as the bookkeeper does until a run has ended."""
 
@@ -254,6 +259,7 @@ async def test_a_run_whose_process_is_killed_changes_nothing_and_is_taken_up_aga
     scheduler = pricer_of(command=ready_draft.command(path))
     assert scheduler.turn()
     assert scheduler._process is not None
+    until(lambda: is_drafting(ledger, posted["id"]))
 
     scheduler._process.kill()
     scheduler._process.wait()
@@ -291,6 +297,7 @@ async def test_a_cancelled_run_ends_its_process_and_publishes_nothing(
     scheduler = pricer_of(command=ready_draft.command(tmp_path / "never written"))
     scheduler.turn()
     assert scheduler._process is not None
+    until(lambda: is_drafting(ledger, posted["id"]))
 
     cancelled = await operator.post(f"/admin/pricing/runs/{posted['id']}/cancel")
 
