@@ -9,12 +9,15 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from gateway.errors import CallerError, StartupError, TokencapError
 from gateway.redaction import redacted
+
+if TYPE_CHECKING:
+    from gateway.runtime.children import Execute
 
 WRONG_USE = 2
 UNAVAILABLE = 3
@@ -57,11 +60,17 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command; return its exit code: 0 done, 1 the answer is no, 2 wrong use, 3 unavailable."""
+def run(arguments: Sequence[str], execute: Execute | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 1 the answer is no, 2 wrong use, 3 unavailable.
+
+    Args:
+        arguments: the command and its options.
+        execute: how ``serve`` starts its processes; None as production does.
+    """
     try:
         _refuse_misspelt(arguments)
-        return int(_app(arguments)(list(arguments) or ["--help"], prog_name="tokencap", standalone_mode=False) or 0)
+        app = _app(arguments)
+        return int(app(list(arguments) or ["--help"], prog_name="tokencap", standalone_mode=False, obj=execute) or 0)
     except typer.TyperException as error:
         return _say(error.format_message(), error.exit_code)
     except StartupError as error:

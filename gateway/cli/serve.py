@@ -21,6 +21,7 @@ from gateway.ledger.database import Database
 from gateway.ledger.installation import tie
 from gateway.redaction import log_to_stderr
 from gateway.runtime import sockets
+from gateway.runtime.children import Execute, execute
 from gateway.runtime.data_directory import claimed
 from gateway.runtime.installation_check import opened
 from gateway.runtime.orphans import retire
@@ -45,19 +46,20 @@ class Serving:
 
 @app.command("serve")
 def serve(
+    context: typer.Context,
     workers: Annotated[int | None, typer.Option(min=1, max=64, help="Processes that serve calls.")] = None,
 ) -> None:
     """Run the gateway until it is stopped. Settings come from the environment or tokencap.toml; SIGHUP reloads them."""
     log_to_stderr()
-    asyncio.run(_serve(lambda: read_settings(workers=workers)))
+    asyncio.run(_serve(lambda: read_settings(workers=workers), context.obj or execute))
 
 
-async def _serve(read: Callable[[], Settings]) -> None:
+async def _serve(read: Callable[[], Settings], execute: Execute) -> None:
     stop, reload = asyncio.Event(), asyncio.Event()
     stop_signal = asyncio.create_task(stop_requested(None))
     stop_signal.add_done_callback(lambda _: stop.set())
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
-    await run_gateway(read(), stop, _announce, reload=Reload(reload, read))
+    await run_gateway(read(), stop, _announce, reload=Reload(reload, read), execute=execute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,14 @@ async def run_gateway(
     ready: Callable[[Serving], None],
     law: Law = LAW,
     reload: Reload | None = None,
+    execute: Execute = execute,
 ) -> None:
     """Run one gateway until ``stop`` is set; call ``ready`` once it answers.
 
     Args:
         law: how the simulated model answers, where it is the upstream.
         reload: how its workers are replaced while it runs; None never replaces them.
+        execute: starts a process of the gateway.
 
     Raises:
         StartupError: the data directory or a port is in use, or a part of the gateway does not come up.
@@ -113,7 +117,7 @@ async def run_gateway(
         addressed = _addressed(settings, listeners)
         read_again = reload.read if reload else None
         check = partial(_check_redis, database=database, identity=identity)
-        supervisor = Supervisor(addressed, data, PROGRAM, listeners, _new_worker_id, law, read_again, check)
+        supervisor = Supervisor(addressed, data, PROGRAM, listeners, _new_worker_id, law, read_again, check, execute)
         await supervisor.run(stop, say_ready, reload.asked if reload else None)
 
 

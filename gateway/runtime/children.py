@@ -7,7 +7,7 @@ import logging
 import os
 from asyncio.subprocess import DEVNULL
 from asyncio.subprocess import Process as ChildProcess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from redis.exceptions import RedisError
@@ -22,6 +22,16 @@ from gateway.settings import without_settings
 
 log = logging.getLogger(__name__)
 
+Execute = Callable[[Sequence[str], Mapping[str, str], Collection[int]], Awaitable[ChildProcess]]
+"""Starts a command with an environment, and with the file descriptors that it inherits."""
+
+
+async def execute(command: Sequence[str], environment: Mapping[str, str], fds: Collection[int]) -> ChildProcess:
+    """Start a command in a session of its own: Ctrl-C on the terminal reaches only the supervisor."""
+    return await asyncio.create_subprocess_exec(
+        *command, stdin=DEVNULL, env=environment, pass_fds=tuple(fds), start_new_session=True
+    )
+
 
 class Children:
     """The processes that run on one data directory, and the workers that ended.
@@ -30,12 +40,16 @@ class Children:
         data: the data directory, claimed; it remembers the workers of earlier starts whose end Redis does not know.
         socket: Valkey's socket, where the server is embedded.
         connection: to the Redis that is notified of workers' ends.
+        execute: starts a process.
     """
 
-    def __init__(self, data: DataDir, socket: Path | None, connection: RedisConnection) -> None:
+    def __init__(
+        self, data: DataDir, socket: Path | None, connection: RedisConnection, execute: Execute = execute
+    ) -> None:
         self._data = data
         self._socket = None if socket is None else str(socket)
         self._connection = connection
+        self._execute = execute
         self._running: dict[int, Child] = {}
         self.ended_workers = EndedWorkers(connection, data.remembered().ended_workers, on_recorded=self._write_down)
 
@@ -47,16 +61,9 @@ class Children:
         fds: Collection[int] = (),
         worker: str | None = None,
     ) -> ChildProcess:
-        """Start a process in its own session: Ctrl-C on the terminal reaches only the supervisor.
-
-        Secrets go into ``environment``: anyone on the machine can read a command.
-        """
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=DEVNULL,
-            env={**without_settings(os.environ), **environment},
-            pass_fds=(*fds, *self._data.held),
-            start_new_session=True,
+        """Start a process and write it down. Secrets go into ``environment``: anyone on the machine can read a command."""
+        process = await self._execute(
+            command, {**without_settings(os.environ), **environment}, (*fds, *self._data.held)
         )
         self._running[process.pid] = Child(role, Process.of_pid(process.pid), worker)
         self._write_down()

@@ -22,7 +22,7 @@ import httpx
 from gateway.errors import MeteringUnavailable, StartupError
 from gateway.holds.store.clients import connect_shared
 from gateway.runtime import sockets, valkey
-from gateway.runtime.children import Children
+from gateway.runtime.children import Children, Execute, execute
 from gateway.runtime.data_directory import DataDir
 from gateway.runtime.orphans import VALKEY
 from gateway.runtime.parent_death import ParentPipe
@@ -111,6 +111,7 @@ class Supervisor:
         law: how the simulated model answers, where the upstream is simulated.
         read_again: returns the settings as they are now, for workers that replace others.
         check: receives the URL of Redis once it is up, and raises StartupError where nothing may be started on it.
+        execute: starts a process.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Supervisor:
         law: Law = LAW,
         read_again: Callable[[], Settings] | None = None,
         check: Callable[[str], None] = lambda _redis_url: None,
+        execute: Execute = execute,
     ) -> None:
         self._settings = settings
         self._upstream = settings.upstream_url
@@ -133,6 +135,7 @@ class Supervisor:
         self._law = law
         self._read_again = read_again or (lambda: settings)
         self._check = check
+        self._execute = execute
         self._started: list[Restarted] = []
         self._workers: list[Restarted] = []
         self._new_worker: Callable[[str], Restarted]
@@ -219,7 +222,7 @@ class Supervisor:
             self._settings = self._settings.model_copy(update={"redis_url": valkey.url_of(valkey_socket)})
         connection = connect_shared(self._settings.redis_url)
         stack.push_async_callback(connection.aclose)
-        self._children = children = Children(self._data, valkey_socket, connection)
+        self._children = children = Children(self._data, valkey_socket, connection, self._execute)
         stack.callback(children.forget_socket)
         if valkey_socket is not None:
             await self._start_valkey(stack, children, valkey_socket)

@@ -8,17 +8,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from queue import Queue
 from threading import Thread
-from typing import IO
 
 import httpx
 
 from gateway.runtime.data_directory import Child, DataDir
 from gateway.settings import Settings
-from tests.gateway.cli.prefork import Prefork
+from tests.gateway.cli.prefork import Started, forks
 from tests.loop.rig import Rig
 from tests.waiting import until
 
@@ -40,19 +38,14 @@ def tokencap(
     directory: Path, *words: str, stdin: str | None = None, **given: object
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end, in the directory above the data's, where there is no ``tokencap.toml``."""
-    return _prefork().run(words, environment(directory, **given), directory.parent, stdin, HANGS_S)
-
-
-@cache
-def _prefork() -> Prefork:
-    return Prefork()
+    return forks().run(words, environment(directory, **given), directory.parent, stdin, HANGS_S)
 
 
 @dataclass(frozen=True)
 class Serving:
     """A running ``tokencap serve``."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes] | Started
     data: DataDir
     url: str
     said: Queue[str]
@@ -82,20 +75,15 @@ class Serving:
 
 
 @contextmanager
-def serving(directory: Path, *words: str, program: tuple[str, ...] = COMMAND, **given: object) -> Iterator[Serving]:
-    """Run ``tokencap serve`` until the block ends; yield once it says where it listens."""
-    process = subprocess.Popen(
-        [*program, "serve", *words],
-        env=environment(directory, **given),
-        cwd=directory.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
+def serving(directory: Path, *words: str, program: tuple[str, ...] | None = None, **given: object) -> Iterator[Serving]:
+    """Run ``tokencap serve`` until the block ends; yield once it says where it listens.
+
+    With a ``program`` all processes are started anew, as production starts them.
+    """
+    (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+    process = _started(program, ["serve", *words], environment(directory, **given), directory.parent, out_end, err_end)
     said, errors, data = Queue[str](), Queue[str](), DataDir(directory)
-    readers = [_reader(process.stdout, said), _reader(process.stderr, errors)]
+    readers = [_reader(out, said), _reader(err, errors)]
     redis_url = str(given["redis_url"]) if "redis_url" in given else None
     try:
         until(lambda: not said.empty() or process.poll() is not None, START_S)
@@ -109,11 +97,27 @@ def serving(directory: Path, *words: str, program: tuple[str, ...] = COMMAND, **
             child.process.kill()  # a test that failed leaves nothing running
         for reader in readers:
             reader.join()
-        process.stdout.close()
-        process.stderr.close()
 
 
-def _reader(stream: IO[str], lines: Queue[str]) -> Thread:
-    thread = Thread(target=lambda: [lines.put(line.rstrip("\n")) for line in stream])
+def _started(
+    program: tuple[str, ...] | None, words: list[str], env: dict[str, str], cwd: Path, out: int, err: int
+) -> subprocess.Popen[bytes] | Started:
+    """Start a command whose output goes into two pipes, whose ends are closed here."""
+    try:
+        if program is not None:
+            return subprocess.Popen([*program, *words], env=env, cwd=cwd, stdout=out, stderr=err)
+        return forks().serve(words, env, cwd, out, err)
+    finally:
+        os.close(out)
+        os.close(err)
+
+
+def _reader(pipe: int, lines: Queue[str]) -> Thread:
+    def read() -> None:
+        with open(pipe, encoding="utf-8") as stream:
+            for line in stream:
+                lines.put(line.rstrip("\n"))
+
+    thread = Thread(target=read)
     thread.start()
     return thread

@@ -1,28 +1,38 @@
 """A process that has loaded the commands and forks for each: a process like any other, without loading them anew.
 
-Loading takes most commands longer than what they do. ``test_main.py`` starts each once as a user's shell does.
+Loading takes most commands longer than what they do. A gateway that is started so starts its own processes in the same
+way. ``test_main.py`` and ``test_current_directory.py`` start the program itself, as a user's shell does.
 """
 
 from __future__ import annotations
 
-import array
+import asyncio
+import atexit
+import contextlib
+import fcntl
 import gc
 import json
 import os
+import selectors
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from asyncio.subprocess import Process as ChildProcess
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, NoReturn, cast
 
 from gateway.cli.main import COMMANDS, run
+from gateway.runtime.children import execute
+from gateway.settings import PROGRAM
 
 LOADED = (
-    *(entry.module for name, entry in COMMANDS.items() if name not in ("demo", "worker")),
+    *(entry.module for name, entry in COMMANDS.items() if name != "demo"),
     *("gateway.repricing.drafting", "gateway.repricing.run", "gateway.webhooks.delivery"),
     *("pricing.certificate", "pricing.mechanism.lasting", "pricing.menus.menus", "pricing.report.report"),
 )
@@ -31,41 +41,167 @@ LOADED = (
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """As the bookkeeper starts what computes: threads would not survive the fork."""
 
+REQUEST_MAX = 2**17
+FDS_MAX = 32
+STREAMS = 3
+UNUSED_FD = 200
+"""File descriptors from here on are free in a new fork."""
 
-class Prefork:
-    """The way to such a process, which ends with the one that started it."""
 
-    def __init__(self) -> None:
-        self._here, there = socket.socketpair()
+class Started:
+    """A forked process, with the methods of ``subprocess.Popen`` that its user needs.
+
+    Args:
+        channel: on it comes the process's number, then its exit code, a line each.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._lines = channel.makefile("r")
+        self.pid = int(self._lines.readline())
+        self.returncode: int | None = None
+
+    def fileno(self) -> int:
+        """Return the file descriptor that becomes readable when the process has ended."""
+        return self._channel.fileno()
+
+    def poll(self) -> int | None:
+        """Return the exit code, None while the process runs."""
+        with contextlib.suppress(TimeoutError):
+            return self.wait(0)
+        return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end of the process and return its exit code.
+
+        Raises:
+            TimeoutError: it did not end in time.
+        """
+        if self.returncode is None:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self, selectors.EVENT_READ)
+                if not selector.select(timeout):
+                    raise TimeoutError
+            self.returncode = int(self._lines.readline())
+            self._lines.close()
+            self._channel.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class AsyncStarted:
+    """The same, as asyncio has its processes."""
+
+    def __init__(self, started: Started) -> None:
+        self._started = started
+        self._ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(started, self._end)
+        self.pid = started.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._started.returncode
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        return self._started.wait()
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def _end(self) -> None:
+        self._loop.remove_reader(self._started)
+        self._started.wait()
+        self._ended.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A command to fork for. The file descriptors ``fds`` of the requesting process keep their numbers."""
+
+    words: Sequence[str]
+    env: Mapping[str, str]
+    cwd: str
+    fds: Sequence[int]
+    forks: int | None = None
+    """The file descriptor with which the command itself requests forks, None for a command that starts none."""
+
+
+class Forks:
+    """The way to the process that forks."""
+
+    def __init__(self, requests: socket.socket) -> None:
+        self._requests = requests
+
+    def start(self, request: Request, streams: tuple[int, int, int]) -> Started:
+        """Start a command with its standard input, output and error."""
+        here, there = socket.socketpair()
         with there:
-            subprocess.Popen(
-                [sys.executable, "-m", __name__, str(there.fileno())],
-                pass_fds=[there.fileno()],
-                env=os.environ | ONE_THREAD,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-        self._answers = self._here.makefile("r")
+            message = json.dumps([request.words, request.env, request.cwd, request.fds, request.forks]).encode()
+            socket.send_fds(self._requests, [message], [*streams, there.fileno(), *request.fds])
+        return Started(here)
 
     def run(
         self, words: Sequence[str], env: Mapping[str, str], cwd: Path, stdin: str | None, timeout_s: float
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; kill it if that takes too long."""
-        with TemporaryFile("w+") as given, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
-            given.write(stdin or "")
-            given.seek(0)
-            asked = json.dumps({"words": list(words), "env": dict(env), "cwd": str(cwd)}).encode()
-            fds = array.array("i", [each.fileno() for each in (given, out, err)])
-            self._here.settimeout(timeout_s)
-            socket.send_fds(self._here, [len(asked).to_bytes(8)], fds)
-            self._here.sendall(asked)
-            pid = int(self._answers.readline())
+        with TemporaryFile("w+") as source, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+            source.write(stdin or "")
+            source.seek(0)
+            request = Request(words, env, str(cwd), [])
+            started = self.start(request, (source.fileno(), out.fileno(), err.fileno()))
             try:
-                code = int(self._answers.readline())
+                code = started.wait(timeout_s)
             except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
+                started.kill()
                 raise
             return subprocess.CompletedProcess(list(words), code, _written(out), _written(err))
+
+    def serve(self, words: Sequence[str], env: Mapping[str, str], cwd: Path, out: int, err: int) -> Started:
+        """Start a gateway, which forks its own processes."""
+        own = self._requests.fileno()
+        with Path(os.devnull).open("rb") as null:
+            return self.start(Request(words, env, str(cwd), [own], own), (null.fileno(), out, err))
+
+    async def execute(
+        self, command: Sequence[str], environment: Mapping[str, str], fds: Collection[int]
+    ) -> ChildProcess:
+        """Start one of our commands as a fork, and any other program as the supervisor does."""
+        if tuple(command[: len(PROGRAM)]) != PROGRAM:
+            return await execute(command, environment, fds)
+        with Path(os.devnull).open("rb") as null:
+            request = Request(command[len(PROGRAM) :], environment, str(Path.cwd()), list(fds))
+            return cast(ChildProcess, AsyncStarted(self.start(request, (null.fileno(), 1, 2))))
+
+
+@cache
+def forks() -> Forks:
+    """Return the way to a process that forks for this process's tests and ends with this process."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with there:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(there.fileno())],
+            pass_fds=[there.fileno()],
+            env=os.environ | ONE_THREAD,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+    atexit.register(process.wait)
+    atexit.register(here.close)
+    return Forks(here)
 
 
 def _written(file: IO[str]) -> str:
@@ -73,45 +209,69 @@ def _written(file: IO[str]) -> str:
     return file.read()
 
 
-def _next(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """Return what is asked for next and its standard streams, None once the other side has gone."""
-    head, fds, _, _ = socket.recv_fds(connection, 8, 3)
-    if not head:
-        return None
-    size, asked = int.from_bytes(head), b""
-    while len(asked) < size:
-        asked += connection.recv(size - len(asked))
-    return json.loads(asked), fds
-
-
 def main() -> None:
-    """Fork for each command that is asked for; in the fork, run it."""
-    connection = socket.socket(fileno=int(sys.argv[1]))
+    """Fork for each command that is requested, until nobody can request another."""
+    requests = socket.socket(fileno=int(sys.argv[1]))
     for module in LOADED:
         import_module(module)
     gc.freeze()
-    while (found := _next(connection)) is not None:
-        asked, fds = found
-        pid = os.fork()
-        if pid == 0:
-            connection.close()
-            sys.exit(_run(asked, fds))
-        for fd in fds:
+    with selectors.DefaultSelector() as selector:
+        selector.register(requests, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.data is not None:
+                    selector.unregister(key.fd)
+                    _report_end(key.fd, *key.data)
+                    continue
+                message, fds, _, _ = socket.recv_fds(requests, REQUEST_MAX, FDS_MAX)
+                if not message:
+                    return
+                pid, channel = _forked(json.loads(message), fds)
+                selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, channel))
+
+
+def _report_end(pidfd: int, pid: int, channel: int) -> None:
+    os.close(pidfd)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with contextlib.suppress(BrokenPipeError):  # the process that started it is gone
+        os.write(channel, f"{code}\n".encode())
+    os.close(channel)
+
+
+def _forked(request: list[Any], received: list[int]) -> tuple[int, int]:
+    """Fork for a request; return the process's number, and where its end is reported."""
+    pid = os.fork()
+    if pid == 0:
+        _become(Request(*request), received)
+    channel = received[STREAMS]
+    for fd in received:
+        if fd != channel:
             os.close(fd)
-        connection.sendall(f"{pid}\n".encode())
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        connection.sendall(f"{code}\n".encode())
+    os.write(channel, f"{pid}\n".encode())
+    return pid, channel
 
 
-def _run(asked: dict[str, Any], fds: list[int]) -> int:
-    for number, fd in enumerate(fds):
-        os.dup2(fd, number)
-        os.close(fd)
-    os.environ.clear()
-    os.environ.update(asked["env"])
-    os.chdir(asked["cwd"])
-    sys.argv[1:] = asked["words"]
-    return run(asked["words"])
+def _become(request: Request, received: list[int]) -> NoReturn:
+    """Run the command in this process, which ends with it."""
+    code = 70
+    try:
+        os.setsid()
+        places = [*range(STREAMS), *request.fds]
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD, UNUSED_FD) for fd in [*received[:STREAMS], *received[STREAMS + 1 :]]]
+        os.closerange(STREAMS, UNUSED_FD)
+        for fd, place in zip(high, places, strict=True):
+            os.dup2(fd, place)
+            os.close(fd)
+        os.environ.clear()
+        os.environ.update(request.env)
+        os.chdir(request.cwd)
+        sys.argv[1:] = request.words
+        own = None if request.forks is None else Forks(socket.socket(fileno=request.forks))
+        code = run(request.words, own and own.execute)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":
