@@ -24,6 +24,7 @@ from gateway.demo.simulated_customers import law_of
 from gateway.demo.story import Stage, hurried, run_story
 from gateway.errors import StartupError
 from gateway.redaction import log_to_stderr
+from gateway.runtime.children import Execute, execute
 from gateway.runtime.parent_death import stop_requested
 from gateway.settings import PROGRAM, Settings
 from gateway.simulator.model_server import Law
@@ -74,6 +75,7 @@ class Terminal:
 
 @app.command("demo")
 def demo(
+    context: typer.Context,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where the gateway listens; 0 takes a free port.")] = 8080,
     seconds: Annotated[float | None, typer.Option(min=0, help="Stops by itself after so long.")] = None,
     no_traffic: Annotated[bool, typer.Option("--no-traffic", help="Only the gateway and its customers' keys.")] = False,
@@ -113,7 +115,7 @@ def demo(
         )
         learns = not no_traffic and seconds is not None and seconds >= LEARN_LEAST_S
         pace = speed or (LEARN_SPEED if learns else SPEED)
-        agrees = asyncio.run(_demo(settings, token, pace, seconds, not no_traffic, learns))
+        agrees = asyncio.run(_demo(settings, token, pace, seconds, not no_traffic, learns, context.obj or execute))
     if not agrees:
         raise typer.Exit(1)
 
@@ -127,7 +129,13 @@ def _leave_behind_settings(directory: Path) -> None:
 
 
 async def _demo(
-    settings: Settings, token: str, speed: float, seconds: float | None, with_traffic: bool, learns: bool
+    settings: Settings,
+    token: str,
+    speed: float,
+    seconds: float | None,
+    with_traffic: bool,
+    learns: bool,
+    execute: Execute,
 ) -> bool:
     """Price the market while the gateway starts, tell the story, stop the gateway; return whether all agrees."""
     market = TO_LEARN if learns else MARKET
@@ -137,7 +145,9 @@ async def _demo(
     stop_signal = asyncio.create_task(stop_requested(None))
     stop_signal.add_done_callback(lambda _: stop_story.set())
     ready: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()
-    gateway = asyncio.create_task(run_gateway(settings, stop_gateway, ready.set_result, hurried(law, speed)))
+    gateway = asyncio.create_task(
+        run_gateway(settings, stop_gateway, ready.set_result, hurried(law, speed), execute=execute)
+    )
     priced = asyncio.create_task(_priced(PACKAGES / market, settings.data_dir / "menu.json", NAMES))
     agrees = True
     try:

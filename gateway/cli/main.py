@@ -65,7 +65,7 @@ def run(arguments: Sequence[str], execute: Execute | None = None) -> int:
 
     Args:
         arguments: the command and its options.
-        execute: how ``serve`` starts its processes; None as production does.
+        execute: how ``serve`` and ``demo`` start their processes; None as production does.
     """
     try:
         _refuse_misspelt(arguments)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import random
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,6 +29,7 @@ from gateway.ledger.database import Database
 from gateway.ledger.recovery.hot_state import Bounds
 from gateway.ledger.recovery.recovery import Recovery
 from gateway.ledger.tables import api_keys, customers
+from tests.gateway.cli.prefork import Request, Started, forks
 from tests.gateway.ledger.records import NOON, customer_row, record
 from tests.servers import short_directory, valkey_in
 from tests.waiting import until
@@ -50,17 +50,20 @@ class House:
     client: redis.Redis
 
     @contextmanager
-    def process(self) -> Iterator[subprocess.Popen[str]]:
-        """Run one that makes sure of the hot state, from the moment at which it asks for it."""
-        command = [sys.executable, "-m", __name__ if __name__ != "__main__" else __spec__.name]
-        command += ["--ensure", self.redis_url, self.ledger_url]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
+    def process(self) -> Iterator[Started]:
+        """Run a process that makes sure of the hot state, from the moment at which it asks for it."""
+        words = ["--ensure", self.redis_url, self.ledger_url]
+        request = Request(words, dict(os.environ), str(Path.cwd()), module="tests.faults.rebuilds")
+        out, out_end = os.pipe()
+        with os.fdopen(out, encoding="utf-8") as lines, Path(os.devnull).open("rb") as null:
+            process = forks().start(request, (null.fileno(), out_end, 2))
+            os.close(out_end)
             try:
-                assert process.stdout.readline() == "asks\n"
+                assert lines.readline() == "asks\n"
                 yield process
             finally:
                 process.kill()
+                process.wait()
 
     def is_whole(self) -> bool:
         with self.client.pipeline(transaction=False) as batch:

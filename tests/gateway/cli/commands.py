@@ -81,7 +81,7 @@ def serving(directory: Path, *words: str, program: tuple[str, ...] | None = None
     With a ``program`` all processes are started anew, as production starts them.
     """
     (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-    process = _started(program, ["serve", *words], environment(directory, **given), directory.parent, out_end, err_end)
+    process = started(program, ["serve", *words], environment(directory, **given), directory.parent, out_end, err_end)
     said, errors, data = Queue[str](), Queue[str](), DataDir(directory)
     readers = [_reader(out, said), _reader(err, errors)]
     redis_url = str(given["redis_url"]) if "redis_url" in given else None
@@ -99,14 +99,14 @@ def serving(directory: Path, *words: str, program: tuple[str, ...] | None = None
             reader.join()
 
 
-def _started(
+def started(
     program: tuple[str, ...] | None, words: list[str], env: dict[str, str], cwd: Path, out: int, err: int
 ) -> subprocess.Popen[bytes] | Started:
-    """Start a command whose output goes into two pipes, whose ends are closed here."""
+    """Start a command: as a fork, or by a ``program`` as a shell would. ``out`` and ``err`` become its own."""
     try:
         if program is not None:
             return subprocess.Popen([*program, *words], env=env, cwd=cwd, stdout=out, stderr=err)
-        return forks().serve(words, env, cwd, out, err)
+        return forks().gateway(words, env, cwd, out, err)
     finally:
         os.close(out)
         os.close(err)
@@ -114,7 +114,7 @@ def _started(
 
 def _reader(pipe: int, lines: Queue[str]) -> Thread:
     def read() -> None:
-        with open(pipe, encoding="utf-8") as stream:
+        with os.fdopen(pipe, encoding="utf-8") as stream:
             for line in stream:
                 lines.put(line.rstrip("\n"))
 

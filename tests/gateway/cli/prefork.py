@@ -20,7 +20,7 @@ import subprocess
 import sys
 from asyncio.subprocess import Process as ChildProcess
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -29,10 +29,9 @@ from typing import IO, Any, NoReturn, cast
 
 from gateway.cli.main import COMMANDS, run
 from gateway.runtime.children import execute
-from gateway.settings import PROGRAM
 
 LOADED = (
-    *(entry.module for name, entry in COMMANDS.items() if name != "demo"),
+    *(entry.module for entry in COMMANDS.values()),
     *("gateway.repricing.drafting", "gateway.repricing.run", "gateway.webhooks.delivery"),
     *("pricing.certificate", "pricing.mechanism.lasting", "pricing.menus.menus", "pricing.report.report"),
 )
@@ -44,6 +43,7 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THRE
 REQUEST_MAX = 2**17
 FDS_MAX = 32
 STREAMS = 3
+PROGRAM = "gateway.cli.main"
 UNUSED_FD = 200
 """File descriptors from here on are free in a new fork."""
 
@@ -130,14 +130,17 @@ class AsyncStarted:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command to fork for. The file descriptors ``fds`` of the requesting process keep their numbers."""
+    """A command to fork for."""
 
     words: Sequence[str]
     env: Mapping[str, str]
     cwd: str
-    fds: Sequence[int]
+    fds: Sequence[int] = ()
+    """File descriptors that the command inherits, with the numbers that they have in the process that requests it."""
     forks: int | None = None
     """The file descriptor with which the command itself requests forks, None for a command that starts none."""
+    module: str = PROGRAM
+    """The module whose ``main`` runs."""
 
 
 class Forks:
@@ -150,7 +153,7 @@ class Forks:
         """Start a command with its standard input, output and error."""
         here, there = socket.socketpair()
         with there:
-            message = json.dumps([request.words, request.env, request.cwd, request.fds, request.forks]).encode()
+            message = json.dumps(asdict(request)).encode()
             socket.send_fds(self._requests, [message], [*streams, there.fileno(), *request.fds])
         return Started(here)
 
@@ -161,7 +164,7 @@ class Forks:
         with TemporaryFile("w+") as source, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
             source.write(stdin or "")
             source.seek(0)
-            request = Request(words, env, str(cwd), [])
+            request = Request(words, env, str(cwd))
             started = self.start(request, (source.fileno(), out.fileno(), err.fileno()))
             try:
                 code = started.wait(timeout_s)
@@ -170,8 +173,8 @@ class Forks:
                 raise
             return subprocess.CompletedProcess(list(words), code, _written(out), _written(err))
 
-    def serve(self, words: Sequence[str], env: Mapping[str, str], cwd: Path, out: int, err: int) -> Started:
-        """Start a gateway, which forks its own processes."""
+    def gateway(self, words: Sequence[str], env: Mapping[str, str], cwd: Path, out: int, err: int) -> Started:
+        """Start ``serve`` or ``demo``, which forks its own processes."""
         own = self._requests.fileno()
         with Path(os.devnull).open("rb") as null:
             return self.start(Request(words, env, str(cwd), [own], own), (null.fileno(), out, err))
@@ -179,11 +182,12 @@ class Forks:
     async def execute(
         self, command: Sequence[str], environment: Mapping[str, str], fds: Collection[int]
     ) -> ChildProcess:
-        """Start one of our commands as a fork, and any other program as the supervisor does."""
-        if tuple(command[: len(PROGRAM)]) != PROGRAM:
+        """Start a module of Python as a fork, and any other program as the supervisor does."""
+        if command[0] != sys.executable:
             return await execute(command, environment, fds)
+        place = command.index("-m") + 1
+        request = Request(command[place + 1 :], environment, str(Path.cwd()), list(fds), module=command[place])
         with Path(os.devnull).open("rb") as null:
-            request = Request(command[len(PROGRAM) :], environment, str(Path.cwd()), list(fds))
             return cast(ChildProcess, AsyncStarted(self.start(request, (null.fileno(), 1, 2))))
 
 
@@ -238,11 +242,11 @@ def _report_end(pidfd: int, pid: int, channel: int) -> None:
     os.close(channel)
 
 
-def _forked(request: list[Any], received: list[int]) -> tuple[int, int]:
+def _forked(request: dict[str, Any], received: list[int]) -> tuple[int, int]:
     """Fork for a request; return the process's number, and where its end is reported."""
     pid = os.fork()
     if pid == 0:
-        _become(Request(*request), received)
+        _become(Request(**request), received)
     channel = received[STREAMS]
     for fd in received:
         if fd != channel:
@@ -265,13 +269,24 @@ def _become(request: Request, received: list[int]) -> NoReturn:
         os.environ.clear()
         os.environ.update(request.env)
         os.chdir(request.cwd)
-        sys.argv[1:] = request.words
-        own = None if request.forks is None else Forks(socket.socket(fileno=request.forks))
-        code = run(request.words, own and own.execute)
+        code = _run(request)
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def _run(request: Request) -> int:
+    """Run the module as the main program; return its exit code."""
+    sys.argv[1:] = request.words
+    if request.module == PROGRAM:
+        own = None if request.forks is None else Forks(socket.socket(fileno=request.forks))
+        return run(request.words, own and own.execute)
+    try:
+        import_module(request.module).main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else end.code is not None
+    return 0
 
 
 if __name__ == "__main__":

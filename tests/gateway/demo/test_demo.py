@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
 
-COMMAND = (sys.executable, "-m", "gateway.cli.main", "demo", "--port", "0")
+from tests.gateway.cli.commands import COMMAND, started
+from tests.gateway.cli.prefork import Started, forks
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A running demo, and what it prints."""
+
+    process: subprocess.Popen[bytes] | Started
+    output: IO[str]
+
+    def until_line(self, start: str) -> str:
+        """Read up to a line that begins with ``start``, and return that line."""
+        return next(line for line in self.output if line.startswith(start))
+
+    def rest(self) -> tuple[str, int]:
+        """Read to the end; return what was printed and the exit code."""
+        return self.output.read(), self.process.wait()
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
 
 
 @contextmanager
-def demo(*options: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+def demo(*options: str, cwd: Path, program: tuple[str, ...] | None = None) -> Iterator[Demo]:
     """Run the demo; a test that fails leaves none behind."""
-    with subprocess.Popen([*COMMAND, *options], cwd=cwd, stdout=subprocess.PIPE, text=True) as running:
+    out, out_end = os.pipe()
+    words = ["demo", "--port", "0", *options]
+    process = started(program, words, dict(os.environ), cwd, out_end, os.dup(2))
+    with os.fdopen(out, encoding="utf-8") as output:
         try:
-            yield running
+            yield Demo(process, output)
         finally:
-            running.terminate()
-
-
-def until_line(running: subprocess.Popen[str], start: str) -> str:
-    """Read what the demo says up to a line that begins with ``start``, and return that line."""
-    assert running.stdout is not None
-    return next(line for line in running.stdout if line.startswith(start))
+            process.terminate()
+            process.wait()
 
 
 def paste(curl: str) -> httpx.Response:
@@ -44,9 +65,9 @@ def paste(curl: str) -> httpx.Response:
 
 def test_the_demo_ends_by_itself_and_everything_agrees(tmp_path: Path) -> None:
     """Customers did what the menu expects, the pasted line works meanwhile, ledger and model agree to the token."""
-    with demo("--seconds", "14", cwd=tmp_path) as running:
-        answer = paste(until_line(running, "curl"))
-        rest, _ = running.communicate()
+    with demo("--seconds", "14", cwd=tmp_path, program=COMMAND) as running:
+        answer = paste(running.until_line("curl"))
+        rest, code = running.rest()
 
     calls, tokens, capped = re.findall(r"(\d+) calls .*; (\d+) tokens; (\d+) at their cap; .* USD charged", rest)[-1]
     compared = re.search(r"^(\d+) conversations in the ledger", rest, re.MULTILINE)
@@ -63,20 +84,20 @@ def test_the_demo_ends_by_itself_and_everything_agrees(tmp_path: Path) -> None:
     assert "\nEach of them was charged the price of its tier, once.\n" in rest
     assert "Off by more than" not in rest  # on a slow machine these may be too few to judge by
     assert rest.endswith("Ledger = model, to the token.\n")
-    assert running.returncode == 0
+    assert code == 0
 
 
 def test_the_menu_on_sale_was_computed_and_chosen_from(tmp_path: Path) -> None:
     """Nothing is typed by hand: what is sold is the certified menu, and its customers chose their tiers themselves."""
     with demo("--no-traffic", "--data-dir", "kept", cwd=tmp_path) as running:
-        token = until_line(running, "Admin token").split()[-1]
-        base = httpx.URL(shlex.split(until_line(running, "curl"))[2]).copy_with(raw_path=b"/")
+        token = running.until_line("Admin token").split()[-1]
+        base = httpx.URL(shlex.split(running.until_line("curl"))[2]).copy_with(raw_path=b"/")
         with httpx.Client(base_url=base, headers={"authorization": f"Bearer {token}"}) as operator:
             [menu] = operator.get("/admin/menus").json()["data"]
             customers = operator.get("/admin/customers").json()["data"]
             changes = operator.get("/admin/audit", params={"limit": 1000}).json()["data"]
-        running.send_signal(signal.SIGINT)
-        running.communicate()
+        running.interrupt()
+        running.rest()
 
     computed = json.loads((tmp_path / "kept" / "menu.json").read_text())
     choices = [change for change in changes if change["action"] == "customer.tier"]
@@ -92,16 +113,16 @@ def test_ctrl_c_ends_it_cleanly_and_a_kept_directory_can_be_used_again(tmp_path:
     customers = []
     for _ in range(2):
         with demo("--data-dir", "kept", cwd=tmp_path) as running:
-            token = until_line(running, "Admin token").split()[-1]
-            curl = until_line(running, "curl")
+            token = running.until_line("Admin token").split()[-1]
+            curl = running.until_line("curl")
             base = httpx.URL(shlex.split(curl)[2]).copy_with(raw_path=b"/admin/customers")
             listed = httpx.get(base, headers={"authorization": f"Bearer {token}"}).json()
             customers.append({customer["id"] for customer in listed["data"]})
-            running.send_signal(signal.SIGINT)
-            rest, _ = running.communicate()
+            running.interrupt()
+            rest, code = running.rest()
 
         assert "Ledger = model, to the token." in rest
-        assert running.returncode == 0
+        assert code == 0
     assert customers[0] == customers[1]
     assert (tmp_path / "kept" / "ledger.sqlite").exists()
 
@@ -111,17 +132,17 @@ def test_settings_of_a_real_installation_are_left_alone(tmp_path: Path, capfd: p
     (tmp_path / "tokencap.toml").write_text('database_url = "postgresql://nowhere.invalid/real"\nport = "none"\n')
 
     with demo("--seconds", "0", "--no-traffic", cwd=tmp_path) as running:
-        said, _ = running.communicate()
+        printed, code = running.rest()
 
-    assert said.endswith("Ledger = model, to the token.\n"), capfd.readouterr().err
-    assert running.returncode == 0
+    assert printed.endswith("Ledger = model, to the token.\n"), capfd.readouterr().err
+    assert code == 0
 
 
 def test_a_port_in_use_is_one_sentence_and_exit_3(tmp_path: Path) -> None:
     """Nothing is started where the gateway could not be reached."""
     with demo("--no-traffic", cwd=tmp_path) as running:
-        port = str(httpx.URL(shlex.split(until_line(running, "curl"))[2]).port)
-        second = subprocess.run([*COMMAND, "--port", port], cwd=tmp_path, capture_output=True, text=True, check=False)
+        port = str(httpx.URL(shlex.split(running.until_line("curl"))[2]).port)
+        second = forks().run(["demo", "--port", port], dict(os.environ), tmp_path, None, 60)
 
     assert second.returncode == 3
     assert port in second.stderr.splitlines()[-1]

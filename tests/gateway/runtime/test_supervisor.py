@@ -22,6 +22,7 @@ from gateway.runtime.data_directory import Child, DataDir, Running, claimed
 from gateway.runtime.supervisor import Supervisor
 from gateway.runtime.valkey import find_server
 from gateway.settings import Settings, read_settings
+from tests.gateway.cli.prefork import forks
 from tests.gateway.runtime.program import COMMAND, UNWILLING
 from tests.waiting import until
 
@@ -95,7 +96,15 @@ def _supervisor(
 ) -> Supervisor:
     numbers = itertools.count(1)
     read_again = None if later is None else lambda: later
-    return Supervisor(settings, data, COMMAND, listeners, lambda: f"w_{next(numbers)}", read_again=read_again)
+    return Supervisor(
+        settings,
+        data,
+        COMMAND,
+        listeners,
+        lambda: f"w_{next(numbers)}",
+        read_again=read_again,
+        execute=forks().execute,
+    )
 
 
 def _exists(process_id: int) -> bool:
