@@ -20,7 +20,7 @@ import subprocess
 import sys
 from asyncio.subprocess import Process as ChildProcess
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -128,6 +128,13 @@ class AsyncStarted:
         self._ended.set()
 
 
+def _umask() -> int:
+    """Return this process's umask, which can only be read by setting another."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A command to fork for."""
@@ -141,6 +148,7 @@ class Request:
     """The file descriptor with which the command itself requests forks, None for a command that starts none."""
     module: str = PROGRAM
     """The module whose ``main`` runs."""
+    umask: int = field(default_factory=_umask)
 
 
 class Forks:
@@ -269,6 +277,7 @@ def _become(request: Request, received: list[int]) -> NoReturn:
         os.environ.clear()
         os.environ.update(request.env)
         os.chdir(request.cwd)
+        os.umask(request.umask)
         code = _run(request)
         sys.stdout.flush()
         sys.stderr.flush()
