@@ -31,6 +31,7 @@ from pricing.menus.menu import NotAMenu
 from pricing.menus.menus import optimal_menu as computed_menu
 from pricing.menus.objectives import Further
 from pricing.report import pictures
+from pricing.report.menu_table import held_lines
 from pricing.report.report import report
 from pricing.shown import Shown, columns, length_of, types_of
 
@@ -214,6 +215,7 @@ class Menu(Shown):
             f"best single plan {totals['single_plan_profit_nanousd']:,.0f}, no more than "
             f"{bound['upper_bound_nanousd']:,.0f} (gap {bound['gap_share']:.2%}).",
         ]
+        lines += held_lines(certificate)
         if totals["resume_gain_nanousd"] > 0:
             lines.append(f"If cut answers are sent back and bought on: {totals['profit_if_resumed_nanousd']:,.0f}.")
         return "\n".join(lines)

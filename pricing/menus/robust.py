@@ -21,6 +21,7 @@ from pricing.mechanism.offers import Offer, cleaned, offer_of
 from pricing.mechanism.rounding import publish
 from pricing.mechanism.tiers import best_tiers
 from pricing.menus.aims import Aim, thinned
+from pricing.menus.held import HELD, Near, claims_of, is_one_kind, together
 
 LOWERED = (1.0, 0.985, 0.97, 0.95, 0.92, 0.88)
 """The factors by which the prices of the mechanism's menus are lowered at the start of a search."""
@@ -31,41 +32,17 @@ DRAWS_WEIGHT = 3.0
 CENTRE_WEIGHTS = (0.2, 0.5, 0.8, 0.93)
 """Weights of the assumed market in the combined markets whose menus the search starts with."""
 
-BOUND_WEIGHTS = tuple(2.0 ** (place / 2) for place in range(-12, 3))
-"""Weights of another market against the assumed market, to bound the profit of a menu in both."""
-
 MISSING_WEIGHT = 3.0
-"""The weight of a nano-unit of shortfall in one market against a nano-unit of the average."""
+"""The weight of a nano-unit of shortfall in one market against one of the average over the markets that are no draws."""
 
 STARTS = 8
 """How many offers the search starts with."""
 
-HELD = 1e-9
-"""The shortfall, as a share of the average, within which a menu counts as meeting its least profits: rounding."""
+UNDERCUT_WEIGHT = 100.0
+"""The weight of what an offer earns less than the single plan of one price: no offer that does is chosen."""
 
 SINGLE_PRICES = 61
 """How many prices around a type's worth are tried for a single plan where customers of one urgency differ."""
-
-
-@dataclass(frozen=True, slots=True)
-class Near:
-    """One of the markets over which a menu is judged.
-
-    Attributes:
-        name: how the market differs.
-        weight: weight of the market, adding up to 1 over all markets.
-        valuation: the market.
-        sigma: standard deviation of the logarithm of the value between customers of one urgency.
-        single: profit of the market's best single plan, nano-units for each conversation offered.
-        least: the profit that a menu has to reach in the market, 0 for none.
-    """
-
-    name: str
-    weight: float
-    valuation: Valuation
-    sigma: float
-    single: float
-    least: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +52,32 @@ class Robust:
     Attributes:
         near: the markets, the assumed market first.
         crowd: the types of all markets, market by market.
+        around: the least profits that are wanted.
         exact: profit of the assumed market's best menu, None where only a search could tell. Nano-units.
         most: the most tiers of a menu.
+        one_price: the price of the single plan that earns the most on average over the assumed market and those near it,
+            0 where none earns.
+        floors: the profit of that plan in each market, nano-units. Shape (markets,).
     """
 
     near: tuple[Near, ...]
     crowd: Crowd
+    around: Neighbourhood
     exact: float | None
     most: int
+    one_price: int
+    floors: Floats
+
+    @property
+    def near_weights(self) -> Floats:
+        """Return the weights of the assumed market and those near it; 0 of draws. Shape (markets,)."""
+        return np.array([0.0 if market.is_draw else market.weight for market in self.near])
+
+    @property
+    def single_plan(self) -> Offer:
+        """Return the single plan of one price; without a tier where none earns."""
+        tiers = 1 if self.one_price else 0
+        return Offer(np.full(tiers, self.crowd.worth.shape[1] - 1), np.full(tiers, self.one_price))
 
     def profits(self, offer: Offer) -> Floats:
         """Return an offer's profit in each market, nano-units for each conversation offered. Shape (markets,)."""
@@ -96,11 +91,26 @@ class Robust:
         return float(np.dot(profits, [market.weight for market in self.near]))
 
     def score(self, _: Valuation, offer: Offer) -> float:
-        """Return the average profit, less several times the shortfall from the least profit in each market."""
-        if not len(offer.caps):
-            return 0.0
+        """Return the average profit, less several times the shortfall from the least profit in each market.
+
+        An offer that the single plan of one price undercuts has a score below all others.
+        """
         profits = self.profits(offer)
-        return self.average(profits) - MISSING_WEIGHT * float(self.missing(profits).sum())
+        weight = MISSING_WEIGHT * float(self.near_weights.sum())
+        score = self.average(profits) - weight * float(self.missing(profits).sum())
+        undercut = self.undercut(profits)
+        return score - UNDERCUT_WEIGHT * (self.near[0].single + undercut) if undercut else score
+
+    def undercut(self, profits: Floats) -> float:
+        """Return by how much profits are below those of the single plan of one price, nano-units; 0 for rounding.
+
+        In the assumed market and in each near it they may be below by a share, but not on average over these.
+        """
+        weights = self.near_weights
+        short = np.where(weights > 0, self.around.single_share_min * self.floors - profits, 0.0)
+        on_average = float(np.dot(weights, self.floors - profits))
+        below = float(np.maximum(0.0, short).sum()) + max(0.0, on_average)
+        return below if below > HELD * float(np.dot(weights, self.floors)) else 0.0
 
     def missing(self, profits: Floats) -> Floats:
         """Return the shortfall from the least profit in each market. Shape (markets,)."""
@@ -126,69 +136,30 @@ class Robust:
             "average_nanousd": round(self.average(profits), 3),
             "upper_bound_nanousd": round(self.bound(), 3),
             "markets": markets,
-            "held": self._held(profits),
+            "one_price": self._one_price(profits),
+            "held": claims_of(self.near, profits, self.around, self.exact, self.most),
         }
 
-    def _held(self, profits: Floats) -> dict[str, Any]:
-        """Return whether the menu reaches all least profits, else the bound on menus of as many tiers that do."""
-        is_held = bool(self.missing(profits).sum() <= HELD * abs(self.average(profits)))
-        most = None if is_held or self.exact is None else self.as_taken_at_most()
+    def _one_price(self, profits: Floats) -> dict[str, Any]:
+        """Return the single plan of one price, and a menu's profits as shares of that plan's."""
+        shares = [
+            profit / floor
+            for market, profit, floor in zip(self.near, profits.tolist(), self.floors.tolist(), strict=True)
+            if floor > 0 and not market.is_draw
+        ]
+        average, floor = np.dot(self.near_weights, profits), np.dot(self.near_weights, self.floors)
         return {
-            "all": is_held,
-            "as_taken_share": None if not self.exact else round(float(profits[0]) / self.exact, 12),
-            "as_taken_share_at_most": None if most is None or not self.exact else round(most / self.exact, 12),
+            "price_nanousd": self.one_price,
+            "share_least": round(min(shares, default=1.0), 12),
+            "share_on_average": round(float(average / floor), 12) if floor > 0 else 1.0,
         }
-
-    def as_taken_at_most(self) -> float:
-        """Return a bound on the profit in the assumed market if the least profits elsewhere are reached, nano-units.
-
-        For any weight w >= 0, a menu that earns p in the assumed market and p' >= l in another has p + w l <= p + w p',
-        which is at most the largest p + w p' of any menu. That is the profit of the best menu for the types of both
-        markets, if they can be put in one order: an exact program again. The least over some weights and markets.
-        """
-        assert self.exact is not None
-        centre, bounds = self.near[0].valuation, [self.exact]
-        for market in self.near[1:]:
-            if market.least and is_one_kind(centre, market):
-                for weight in BOUND_WEIGHTS:
-                    combined = together(
-                        centre, [(1.0, 1.0), (weight, market.valuation.urgency_per_s[0] / centre.urgency_per_s[0])]
-                    )
-                    bounds.append((1 + weight) * best_tiers(combined, self.most)[-1].profit - weight * market.least)
-        return min(bounds)
-
-
-def is_one_kind(centre: Valuation, one: Near) -> bool:
-    """Return whether a market has the same lengths and values as the centre, so that all types are in one order."""
-    return one.sigma == 0 and one.valuation.steps is centre.steps and bool(np.ptp(centre.value) == 0)
-
-
-def together(valuation: Valuation, parts: Sequence[tuple[float, float]]) -> Valuation:
-    """Return the types of a market and of markets near it, by weights, as one market.
-
-    Args:
-        valuation: n types of one value.
-        parts: weight of each market and the factor by which its urgency is larger.
-    """
-    total = sum(weight for weight, _ in parts)
-    urgency = np.concatenate([valuation.urgency_per_s * factor for _, factor in parts])
-    share = np.concatenate([valuation.share * (weight / total) for weight, _ in parts])
-    order = np.argsort(urgency, kind="stable")
-    return replace(
-        valuation,
-        urgency_per_s=urgency[order],
-        share=share[order],
-        cumulative=np.cumsum(share[order]),
-        value=np.full(len(order), valuation.value[0]),
-        kept=None,
-    )
 
 
 def robust_of(market: Market, around: Neighbourhood, most: int) -> Robust:
     """Return the markets over which a robust menu of a market is judged.
 
     A menu of an estimated market is also judged over the draws, which have three times the weight of the markets near
-    the average; there the value is the estimated value, not understated, and no market has a least profit.
+    the average; there the value is the estimated value, not understated, and no draw has a least profit.
 
     Args:
         market: the market.
@@ -198,24 +169,29 @@ def robust_of(market: Market, around: Neighbourhood, most: int) -> Robust:
     estimate = estimated(market)
     centre = thinned(valuation_of(market if estimate is None else fully_valued(market, estimate)))
     sigma, taste = market.value_sigma, market.taste_nanousd
-    exact = None if estimate is not None or sigma or taste else best_tiers(centre, most)[-1].profit
+    exact = None if sigma or taste else best_tiers(centre, most)[-1].profit
     neighbours = [
         (name, neighbour, float(np.hypot(sigma, added_sigma))) for name, neighbour, added_sigma in around.around(centre)
     ]
     near = [_near(name, 1 / len(neighbours), neighbour, spread, taste) for name, neighbour, spread in neighbours]
-    if estimate is None:
-        near = [replace(neighbour, least=around.single_share_min * neighbour.single) for neighbour in near]
-        near[0] = replace(near[0], least=(1 - around.loss_max) * exact if exact is not None else 0.0)
-    elif estimate.draws:
+    near = [replace(neighbour, least=around.single_share_min * neighbour.single) for neighbour in near]
+    near[0] = replace(near[0], least=(1 - around.loss_max) * exact if exact is not None else 0.0)
+    one_price = best_single(_crowd(near, taste))[0]
+    if estimate is not None and estimate.draws:
         spread = estimate.value.sigma if estimate.value is not None else sigma
         draw_weight = DRAWS_WEIGHT / len(estimate.draws)
         draws = [thinned(valuation_of(draw)) for draw in estimate.draws]
         near += [
-            _near(f"draw {place}", draw_weight, neighbour, spread, taste) for place, neighbour in enumerate(draws, 1)
+            replace(_near(f"draw {place}", draw_weight, neighbour, spread, taste), is_draw=True)
+            for place, neighbour in enumerate(draws, 1)
         ]
         near = [replace(neighbour, weight=neighbour.weight / (1 + DRAWS_WEIGHT)) for neighbour in near]
-    crowd = crowd_of([(neighbour.weight, neighbour.valuation, neighbour.sigma, taste) for neighbour in near])
-    return Robust(tuple(near), crowd, exact, most)
+    robust = Robust(tuple(near), _crowd(near, taste), around, exact, most, one_price, np.zeros(len(near)))
+    return replace(robust, floors=robust.profits(robust.single_plan))
+
+
+def _crowd(near: Sequence[Near], taste: float) -> Crowd:
+    return crowd_of([(market.weight, market.valuation, market.sigma, taste) for market in near])
 
 
 def _near(name: str, weight: float, valuation: Valuation, sigma: float, taste: float) -> Near:
@@ -234,8 +210,9 @@ def fully_valued(market: Market, beside: Estimated) -> Market:
 def robust_aim(robust: Robust) -> Aim:
     """Return the objective of a robust menu, with the best of some offers to start with.
 
-    These offers are the mechanism's menus at lower prices, of the assumed market and of its combinations, by several
-    weights, with all markets that differ in urgency or pace alone: there the average has an exact optimum.
+    These offers are the single plan of one price, and the mechanism's menus at lower prices, of the assumed market and of
+    its combinations, by several weights, with all markets that differ in urgency or pace alone: there the average has an
+    exact optimum.
     """
     centre = robust.near[0].valuation
     starts = list(lowered(centre, robust.most, LOWERED))
@@ -244,10 +221,8 @@ def robust_aim(robust: Robust) -> Aim:
         rest = (1 - weight) / len(alike)
         factors = [(rest, float(candidate.valuation.urgency_per_s[0] / centre.urgency_per_s[0])) for candidate in alike]
         starts += lowered(together(centre, [(weight, 1.0), *factors]), robust.most, (1.0, 0.97, 0.93))
-    return Aim(
-        robust.score,
-        tuple(sorted(starts, key=lambda candidate: (-robust.score(centre, candidate), candidate.key))[:STARTS]),
-    )
+    best = sorted(starts, key=lambda candidate: (-robust.score(centre, candidate), candidate.key))[:STARTS]
+    return Aim(robust.score, tuple(best) + ((robust.single_plan,) if robust.one_price else ()))
 
 
 def lowered(valuation: Valuation, most: int, factors: Sequence[float]) -> Sequence[Offer]:

@@ -54,10 +54,13 @@ class Solution:
     crowd: Crowd | None = None
 
     def published(self) -> Published:
-        """Return the menu to sell, in whole numbers, with each type's choice at its average value."""
+        """Return the menu to sell, in whole numbers, with each type's choice at its average value.
+
+        Tiers that no type takes are left out, unless customers may be others than the types: some may take it then.
+        """
         if self.offer is None:
             return publish(self.valuation, self.chosen.caps)
-        if self.crowd is not None:
+        if self.crowd is not None or self.robust is not None:
             return offered(self.valuation, self.offer)
         return chosen(self.valuation, self.offer)
 

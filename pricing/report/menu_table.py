@@ -39,21 +39,43 @@ def earning_lines(menu: Mapping[str, Any]) -> list[str]:
     robust = menu["certificate"].get("robust")
     if robust is not None:
         rows.append(["on average over the market and those near it", amount(menu, robust["average_nanousd"])])
-    return [*columns(rows), *_held_lines(robust), *resumption_lines(menu)]
+    return [*columns(rows), *held_lines(menu["certificate"]), *resumption_lines(menu)]
 
 
-def _held_lines(robust: Mapping[str, Any] | None) -> list[str]:
-    """Return where a robust menu earns less than its least profits, and the bound on other menus."""
-    if robust is None or robust["held"]["all"]:
+def held_lines(certificate: Mapping[str, Any]) -> list[str]:
+    """Return what a robust menu keeps where the market is a little different, and which of its aims it misses and why."""
+    robust = certificate.get("robust")
+    if robust is None:
         return []
-    held = robust["held"]
-    lines = ["In one of these markets at least it earns less than it is held to (certificate.robust)."]
-    if held["as_taken_share_at_most"] is not None and held["as_taken_share_at_most"] < 1:
-        lines.append(
-            f"Where the market is as taken it keeps {held['as_taken_share']:.1%} of the most profitable menu; no menu "
-            f"that earns what it is held to elsewhere keeps more than {held['as_taken_share_at_most']:.1%}."
-        )
-    return lines
+    held, one_price = robust["held"], robust["one_price"]["share_on_average"]
+    beside = f"{one_price:.1%} of what the best" if one_price > 1.0005 else "as much as the best and no more than the best"
+    line = (
+        f"In the markets near it the menu keeps at least {held['elsewhere_share']:.1%} of the profit of a single plan made for "
+        f"that market, {held['elsewhere_share_on_average']:.1%} on average; over all of them it earns {beside} single plan of "
+        "one price does."
+    )
+    if held["as_taken_share"] is not None:
+        line += f" Where the market is as taken it keeps {held['as_taken_share']:.1%} of the most profitable menu."
+    return [line, *_missed(held, certificate["wishes"]["robust"])]
+
+
+def _missed(held: Mapping[str, Any], aims: Mapping[str, Any]) -> list[str]:
+    """Return a line on the claims that a robust menu does not make, none where it makes all."""
+    claims = {
+        "as_taken": f"at most {aims['loss_max']:.0%} lost where the market is as taken",
+        "elsewhere": f"at least {aims['single_share_min']:.0%} in each market near it",
+        "on_average": "more than those single plans on average",
+    }
+    missed = [name for claim, name in claims.items() if not held["claims"][claim]]
+    if not missed:
+        return []
+    line = f"Not claimed of this menu: {'; '.join(missed)}."
+    elsewhere, as_taken = held["elsewhere_share_at_most"], held["as_taken_share_at_most"]
+    if elsewhere is not None and elsewhere < aims["single_share_min"]:
+        return [f"{line} No menu of as many tiers keeps more than {elsewhere:.1%} in each market near it."]
+    if as_taken is not None and as_taken < 1 - aims["loss_max"]:
+        return [f"{line} No menu of as many tiers that keeps that elsewhere keeps more than {as_taken:.1%} as taken."]
+    return [f"{line} No menu that was tried does."]
 
 
 def resumption_lines(menu: Mapping[str, Any]) -> list[str]:

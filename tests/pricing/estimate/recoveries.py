@@ -8,6 +8,7 @@ from tests.pricing.estimate.arms import of_arms
 from tests.pricing.estimate.commanded import of_commands
 from tests.pricing.estimate.recovery import of_markets
 from tests.pricing.estimate.violations import VIOLATIONS, of_tiers, of_violations
+from tests.pricing.menus.shifted import of_robust
 
 
 def main() -> None:
@@ -16,7 +17,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         default="",
-        help="part of a market's name, or choices, value, arms, command, tiers, honest, violations, or part of one's name",
+        help="part of a market's name, or choices, value, arms, command, tiers, robust, honest, violations, or part of one's name",
     )
     asked = parser.parse_args()
     if asked.only == "arms":
@@ -27,6 +28,9 @@ def main() -> None:
         return
     if asked.only == "tiers":
         of_tiers(asked.seeds)
+        return
+    if asked.only == "robust":
+        of_robust()
         return
     of_markets(asked.seeds, asked.only)
     is_part = asked.only not in ("value", "choices") and any(asked.only in name for name in VIOLATIONS)
