@@ -30,7 +30,7 @@ def main() -> None:
         of_tiers(asked.seeds)
         return
     if asked.only == "robust":
-        of_robust()
+        of_robust(asked.seeds)
         return
     of_markets(asked.seeds, asked.only)
     is_part = asked.only not in ("value", "choices") and any(asked.only in name for name in VIOLATIONS)

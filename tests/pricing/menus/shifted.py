@@ -11,15 +11,23 @@ from typing import Any
 import numpy as np
 from scipy.optimize import differential_evolution
 
+from pricing.estimate.as_market import market_of, priced
 from pricing.market.answers import Floats
-from pricing.market.market import read_market
-from pricing.market.neighbourhood import Neighbourhood
+from pricing.market.estimated import estimated
+from pricing.market.market import Market, read_market
+from pricing.market.neighbourhood import Neighbourhood, more_urgent
+from pricing.market.worth import Valuation
+from pricing.mechanism.demand import crowd_of
+from pricing.mechanism.mechanism import full_menu
 from pricing.mechanism.offers import Offer, cleaned
+from pricing.mechanism.uncertainty import profit_of
 from pricing.menus.held import as_taken_at_most, elsewhere_at_most
 from pricing.menus.menus import optimal_menu
 from pricing.menus.objectives import Further
-from pricing.menus.robust import Robust, robust_of
+from pricing.menus.robust import Robust, best_single, robust_of
 from tests.pricing import markets
+from tests.pricing.estimate.recovery import THREE, Case, plainly, truth_of
+from tests.pricing.estimate.violations import VIOLATIONS, fitted
 from tests.pricing.menus.test_objectives import BASE
 
 Json = dict[str, Any]
@@ -85,7 +93,43 @@ def most_as_taken(robust: Robust, share: float, seed: int = 0) -> float:
     return max(0.0, -float(found.fun))
 
 
-def of_robust() -> None:
+def of_estimates(seeds: int) -> None:
+    """Print what menus of estimates earn in the truth and near it, with the claims as aims and without."""
+    print(
+        "\n| estimate of three kinds, 600 × 30 | claims | of the optimum | urgency +10 %, of the single plan | −10 % |"
+    )
+    print("|---|---|---|---|---|")
+    for seed in range(seeds):
+        estimate = fitted(VIOLATIONS["none: observed"], seed)
+        market = read_market(market_of(estimate, priced(estimate)))
+        truth = truth_of(Case(THREE, plainly), estimate.length.identified_to_tokens)
+        tiers = market_tiers(market) or TIERS
+        for name, around in (("aims", Neighbourhood()), ("none", Neighbourhood(single_share_min=0.0, loss_max=0.999))):
+            further = Further(robust=around)
+            menu = optimal_menu(market, tiers=tiers, bill="conversation", names=None, created="x", further=further)
+            caps = [tier["conversation_tokens_max"] or 10**9 for tier in menu["tiers"]]
+            prices = np.array([tier["price_nanousd"] for tier in menu["tiers"]], dtype=np.float64)
+            earned = [
+                profit_of(there, np.array(caps), prices) / beside
+                for there, beside in (
+                    (truth, full_menu(truth).profit),
+                    *((off, single_of(off)) for off in (more_urgent(truth, 1.1), more_urgent(truth, 0.9))),
+                )
+            ]
+            print(f"| seed {seed} | {name} | {' | '.join(f'{share:.3f}' for share in earned)} |", flush=True)
+
+
+def market_tiers(market: Market) -> int | None:
+    beside = estimated(market)
+    assert beside is not None
+    return beside.tiers
+
+
+def single_of(valuation: Valuation) -> float:
+    return best_single(crowd_of([(1.0, valuation, 0.0, 0.0)]))[1]
+
+
+def of_robust(seeds: int) -> None:
     """Print what robust menus keep, and the most that any menu keeps as taken at least shares elsewhere."""
     near = [
         name for name, *_ in Neighbourhood().around(robust_of(read_market(BASE), Neighbourhood(), 1).near[0].valuation)
@@ -119,3 +163,4 @@ def of_robust() -> None:
                 f"{bound:.3f}" if possible is None or possible >= share else f"none: {possible:.3f} at most elsewhere"
             )
             print(f"| {name} | {share} | {found:.3f} | {most} |", flush=True)
+    of_estimates(seeds)
