@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,9 +26,16 @@ TIERS, ENOUGH = 4, 0.99
 
 def kept(there: Mapping[str, Any], made_for: Mapping[str, Any]) -> float:
     """Return the profit of a menu made for another market, as a share of the profit of the market's own best menu."""
-    assumed, truth = valuation_of(read_market(made_for)), valuation_of(read_market(there))
-    best_profit = profit_of(truth, *_best(truth))
-    return profit_of(truth, *_best(assumed)) / best_profit if best_profit > 0 else 1.0
+    return kept_in([there], made_for)[0]
+
+
+def kept_in(theres: Sequence[Mapping[str, Any]], made_for: Mapping[str, Any]) -> list[float]:
+    """Return the same in each of several markets."""
+    menu, shares = _best(valuation_of(read_market(made_for))), []
+    for truth in (valuation_of(read_market(there)) for there in theres):
+        best_profit = profit_of(truth, *_best(truth))
+        shares.append(profit_of(truth, *menu) / best_profit if best_profit > 0 else 1.0)
+    return shares
 
 
 def _best(valuation: Valuation) -> tuple[Ints, Floats]:

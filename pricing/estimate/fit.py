@@ -24,7 +24,6 @@ from pricing.estimate.laws.readings import are_chosen, as_timed
 from pricing.estimate.laws.urgency import Mixing, mixing_of
 from pricing.estimate.laws.value import ValueTold
 from pricing.estimate.notes import (
-    UNTOLD_SHARE,
     differing,
     notes_of,
     of_chains,
@@ -32,6 +31,7 @@ from pricing.estimate.notes import (
     of_few_left,
     of_lengths,
     of_otherwise,
+    of_records,
     of_unread,
     of_untold,
     of_value,
@@ -40,6 +40,7 @@ from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.spread import Differing, by_urgency
 from pricing.estimate.observations.statistics import Statistics, cleaned
 from pricing.estimate.taken import taken_shares
+from pricing.estimate.untold import untold
 from pricing.market.answers import Floats, Ints
 from pricing.market.market import Market
 
@@ -147,7 +148,8 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     market = known_market((rates, mixing.share))
     notes = notes_of(length, pace, leaving, observed.ages is not None, served_to, prior is not None)
     notes += () if leaving.refused is not None else of_few_left(observed.customers, length, pace)
-    notes += _of_effects(observed, leaving, (market, known_market), raw, random)
+    is_value_said = given.value_nanousd is not None
+    notes += _of_effects(observed, leaving, (market, known_market), raw, random, is_value_said=is_value_said)
     notes += of_lengths(length, with_urgency, are_chosen(observed)) + _of_value(inferred.value, given, market)
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
@@ -159,11 +161,16 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         leaving=leaving,
         mixing=mixing,
         value=inferred.value,
-        value_known_by="estimated" if given.value_nanousd is None else "said",
+        value_known_by="said" if is_value_said else "estimated",
         sources=inferred.sources,
         unseen_worth_nanousd=_unseen_worth(length, pace, mixing, inferred.worth_nanousd),
         set_aside=dict(observed.set_aside) | dict(inferred.left_out),
-        notes=notes + of_conversations(observed.going, sum(inferred.blurred), changed_week) + of_chains(mixing),
+        notes=(
+            notes
+            + of_records(observed.customers, observed.going, observed.set_aside)
+            + of_conversations(sum(inferred.blurred), changed_week)
+            + of_chains(mixing)
+        ),
         choices=tuple(taken_shares(observed, inferred.offers, mixing)),
     )
 
@@ -174,11 +181,13 @@ def _of_effects(
     market: tuple[Json, Callable[[tuple[Floats, Floats]], Json]],
     raw: Mixing,
     random: np.random.Generator,
+    *,
+    is_value_said: bool,
 ) -> tuple[str, ...]:
     """Return a sentence for each tolerated departure from the model, with its effect on a menu."""
     notes, (estimated, market_with) = [], market
     if leaving.refused is None and leaving.otherwise is None and observed.customers.waited_s.any():
-        notes.append(of_untold(*_untold(observed, leaving, market, raw)))
+        notes.append(of_untold(untold(observed, leaving, estimated, market_with, raw, is_value_said=is_value_said)))
     if leaving.refused is not None:
         notes.append(
             of_unread([kept(market_with((raw.urgency_per_s, share)), estimated) for share in raw.draws[:UNREAD_DRAWS]])
@@ -202,19 +211,6 @@ def _of_effects(
 def _of_value(value: ValueTold | None, inputs: Given, market: Json) -> tuple[str, ...]:
     """Return sentences on the value by customers' choices, and on the profit kept by a menu for another value."""
     return of_value(value, inputs.value_nanousd, lambda worth: kept(market | {"value_nanousd": worth}, market))
-
-
-def _untold(
-    observed: Statistics,
-    leaving: LeavingTests,
-    market: tuple[Json, Callable[[tuple[Floats, Floats]], Json]],
-    raw: Mixing,
-) -> tuple[float, float]:
-    """Return a rate at which conversations may be left for another reason, and what profit a menu ignoring it keeps."""
-    (estimated, market_with), timed = market, as_timed(observed.customers, leaving)
-    per_s = UNTOLD_SHARE * float(timed.conversations.sum()) / float(timed.waited_s.sum())
-    reduced_per_s = np.maximum(raw.urgency_per_s - per_s, raw.urgency_per_s / 10)
-    return per_s, kept(market_with((reduced_per_s, raw.share)), estimated)
 
 
 def _kept(statistics: Statistics, inputs: Given) -> Statistics:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 
 import numpy as np
@@ -13,11 +13,10 @@ from pricing.estimate.laws.length import LengthEstimate
 from pricing.estimate.laws.pace import Pace
 from pricing.estimate.laws.urgency import Mixing
 from pricing.estimate.laws.value import ValueTold
+from pricing.estimate.observations.gathering import BEYOND_CAP
 from pricing.estimate.observations.spread import Differing, OwnLengths, own_spread
 from pricing.estimate.observations.statistics import Customers
-
-UNTOLD_SHARE = 0.1
-"""The share of conversations left at a constant rate for another reason than impatience whose effect is stated."""
+from pricing.estimate.untold import SHARES, SOONER, Untold
 
 LEFT_LEAST = 10
 """With fewer conversations left, only the most that urgency may be is stated."""
@@ -30,6 +29,15 @@ OWN_SPREAD_LEAST = 0.25
 
 SPEED_MOST = 10_000
 """The speed of one answer, tokens a second, above which the unit of times is likely wrong."""
+
+CORRELATION_LEAST = 0.1
+"""Below this correlation of tokens and time, records give an answer's tokens to another answer's time."""
+
+SINGLE_SHARE = 0.9
+"""Where so many customers have one conversation, a note says what that leaves unknown."""
+
+BEYOND_MOST = 0.02
+"""The share of conversations beyond the cap of their tier above which a note says that tiers or menus are wrong."""
 
 APART_MOST = 1.1
 """Disagreement of the chains above which a note states it."""
@@ -157,14 +165,17 @@ def of_unread(kept: Sequence[float]) -> str:
     )
 
 
-def of_untold(per_s: float, kept: float) -> str:
+def of_untold(found: Untold) -> str:
     """Return a note on what leaving does not identify, and on its effect on a menu."""
+    shares = [f"{share:.0%}" for share in SHARES]
+    kept = [f"{share:.0%}" for share in found.kept]
     return (
-        "Leaving is read as impatience alone. Customers who leave because they have what they need, and connections that break, "
-        "anywhere in the answer, show where they are a tenth of the conversations, seldom where they are a twentieth; those that "
-        "come at the same rate at any time, such as of who is satisfied in the second half of an answer, never do, and make "
-        f"everybody look more urgent by that rate. Were {UNTOLD_SHARE:.0%} of the conversations left so, {per_s:.2g} a second, this "
-        f"menu would keep {kept:.0%} of the profit."
+        "Leaving is read as impatience alone, at the rate at which customers discount. Customers who leave because they have what they "
+        "need, and connections that break, anywhere in the answer, show where they are a tenth of the conversations, seldom where they "
+        "are a twentieth; those that come at the same rate at any time, such as of who is satisfied in the second half of an answer, "
+        f"never do, and make everybody look more urgent by that rate. Were {' or '.join(shares)} of the conversations left so, "
+        f"{found.per_s:.2g} a second or more, this menu would keep {' or '.join(kept)} of the profit; did customers leave "
+        f"{SOONER:g} times as soon as they discount, which nothing here tells, {found.sooner_kept:.0%}."
     )
 
 
@@ -195,11 +206,34 @@ def of_chains(mixing: Mixing) -> tuple[str, ...]:
     return (f"The chains that drew the distribution of urgency do not agree yet ({mixing.apart:.2f}, 1 is best).",)
 
 
-def of_conversations(going: int, blurred: int, changed_week: int | None) -> tuple[str, ...]:
+def of_records(customers: Customers, going: int, set_aside: Mapping[str, int]) -> tuple[str, ...]:
+    """Return notes on records that are likely other than they seem: going conversations, customers, caps."""
+    notes, conversations = [], int(customers.conversations.sum())
+    if going:
+        notes.append(f"{going:,} conversations may still go on; they are counted as they stand.")
+    if going > conversations / 2:
+        notes[-1] += (
+            " They are most of all, as where the times of records are in another unit than milliseconds: then weeks and days, and "
+            "with them whether customers or lengths have changed, are not told."
+        )
+    if float(np.mean(customers.conversations == 1)) > SINGLE_SHARE:
+        notes.append(
+            "Nearly all customers have a single conversation, as where a customer comes under another name each time. How customers "
+            "differ in urgency is then known by the time at which each left, if at all, and tiers are priced by little."
+        )
+    beyond = set_aside.get(BEYOND_CAP, 0)
+    if beyond > BEYOND_MOST * (conversations + beyond):
+        notes.append(
+            f"{beyond:,} conversations have more tokens than the cap of the tier that they name, so they were not held under it: their "
+            "lengths are left out. Where records name other tiers or menus than were sold, choices and prices are wrong."
+        )
+    return tuple(notes)
+
+
+def of_conversations(blurred: int, changed_week: int | None) -> tuple[str, ...]:
     """Return notes on conversations that count only in part.
 
     Args:
-        going: the number of conversations that may still go on.
         blurred: the number of menus whose largest tiers end beyond all observed lengths.
         changed_week: the week, counted from 1970, in which customers began to leave at other rates, if any.
     """
@@ -210,8 +244,6 @@ def of_conversations(going: int, blurred: int, changed_week: int | None) -> tupl
             f"Customers left at other rates before {day}. Urgency is that of the time since; what they did before "
             "counts as of customers all of whom changed by the same factor."
         )
-    if going:
-        notes.append(f"{going:,} conversations may still go on; they are counted as they stand.")
     if blurred:
         notes.append(
             f"Under {blurred} menus who takes the largest tiers hangs on answers beyond all lengths seen: there choices are read as "
@@ -258,6 +290,11 @@ def notes_of(
         notes.append(
             f"Answers come at {pace.tokens_per_s:,.0f} tokens a second, faster than models make them. Times of records are in "
             "milliseconds; read in another unit, urgency and prices are wrong by the same factor."
+        )
+    if pace.correlation is not None and pace.correlation < CORRELATION_LEAST:
+        notes.append(
+            f"Answers of more tokens take no longer (correlation {pace.correlation:.2f}): tokens or times belong to other calls, and "
+            "who seems urgent, the speed and all prices are wrong. Check how the records were joined."
         )
     if pace.first_token_s == 0:
         notes.append("The first token came as fast as any other, so the first-token delay is 0.")

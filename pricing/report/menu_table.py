@@ -48,7 +48,9 @@ def held_lines(certificate: Mapping[str, Any]) -> list[str]:
     if robust is None:
         return []
     held, one_price = robust["held"], robust["one_price"]["share_on_average"]
-    beside = f"{one_price:.1%} of what the best" if one_price > 1.0005 else "as much as the best and no more than the best"
+    beside = (
+        f"{one_price:.1%} of what the best" if one_price > 1.0005 else "as much as the best and no more than the best"
+    )
     line = (
         f"In the markets near it the menu keeps at least {held['elsewhere_share']:.1%} of the profit of a single plan made for "
         f"that market, {held['elsewhere_share_on_average']:.1%} on average; over all of them it earns {beside} single plan of "

@@ -10,6 +10,9 @@ from pricing.estimate.observations.statistics import PaceCounts
 
 CALLS_LEAST = 10
 
+CALLS_COMPARED = 100
+"""With fewer streamed calls the correlation of tokens and time tells nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -19,6 +22,7 @@ class Pace:
         tokens_per_s: tokens generated in a second of generation.
         first_token_s: time to the first token less one token, as ``market.json`` has it; at least 0.
         calls: streamed calls it was learnt from.
+        correlation: of the tokens of an answer and the time that they take, None where too few calls tell.
     """
 
     tokens_per_s: float
@@ -26,6 +30,7 @@ class Pace:
     first_token_s: float
     first_token_s_error: float
     calls: int
+    correlation: float | None = None
 
 
 def estimate_pace(counts: PaceCounts) -> Pace:
@@ -54,4 +59,14 @@ def estimate_pace(counts: PaceCounts) -> Pace:
         first_token_s=max(0.0, first - 1 / speed),
         first_token_s_error=math.sqrt(spread / counts.calls),
         calls=counts.calls,
+        correlation=_correlation(counts),
     )
+
+
+def _correlation(counts: PaceCounts) -> float | None:
+    mean_tokens, mean_s = counts.tokens / counts.calls, counts.seconds / counts.calls
+    tokens_spread = counts.tokens_squared / counts.calls - mean_tokens**2
+    seconds_spread = counts.seconds_squared / counts.calls - mean_s**2
+    if counts.calls < CALLS_COMPARED or tokens_spread <= 0 or seconds_spread <= 0:
+        return None
+    return (counts.tokens_seconds / counts.calls - mean_tokens * mean_s) / math.sqrt(tokens_spread * seconds_spread)

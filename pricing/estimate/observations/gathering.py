@@ -31,6 +31,7 @@ from pricing.menus.menu import Menu
 ROWS_AT_ONCE = 50_000
 
 UNKNOWN_TIER = "conversations_of_unknown_tiers"
+BEYOND_CAP = "conversations_beyond_their_cap"
 OPEN_TIER = ""
 """The name for no tier: conversations that were only observed."""
 
@@ -131,14 +132,14 @@ def statistics_of(given: Summed, menus: Mapping[str, Menu], choosing: Choosing) 
 
     Args:
         given: the sums.
-        menus: every menu of the records, by version. Lengths under an unknown menu, or of a tier that its menu does not
-            have, are set aside with their number: the cap that cut them is unknown.
+        menus: every menu of the records, by version. Lengths under an unknown menu, of a tier that its menu does not have,
+            or beyond the cap of their tier are set aside with their number: the cap that cut them is unknown.
         choosing: which customers chose their tier; a menu that nobody chose from is no offer.
     """
     aside = dict(given.aside)
-    lengths, unknown = _lengths(given.lengths, menus)
-    if unknown:
-        aside[UNKNOWN_TIER] = aside.get(UNKNOWN_TIER, 0) + unknown
+    lengths, excluded = _lengths(given.lengths, menus)
+    for reason, number in excluded.items():
+        aside[reason] = aside.get(reason, 0) + number
     names: list[str] = []
     amounts = _amounts(given.customers, names, AMOUNTS + 2 * (len(given.windows) - 1))
     outsized = {names[row] for row in np.flatnonzero(are_outsized(amounts[:, 0])).tolist()}
@@ -167,25 +168,25 @@ def statistics_of(given: Summed, menus: Mapping[str, Menu], choosing: Choosing) 
 
 def _lengths(
     rows: Iterable[tuple[str, str, int, int, int]], menus: Mapping[str, Menu]
-) -> tuple[tuple[LengthCounts, ...], int]:
-    """Return the counts by tier and cap, across menus, and how many conversations have no known cap."""
+) -> tuple[tuple[LengthCounts, ...], Mapping[str, int]]:
+    """Return the counts by tier and cap, across menus, and how many conversations have no known cap, by reason."""
     counts: dict[tuple[str, int | None], dict[int, list[int]]] = defaultdict(dict)
-    unknown = 0
+    excluded: dict[str, int] = defaultdict(int)
     for version, name, tokens, observed, censored in rows:
         cap = None
         if name != OPEN_TIER:
             menu = menus.get(version)
             tier = None if menu is None else menu.tier(name)
-            if tier is None:
-                unknown += observed + censored
+            cap = None if tier is None else tier.conversation_tokens_max
+            if tier is None or (cap is not None and tokens > cap):
+                excluded[UNKNOWN_TIER if tier is None else BEYOND_CAP] += observed + censored
                 continue
-            cap = tier.conversation_tokens_max
         if cap is not None and tokens >= cap:
             observed, censored = 0, observed + censored
         counted = counts[name, cap].setdefault(tokens, [0, 0])
         counted[0] += observed
         counted[1] += censored
-    return tuple(_counted(name, cap, by_length) for (name, cap), by_length in counts.items()), unknown
+    return tuple(_counted(name, cap, by_length) for (name, cap), by_length in counts.items()), excluded
 
 
 def _own(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,9 @@ from pricing.menus.menu import Menu
 AT_ONCE = 10_000
 REPEATED = "records_repeated"
 MALFORMED = "records_malformed"
+
+CUSTOMERS_TESTED, CUSTOMERS_SHARING, CONVERSATIONS_EACH = 60, 2, 1.05
+"""Of so many customers, so many to a name of a conversation, with at most so many conversations, the fields are swapped."""
 
 WHOLE = ("time", "billed_output_tokens", "output_tokens")
 MAYBE_WHOLE = ("settled", "ttft_ms", "duration_ms")
@@ -34,15 +37,19 @@ def seen_in_records(
         CannotEstimate: records, or the menus that they name, are in several currencies.
     """
     watch, record_ids, aside = Watch(), set[str](), {REPEATED: 0, MALFORMED: 0}
+    calls, names = set[int](), set[str]()
     batch: list[Mapping[str, Any]] = []
     currencies: set[str] = set()
     for record in records:
         if not _is_whole(record):
             aside[MALFORMED] += 1
-        elif record["id"] in record_ids:
+        elif record["id"] in record_ids or (call := hash(_call(record))) in calls:
             aside[REPEATED] += 1
         else:
             record_ids.add(record["id"])
+            calls.add(call)
+            if is_of_a_conversation(record):
+                names.add(record["conversation"])
             batch.append(record)
             currencies |= _currencies(record, menus)
         if len(batch) >= AT_ONCE:
@@ -50,6 +57,7 @@ def seen_in_records(
             batch = []
     watch.see(batch)
     going = watch.close_all()
+    _refuse_swapped(len({customer for _, customer in watch.sums.customers}), watch.sums.customers.values(), len(names))
     sums = summed(watch.sums, since_week=since_ms // WEEK_MS, going=going)
     counts = {**sums.aside, **{reason: count for reason, count in aside.items() if count}}
     statistics = statistics_of(replace(sums, aside=counts), menus, Choosing(chose=anybody if own_tiers else nobody))
@@ -62,6 +70,28 @@ def _currencies(record: Mapping[str, Any], menus: Mapping[str, Menu]) -> set[str
         return set()
     menu = menus.get(record["menu_version"])
     return {str(currency) for currency in (record.get("currency"), menu and menu.currency) if currency}
+
+
+def _call(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what tells a call from all others, whatever its id: a call that was exported twice may have two."""
+    return tuple(
+        record[name] for name in ("kind", "customer", "conversation", *WHOLE, *MAYBE_WHOLE, "finish", "endpoint")
+    )
+
+
+def _refuse_swapped(customers: int, amounts: Iterable[Sequence[int]], names: int) -> None:
+    """Refuse records whose customers have a conversation each and share the names of conversations between them.
+
+    Raises:
+        CannotEstimate: customer and conversation stand for each other.
+    """
+    if customers < CUSTOMERS_SHARING * max(names, 1) or customers < CUSTOMERS_TESTED:
+        return
+    if sum(row[0] for row in amounts) <= CONVERSATIONS_EACH * customers:
+        raise CannotEstimate(
+            f"{customers:,} customers have a conversation each, and these have {names:,} names: in the records customer and "
+            "conversation stand for each other, so nothing tells one customer from another."
+        )
 
 
 def _one_of(currencies: set[str]) -> str | None:

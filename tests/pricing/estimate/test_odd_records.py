@@ -58,6 +58,10 @@ def every_other(**changes: Any) -> Callable[[list[Record]], list[Record]]:
         ),
         (every_other(currency="EUR"), r"Records and their menus are in EUR and USD"),
         (all_with(currency="EUR"), r"Records and their menus are in EUR and USD"),
+        (
+            lambda records: [{**one, "customer": one["conversation"], "conversation": one["customer"]} for one in records],
+            r"[0-9,]+ customers have a conversation each, and these have [0-9,]+ names: .* stand for each other",
+        ),
     ],
 )  # fmt: skip
 def test_records_that_tell_no_market_are_refused_with_the_reason(
@@ -75,6 +79,64 @@ def test_times_in_seconds_are_told_by_the_speed(records: list[Record]) -> None:
     found = pricing.fit(in_seconds, [MENU], value_nanousd=WORTH, draws=2)
 
     assert any("tokens a second, faster than models make them" in note for note in found.to_json()["estimate"]["notes"])
+
+
+def mixed_up(*fields: str) -> Callable[[list[Record]], list[Record]]:
+    """Give some fields of each record to another record."""
+    order = np.random.default_rng(0).permutation(2000).tolist()
+    return lambda records: [
+        {**record, **{field: records[other][field] for field in fields}}
+        for record, other in zip(records, [place for place in order if place < len(records)], strict=True)
+    ]
+
+
+REVERSED = {"t1": "t3", "t2": "t2", "t3": "t1"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (mixed_up("duration_ms", "ttft_ms"), "Answers of more tokens take no longer (correlation "),
+        (
+            lambda records: [{**one, "customer": one["id"]} for one in records],
+            "Nearly all customers have a single conversation",
+        ),
+        (
+            lambda records: [
+                {**one, "time": one["time"] // 1000, "settled": one["settled"] // 1000} for one in records
+            ],
+            "the times of records are in another unit than milliseconds",
+        ),
+        (
+            lambda records: [
+                {**one, "tier": REVERSED[one["tier"]], "tier_chosen": REVERSED[one["tier"]]} for one in records
+            ],
+            "conversations have more tokens than the cap of the tier that they name",
+        ),
+    ],
+)
+def test_records_that_are_other_than_they_seem_are_noted(
+    records: list[Record], changed: Callable[[list[Record]], list[Record]], said: str
+) -> None:
+    """Each of these fitted without a word; of the records as they are nothing of it is said."""
+    found, plain = (
+        pricing.fit(of, [MENU], value_nanousd=WORTH, draws=2).to_json()["estimate"]["notes"]
+        for of in (changed(records), records)
+    )
+
+    assert any(said in note for note in found), found
+    assert not any(said in note for note in plain), plain
+
+
+def test_a_call_that_was_exported_twice_counts_once(records: list[Record]) -> None:
+    """Its second record has an id of its own; its tokens were added to the conversation's a second time."""
+    twice = [*records, *({**record, "id": f"{record['id']}_again"} for record in records)]
+    menus = {MENU["version"]: Menu.from_json(MENU)}
+
+    seen, once = (seen_in_records(of, menus, own_tiers=False) for of in (twice, records))
+
+    assert seen.set_aside["records_repeated"] == len(records)
+    assert [counts.tokens.tolist() for counts in seen.lengths] == [counts.tokens.tolist() for counts in once.lengths]
 
 
 @pytest.mark.parametrize("named", [True, False])

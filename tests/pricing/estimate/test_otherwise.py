@@ -71,6 +71,26 @@ def test_broken_connections_are_taken_out_and_said_with_what_they_do() -> None:
     assert "a menu made as if they were impatience would keep" in note
 
 
+@pytest.mark.parametrize(
+    ("name", "seed", "said"),
+    [
+        ("3, own: 20 % leave satisfied in the second half", 0, r"would keep \d+% or (\d+)% of the profit"),
+        ("3, own: leave twice as soon as they discount", 2, r"as they discount, which nothing here tells, (\d+)%"),
+    ],
+)
+def test_what_leaving_cannot_tell_is_said_with_what_the_menu_would_keep(name: str, seed: int, said: str) -> None:
+    """The menus earn 0.77 and 0.95 of the most in these draws; the note says 78 % and 86 %."""
+    violation = VIOLATIONS[name]
+
+    estimate = fitted(violation, seed)
+
+    (note,) = (one for one in estimate.notes if one.startswith("Leaving is read as impatience alone"))
+    found = re.search(said, note)
+    assert found is not None, note
+    assert int(found[1]) / 100 - 0.03 < earned(estimate, violation)
+    assert int(found[1]) < 90
+
+
 def test_where_many_are_left_otherwise_nothing_is_estimated() -> None:
     """A fifth of the conversations: what is left over tells urgency too badly for prices."""
     with pytest.raises(CannotEstimate, match="soon after the start"):
