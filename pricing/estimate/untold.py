@@ -59,7 +59,7 @@ def untold(
         observed: what customers did.
         leaving: how leaving was read.
         estimated: the market that the menu is made for.
-        market_with: the market with another distribution of urgency.
+        market_with: the market with another distribution of urgency: rates and shares. Shapes (n,), (n,).
         raw: the distribution of urgency, as leaving and choices tell it.
         is_value_said: whether the value was said; else it would have been estimated so that customers take their tiers.
     """
