@@ -31,7 +31,6 @@ from pricing.estimate.notes import (
     of_few_left,
     of_lengths,
     of_otherwise,
-    of_records,
     of_unread,
     of_untold,
     of_value,
@@ -165,12 +164,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         sources=inferred.sources,
         unseen_worth_nanousd=_unseen_worth(length, pace, mixing, inferred.worth_nanousd),
         set_aside=dict(observed.set_aside) | dict(inferred.left_out),
-        notes=(
-            notes
-            + of_records(observed.customers, observed.going, observed.set_aside)
-            + of_conversations(sum(inferred.blurred), changed_week)
-            + of_chains(mixing)
-        ),
+        notes=notes + of_conversations(observed, sum(inferred.blurred), changed_week) + of_chains(mixing),
         choices=tuple(taken_shares(observed, inferred.offers, mixing)),
     )
 

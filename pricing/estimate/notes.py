@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 
 import numpy as np
@@ -15,7 +15,7 @@ from pricing.estimate.laws.urgency import Mixing
 from pricing.estimate.laws.value import ValueTold
 from pricing.estimate.observations.gathering import BEYOND_CAP
 from pricing.estimate.observations.spread import Differing, OwnLengths, own_spread
-from pricing.estimate.observations.statistics import Customers
+from pricing.estimate.observations.statistics import Customers, Statistics
 from pricing.estimate.untold import SHARES, SOONER, Untold
 
 LEFT_LEAST = 10
@@ -206,9 +206,9 @@ def of_chains(mixing: Mixing) -> tuple[str, ...]:
     return (f"The chains that drew the distribution of urgency do not agree yet ({mixing.apart:.2f}, 1 is best).",)
 
 
-def of_records(customers: Customers, going: int, set_aside: Mapping[str, int]) -> tuple[str, ...]:
-    """Return notes on records that are likely other than they seem: going conversations, customers, caps."""
-    notes, conversations = [], int(customers.conversations.sum())
+def _of_records(seen: Statistics) -> list[str]:
+    """Return notes on records that may be other than they seem: conversations that go on, customers, caps."""
+    notes, going, conversations = [], seen.going, int(seen.customers.conversations.sum())
     if going:
         notes.append(f"{going:,} conversations may still go on; they are counted as they stand.")
     if going > conversations / 2:
@@ -216,28 +216,29 @@ def of_records(customers: Customers, going: int, set_aside: Mapping[str, int]) -
             " They are most of all, as where the times of records are in another unit than milliseconds: then weeks and days, and "
             "with them whether customers or lengths have changed, are not told."
         )
-    if float(np.mean(customers.conversations == 1)) > SINGLE_SHARE:
+    if float(np.mean(seen.customers.conversations == 1)) > SINGLE_SHARE:
         notes.append(
             "Nearly all customers have a single conversation, as where a customer comes under another name each time. How customers "
             "differ in urgency is then known by the time at which each left, if at all, and tiers are priced by little."
         )
-    beyond = set_aside.get(BEYOND_CAP, 0)
+    beyond = seen.set_aside.get(BEYOND_CAP, 0)
     if beyond > BEYOND_MOST * (conversations + beyond):
         notes.append(
             f"{beyond:,} conversations have more tokens than the cap of the tier that they name, so they were not held under it: their "
             "lengths are left out. Where records name other tiers or menus than were sold, choices and prices are wrong."
         )
-    return tuple(notes)
+    return notes
 
 
-def of_conversations(blurred: int, changed_week: int | None) -> tuple[str, ...]:
-    """Return notes on conversations that count only in part.
+def of_conversations(seen: Statistics, blurred: int, changed_week: int | None) -> tuple[str, ...]:
+    """Return notes on conversations that count only in part, and on records that may be other than they seem.
 
     Args:
+        seen: what customers did, as far as it counts.
         blurred: the number of menus whose largest tiers end beyond all observed lengths.
         changed_week: the week, counted from 1970, in which customers began to leave at other rates, if any.
     """
-    notes = []
+    notes = _of_records(seen)
     if changed_week is not None:
         day = date.fromordinal(date(1970, 1, 1).toordinal() + 7 * changed_week)
         notes.append(
