@@ -147,8 +147,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     market = known_market((rates, mixing.share))
     notes = notes_of(length, pace, leaving, observed.ages is not None, served_to, prior is not None)
     notes += () if leaving.refused is not None else of_few_left(observed.customers, length, pace)
-    is_value_said = given.value_nanousd is not None
-    notes += _of_effects(observed, leaving, (market, known_market), raw, random, is_value_said=is_value_said)
+    notes += _of_effects(observed, leaving, (market, known_market), raw, random, given)
     notes += of_lengths(length, with_urgency, are_chosen(observed)) + _of_value(inferred.value, given, market)
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
@@ -160,7 +159,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         leaving=leaving,
         mixing=mixing,
         value=inferred.value,
-        value_known_by="said" if is_value_said else "estimated",
+        value_known_by="estimated" if given.value_nanousd is None else "said",
         sources=inferred.sources,
         unseen_worth_nanousd=_unseen_worth(length, pace, mixing, inferred.worth_nanousd),
         set_aside=dict(observed.set_aside) | dict(inferred.left_out),
@@ -175,13 +174,13 @@ def _of_effects(
     market: tuple[Json, Callable[[tuple[Floats, Floats]], Json]],
     raw: Mixing,
     random: np.random.Generator,
-    *,
-    is_value_said: bool,
+    inputs: Given,
 ) -> tuple[str, ...]:
     """Return a sentence for each tolerated departure from the model, with its effect on a menu."""
     notes, (estimated, market_with) = [], market
     if leaving.refused is None and leaving.otherwise is None and observed.customers.waited_s.any():
-        notes.append(of_untold(untold(observed, leaving, estimated, market_with, raw, is_value_said=is_value_said)))
+        is_said = inputs.value_nanousd is not None
+        notes.append(of_untold(untold(observed, leaving, estimated, market_with, raw, is_value_said=is_said)))
     if leaving.refused is not None:
         notes.append(
             of_unread([kept(market_with((raw.urgency_per_s, share)), estimated) for share in raw.draws[:UNREAD_DRAWS]])
