@@ -24,7 +24,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from benchmarks.billing.mixed_rows import LATE, MONTHS, SUMMED, Plan, Witness, planned, prepare, rows
-from benchmarks.gateway.processes import cpu_s, tree
+from benchmarks.gateway.processes import cpu_of_tree_s
 from gateway.billing.invoices import Issuer, drafted, finalised
 from gateway.billing.totals import FIELD_OF, totals_by
 from gateway.exports.formats import FORMATS
@@ -59,7 +59,7 @@ class Meter:
         if self._server is None:
             return time.process_time(), 0.0
         began = time.process_time()
-        server_s = cpu_s(tree(self._server))
+        server_s = cpu_of_tree_s(self._server)
         self._looking_s += time.process_time() - began
         return time.process_time() - self._looking_s, server_s
 

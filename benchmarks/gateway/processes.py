@@ -65,6 +65,18 @@ def cpu_s(pids: Sequence[int]) -> float:
     return total / TICKS_PER_S
 
 
+def cpu_of_tree_s(pid: int) -> float:
+    """Return the same of a process and its descendants, those that have ended and were waited for included."""
+    total = 0
+    for one in tree(pid):
+        try:
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile, and counts as a child of its parent soon
+        total += sum(map(int, fields[11:15]))
+    return total / TICKS_PER_S
+
+
 def memory_mb(pids: Sequence[int]) -> float:
     """Return the memory of processes in MB, shared pages counted proportionally."""
     total_kb = 0
