@@ -66,7 +66,8 @@ late_records = Table(  # records of a closed period that came later: they count 
     Column("customer", String(64), nullable=False),
     Column("counts", BigInteger, nullable=False),  # the moment that replaces its time
     PrimaryKeyConstraint("chain", "seq"),
-    Index("ix_late_records_counts", "counts"),
+    Index("ix_late_records_counts", "counts", "chain", "seq"),
+    Index("ix_late_records_customer", "customer", "counts", "chain", "seq"),
 )
 
 invoices = Table(  # final invoices; drafts are computed from the book

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import merge
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, select
+from sqlalchemy import ColumnElement, exists, select
 
 from gateway.ledger.billing.closings import UTC_ZONE, CustomerMonth, bounds_of, months_of
 from gateway.ledger.billing.dropped_months import refuse_dropped
-from gateway.ledger.billing_tables import late_records
+from gateway.ledger.billing.late_rows import IS_LATE, late_rows
 from gateway.ledger.book.dropped import dropped_until
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Position, Span
@@ -20,9 +20,8 @@ from gateway.ledger.rows import COLUMNS, AnyRow, record_of
 from gateway.ledger.tables import usage_records
 from pricing.usage import UsageRecord
 
-book, late = usage_records.c, late_records.c
+book = usage_records.c
 
-IS_LATE = and_(late.chain == book.chain, late.seq == book.seq)
 BY_TIME = itemgetter(0)
 AT_ONCE = 5_000
 """Rows in one short transaction."""
@@ -96,9 +95,8 @@ def counted_in(
     since, until = (span.since, span.until) if month is None else (month.since, month.until)
     widened = Span(span.customer, since and since - before_ms, until, span.end_user, span.kind, span.tier, span.key_id)
     on_time = ((row[:2], row[0], False, row) for row in _on_time(database, columns, widened, page))
-    counts = [late.counts >= since] if since is not None else []
-    counts += [late.counts < until] if until is not None else []
-    after = ((row[:2], row[-1], True, row) for row in _late(database, columns, span, counts, page))
+    late = late_rows(database, columns, replace(span, since=since, until=until), page)
+    after = ((row[:2], row[-1], True, row) for row in late)
     start, end = since, until
     for _, at, is_late, row in merge(on_time, after, key=BY_TIME):
         if month is not None:
@@ -124,32 +122,12 @@ def records_counted_in(database: Database, span: Span, month: Month | None = Non
 
 
 def _on_time(database: Database, columns: Sequence[ColumnElement[Any]], span: Span, page: int) -> Iterator[AnyRow]:
-    """Yield the rows of a span that came before their period was closed."""
-
-    def query(after: Position | None) -> Select[Any]:
-        return select(*columns).where(*span.conditions(after), ~exists().where(IS_LATE))
-
-    return _paged(database, query, page)
-
-
-def _late(
-    database: Database, columns: Sequence[ColumnElement[Any]], span: Span, counts: list[ColumnElement[bool]], page: int
-) -> Iterator[AnyRow]:
-    """Yield the rows that came later and count in a span, each with the moment that it counts at."""
-    anytime = replace(span, since=None, until=None)
-
-    def query(after: Position | None) -> Select[Any]:
-        return select(*columns, late.counts).join(late_records, IS_LATE).where(*anytime.conditions(after), *counts)
-
-    return _paged(database, query, page)
-
-
-def _paged(database: Database, query: Callable[[Position | None], Select[Any]], page: int) -> Iterator[AnyRow]:
-    """Yield the rows of a query, oldest first by (time, id); ``query`` takes the position to go on after."""
+    """Yield the rows of a span that came before their period was closed, oldest first by (time, id)."""
+    query = select(*columns).where(~exists().where(IS_LATE)).order_by(book.time, book.id).limit(page)
     after: Position | None = None
     while True:
         with database.read() as connection:
-            rows = connection.execute(query(after).order_by(book.time, book.id).limit(page)).all()
+            rows = connection.execute(query.where(*span.conditions(after))).all()
         yield from rows
         if len(rows) < page:
             return

@@ -9,8 +9,9 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, 
 
 from gateway.holds.periods import period_at
 from gateway.ledger.billing.closings import CustomerMonth
-from gateway.ledger.billing.counted import IS_LATE, Month, counted_in
+from gateway.ledger.billing.counted import Month, counted_in
 from gateway.ledger.billing.dropped_months import finish, has_unfinished, unfinished
+from gateway.ledger.billing.late_rows import IS_LATE
 from gateway.ledger.billing_tables import closings, dropped_months, late_records
 from gateway.ledger.book.chain import MAIN
 from gateway.ledger.book.dropped import by_seal, mark_dropped
