@@ -71,6 +71,11 @@ def test_embeddings_are_held_against_the_embedding_model() -> None:
             [("output_tokens", 150, "200 of ours the endpoint did not count: they are our own count or estimate")],
         ),
         (
+            [ours(guessed_input=150)],
+            theirs(input_tokens=1_850),
+            [("input_tokens", -150, "150 of ours the endpoint did not count: they are our own count or estimate")],
+        ),
+        (
             [ours()],
             theirs() | theirs(model="x", requests=0, input_tokens=7, cached_tokens=0, output_tokens=0),
             [("input_tokens", 7, NOT_OURS)],
@@ -79,6 +84,16 @@ def test_embeddings_are_held_against_the_embedding_model() -> None:
             [ours(), ours(DAY + DAY_MS)],
             theirs(output_tokens=4_000) | theirs(DAY + DAY_MS, output_tokens=6_000),
             [("output_tokens", -1_000, MIDNIGHT), ("output_tokens", 1_000, MIDNIGHT)],
+        ),
+        (
+            [ours(), ours(DAY + DAY_MS)],
+            theirs(output_tokens=4_000) | theirs(DAY + DAY_MS, output_tokens=5_500),
+            [("output_tokens", -1_000, OTHER_FIGURES), ("output_tokens", 500, OTHER_FIGURES)],
+        ),
+        (
+            [ours()],
+            theirs(requests=60) | theirs(model="m-2026", requests=50, input_tokens=0, cached_tokens=0, output_tokens=0),
+            [("requests", 10, MORE_REQUESTS)],
         ),
     ],
 )
@@ -95,6 +110,26 @@ def test_a_day_that_only_one_side_has_is_said_so() -> None:
     assert {cause for _, _, cause in found([ours()], report)} == {NOT_ON_RECORD}
     assert {cause for _, _, cause in found([ours(), ours(DAY + DAY_MS), ours(third)], report)} == {NOT_REPORTED}
     assert found([ours(), ours(third), ours(third + DAY_MS)], report) == [], "a day after the report's last"
+    assert found([ours(DAY - DAY_MS), ours(), ours(third)], report) == [], "a day before the report's first"
+
+
+def test_a_model_whose_name_begins_with_anothers_is_itself() -> None:
+    mine = [ours(embeds=True)]
+
+    assert reconciled(mine, theirs(model="m-small-2026"), model="m", embedding_model="m-small") == []
+
+
+@pytest.mark.parametrize(("output_tokens", "share"), [(4_000, -0.2), (6_250, 0.2), (0, -1.0)])
+def test_a_share_is_of_the_larger_figure(output_tokens: int, share: float) -> None:
+    [difference] = reconciled([ours()], theirs(output_tokens=output_tokens), model="m", embedding_model=None)
+
+    assert difference.share == share
+
+
+def test_what_the_record_lacks_is_the_whole_difference() -> None:
+    [*differences] = reconciled([], theirs(), model="m", embedding_model=None)
+
+    assert {difference.share for difference in differences} == {1.0}
 
 
 PAGE = {
@@ -129,7 +164,15 @@ def test_openais_pages_are_read(text: str) -> None:
     assert read_report(f"{json.dumps(PAGE)}\n{json.dumps(PAGE)}\n")[DAY, "m"]["output_tokens"] == 24
 
 
-@pytest.mark.parametrize("first", ["2026-01-01", "2026-01-01T05:00:00Z", str(DAY // 1000)])
+def test_a_day_that_a_report_covers_and_does_not_name_has_no_usage() -> None:
+    named, silent = read_report(json.dumps(PAGE), [DAY, DAY + DAY_MS]), DAY + DAY_MS
+
+    assert named[silent, ""] == {"requests": 0, "input_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
+    assert named[DAY, ""]["output_tokens"] == 1
+    assert {cause for _, _, cause in found([ours(silent)], {(silent, ""): named[silent, ""]})} == {NOT_REPORTED}
+
+
+@pytest.mark.parametrize("first", ["2026-01-01", "2026-01-01T05:00:00Z", str(DAY // 1000), str(DAY + 5)])
 def test_a_csv_file_is_read(first: str) -> None:
     text = f"start_time,model,num_model_requests,input_tokens,input_cached_tokens,output_tokens\n{first},m,1,10,,5\n"
 

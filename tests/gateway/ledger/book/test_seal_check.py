@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from gateway.ledger.book.appender import append, book
-from gateway.ledger.book.chain import GENESIS, BadRow, link
+from gateway.ledger.book.chain import GENESIS, BadRow, canonical, link
+from gateway.ledger.book.erasure import erase_records
+from gateway.ledger.book.seal_check import SealCheck
 from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.seals import Seal, seals_in_order
 from gateway.ledger.book.verify import Published, verify_all, verify_chain
@@ -87,8 +89,9 @@ def test_a_sealed_book_that_was_left_alone_is_sound(sealed: Database) -> None:
         (inserted, 6, "seal 2 covers another row in its place"),
         (reordered, 6, "seal 2 covers another row in its place"),
         (lambda before: before[:7], 8, "it is missing, and seal 2 covers it"),
+        (lambda before: before[:8], 9, "it is missing, and seal 3 covers it"),
     ],
-    ids=["a flipped byte", "a deleted row", "an inserted row", "reordered rows", "a cut tail"],
+    ids=["a flipped byte", "a deleted row", "an inserted row", "reordered rows", "a cut tail", "cut where a seal ends"],
 )
 def test_a_book_that_was_rewritten_with_matching_hashes_is_found_out_by_its_seals(
     sealed: Database, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]], seq: int, reason: str
@@ -182,3 +185,29 @@ def test_a_row_with_the_hash_of_another_content_is_still_named_by_its_own_hash(s
     tamper(sealed, update(usage_records).where(rows.seq == 5).values(charge_nanousd=1, hash=forged["hash"]))
 
     assert verify_chain(sealed).bad == BadRow(5, fifth["id"], "seal 2 covers another row in its place")
+
+
+def test_erased_rows_are_held_against_the_leaves_that_they_had(sealed: Database) -> None:
+    assert erase_records(sealed, "cus_acme", b"secret", TIME) == 12
+
+    found = verify_chain(sealed)
+
+    assert (found.bad, found.erased, found.seals) == (None, 12, 3)
+
+
+def test_a_row_behind_seals_whose_rows_are_all_gone_is_held_against_its_own(sealed: Database) -> None:
+    """Retention may drop all rows of several seals: the next row is of a seal further on."""
+    with sealed.read() as connection:
+        leaves = {row.seq: row.leaves for row in connection.execute(select(seals.c.seq, seals.c.leaves))}
+        ninth, eleventh = (
+            canonical(record_of(connection.execute(select(*COLUMNS).where(rows.seq == seq)).one())) for seq in (9, 11)
+        )
+    parts = [
+        (seal, [leaves[seal.seq][at : at + 32] for at in range(0, 32 * seal.rows, 32)]) for seal in published(sealed)
+    ]
+    check = SealCheck(iter(parts), {})
+
+    assert check.fault(9, ninth) is None
+    assert check.last == published(sealed)[2]
+    assert check.fault(10, ninth) == "seal 3 covers another row in its place"
+    assert check.fault(11, eleventh) is None
