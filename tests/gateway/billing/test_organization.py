@@ -32,6 +32,19 @@ def test_days_are_buckets_from_midnight_and_a_page_has_seven() -> None:
     assert (found.start, found.until) == (START + 60_000, START + 7 * DAY_MS)
 
 
+def test_a_last_bucket_that_the_end_cuts_counts_nothing_after_the_end() -> None:
+    found = asked(f"start_time={START // 1000}&end_time={START // 1000 + 30 * 3_600}")
+
+    assert found.buckets == [START, START + DAY_MS]
+    assert found.until == START + 30 * 3_600_000
+
+
+def test_a_page_of_an_earlier_request_does_not_go_back_before_the_start() -> None:
+    earlier = page(asked(f"start_time={START // 1000}&limit=1"), [], "cus_a", "USD")["next_page"]
+
+    assert asked(f"start_time={START // 1000 + 3 * 86_400}&page={earlier}").start == START + 3 * DAY_MS
+
+
 def test_pages_follow_one_another_to_the_end() -> None:
     query, starts = f"start_time={START // 1000}&limit=4", []
     shown = page(asked(query), [], "cus_a", "USD")
@@ -65,6 +78,7 @@ def test_lists_are_read_in_each_way_that_clients_write_them(query: str) -> None:
         ("start_time=x", "start_time"),
         ("start_time=-1", "start_time"),
         ("start_time=99999999999999", "start_time"),
+        ("start_time=999999999999", "start_time"),
         ("start_time=5&end_time=5", "end_time"),
         ("start_time=5&start_time=6", "start_time"),
         ("start_time=5&bucket_width=2d", "bucket_width"),
