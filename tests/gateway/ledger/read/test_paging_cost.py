@@ -89,7 +89,10 @@ def test_each_row_that_came_late_is_looked_at_twice_at_most(
     end = NOON + 10 * ROWS
     with database.write() as connection:
         connection.execute(insert(closings).values(customer="cus_acme", month="2025-12", start=0, end=end, **closed))
-    late = [record(2 * ROWS - number, settled=end + number // 2) for number in range(ROWS)]
+    late = [  # seven of each millisecond, which pages of ten would part, in the order of neither their times nor their ids
+        record(number, time=NOON + number // 7, settled=end + (2 * ROWS - number) // 2)
+        for number in range(2 * ROWS, ROWS, -1)
+    ]
     append(database, late)
     know_its_sizes(database)
     before = readings.so_far()
