@@ -1,7 +1,7 @@
 """Reads late records in the order of their own times, page by page, each of them once.
 
 They are stored by the moment that they count at. Sorted in SQL, each page would read and sort all that remain; so their
-places are read first, 40 bytes each, and sorted here.
+places are read first, a hundred bytes each, and sorted here.
 """
 
 from __future__ import annotations
