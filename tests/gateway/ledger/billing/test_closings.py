@@ -117,6 +117,20 @@ def test_what_comes_after_the_close_counts_when_it_is_written(ledger: Database) 
     assert ids(ledger, "2026-12") == ["call-000004"]
 
 
+def test_late_records_are_read_by_customer_and_by_every_filter(ledger: Database) -> None:
+    append(ledger, [call(number, name, NOON) for number, name in enumerate(ZONES, start=1)])
+    close_all(ledger)
+    tiers = {11: "t1", 12: "t2"}
+    append(ledger, [call(number, "cus_utc", NOON, tier=tier) for number, tier in tiers.items()])
+    append(ledger, [call(13, "cus_berlin", NOON, tier="t1", key_id="key_9", end_user="bob")])
+
+    assert ids(ledger, "2026-11", "cus_utc") == ["call-000011", "call-000012"]
+    assert ids(ledger, "2026-11", "cus_berlin") == ["call-000013"]
+    for narrower, number in ((Span("cus_utc", tier="t1"), 11), (Span(key_id="key_9"), 13), (Span(end_user="bob"), 13)):
+        found = records_counted_in(ledger, narrower, Month(ledger, "2026-11", narrower.customer))
+        assert [one["id"] for one in found] == [f"call-{number:06d}"]
+
+
 def test_a_span_of_time_counts_as_months_do(ledger: Database) -> None:
     """A late record is in the span of the moment that it counts at, and in no other."""
     append(ledger, [call(1, "cus_utc", NOON)])
