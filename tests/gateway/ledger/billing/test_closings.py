@@ -101,6 +101,21 @@ def test_a_record_counts_in_the_month_of_its_time(ledger: Database) -> None:
     assert ids(ledger, "2026-11") == ["call-000004", "call-000002"]
 
 
+def test_the_last_hours_of_a_month_in_the_west_are_of_that_month(ledger: Database) -> None:
+    """They are after the month's end in UTC and in every other customer's zone."""
+    zone = "America/Los_Angeles"
+    with ledger.write() as connection:
+        connection.execute(insert(customers), [customer_row("cus_west", timezone=zone)])
+    append(ledger, [call(1, "cus_west", bounds_of(OCTOBER, zone)[1] - 1), call(2, "cus_utc", NOON)])
+
+    assert ids(ledger, OCTOBER) == ["call-000002", "call-000001"]
+    assert ids(ledger, "2026-11") == []
+
+
+def test_a_month_of_nobody_is_not_closed(database: Database) -> None:
+    assert not Month(database, OCTOBER).is_closed
+
+
 def test_what_comes_after_the_close_counts_when_it_is_written(ledger: Database) -> None:
     """Whatever its time says: in the month in which it was settled, or in the first that is not closed."""
     append(ledger, [call(1, "cus_berlin", NOON)])
