@@ -21,7 +21,7 @@ from pricing.menus.objectives import Further
 from pricing.menus.robust import robust_of
 from pricing.report.menu_table import held_lines
 from tests.pricing import markets
-from tests.pricing.menus.test_objectives import BASE, TOKENS, menu_of
+from tests.pricing.menus.test_objectives import BASE, LOGNORMAL, TOKENS, menu_of
 
 Json = dict[str, Any]
 
@@ -133,6 +133,36 @@ def test_a_robust_menu_survives_being_a_little_wrong(made: dict[str, Json]) -> N
     assert min(shares) > 0.97
     assert np.mean(shares) > 1
     assert menu["totals"]["profit_nanousd"] > 0.98 * menu["totals"]["tiers_profit_nanousd"][-1]
+
+
+def test_the_menu_of_an_estimate_survives_urgency_that_is_wrong_by_a_tenth() -> None:
+    """Three kinds, an answer worth a per cent more or less; held to nothing near its market, a menu kept 0.53 of the single plan there."""
+    survival = np.round(1 - np.cumsum(LOGNORMAL), 6).clip(0).tolist()
+    draws = [
+        {
+            "value_nanousd": 1e8 * times,
+            "tokens_per_s": 50,
+            "first_token_s": 0.4,
+            "share": [3, 4, 3],
+            "survival": survival,
+        }
+        for times in (0.99, 1.0, 1.01)
+    ]
+    given = BASE | {
+        "answer_length": {"family": "kaplan_meier", "tokens": TOKENS, "survival": survival},
+        "cap_tokens_max": TOKENS[-1],
+        "estimate": {"tiers": 3, "value_understated_by": 0, "draws": draws},
+    }
+
+    menu = menu_of(given, robust=Neighbourhood())
+
+    robust = menu["certificate"]["robust"]
+    shares = {one["market"]: one["profit_nanousd"] / one["single_plan_profit_nanousd"] for one in robust["markets"]}
+    assert shares["urgency +10%"] > 0.97
+    assert min(shares.values()) > 0.94
+    assert robust["held"]["elsewhere_share"] == pytest.approx(min(list(shares.values())[1:8]), abs=1e-6)
+    assert robust["held"]["claims"] == {"as_taken": False, "elsewhere": False, "on_average": False}
+    assert verify(menu).ok, verify(menu).violation
 
 
 def test_what_no_menu_earns_that_is_held_to_something_elsewhere() -> None:
