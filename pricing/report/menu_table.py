@@ -45,8 +45,8 @@ def earning_lines(menu: Mapping[str, Any]) -> list[str]:
 def held_lines(certificate: Mapping[str, Any]) -> list[str]:
     """Return what a robust menu keeps where the market is a little different, and which of its aims it misses and why."""
     robust = certificate.get("robust")
-    if robust is None:
-        return []
+    if robust is None or "one_price" not in robust:
+        return []  # not robust, or of a release that claimed nothing
     held, one_price = robust["held"], robust["one_price"]["share_on_average"]
     beside = (
         f"{one_price:.1%} of what the best" if one_price > 1.0005 else "as much as the best and no more than the best"
