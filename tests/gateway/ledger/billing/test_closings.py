@@ -227,6 +227,18 @@ def test_a_customer_who_came_later_keeps_nothing_open(ledger: Database) -> None:
     assert all_closed_until(ledger, TOKYO_END)
 
 
+def test_a_month_is_due_for_who_was_there_before_its_end(database: Database) -> None:
+    """A customer of the very end is of the next month; a time before every customer and every close is not closed."""
+    end = bounds_of(OCTOBER, "UTC")[1]
+    with database.write() as connection:
+        rows = [customer_row(name) | {"created": created} for name, created in (("cus_a", end - 1), ("cus_b", end))]
+        connection.execute(insert(customers), rows)
+
+    assert [one.customer for one in months_of(database, OCTOBER) if one.is_due] == ["cus_a"]
+    assert not all_closed_until(database, end - 1)
+    assert not all_closed_until(database, at("2020-01-01T00:00:00"))
+
+
 def test_an_open_month_before_is_found_by_its_first_record(ledger: Database) -> None:
     append(ledger, [call(1, "cus_utc", at("2026-08-03T00:00:00")), call(2, "cus_utc", NOON)])
     months = {one.customer: one for one in months_of(ledger, OCTOBER)}
