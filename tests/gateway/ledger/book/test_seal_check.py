@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from sqlalchemy import delete, select, update
 from gateway.ledger.book.appender import append, book
 from gateway.ledger.book.chain import GENESIS, BadRow, canonical, link
 from gateway.ledger.book.erasure import erase_records
+from gateway.ledger.book.merkle import root_of
 from gateway.ledger.book.seal_check import SealCheck
 from gateway.ledger.book.sealing import Sealer
-from gateway.ledger.book.seals import Seal, seals_in_order
+from gateway.ledger.book.seals import Seal, digest_of, seals_in_order
 from gateway.ledger.book.verify import Published, verify_all, verify_chain
 from gateway.ledger.database import Database
 from gateway.ledger.rows import COLUMNS, record_of
@@ -169,6 +171,41 @@ def test_a_seal_that_was_tampered_with_is_named(sealed: Database, statement: Any
 
     assert found is not None
     assert (found.seq, found.reason) == (seq, reason)
+
+
+def forge(database: Database, seq: int, leaves: list[bytes], **changes: int) -> None:
+    """Write a seal anew over some leaves, with the root and the hash that it then has."""
+    forged = replace(published(database)[seq - 1], root=root_of(leaves).hex(), **changes)
+    fields = {name: getattr(forged, name) for name in ("time", "first_seq", "last_seq", "root")}
+    changed = update(seals).where(seals.c.seq == seq).values(hash=digest_of(forged), leaves=b"".join(leaves), **fields)
+    tamper(database, changed)
+
+
+def leaves_of(database: Database, seq: int) -> list[bytes]:
+    with database.read() as connection:
+        leaves = connection.execute(select(seals.c.leaves).where(seals.c.seq == seq)).scalar_one()
+    return [leaves[at : at + 32] for at in range(0, len(leaves), 32)]
+
+
+def test_a_seal_that_was_forged_whole_is_named(sealed: Database) -> None:
+    """With a hash that fits: one with more leaves than rows, one that leaves a row out, one that the next does not name."""
+    last, second = leaves_of(sealed, 3), leaves_of(sealed, 2)
+    for seq, leaves, changes, expected in (
+        (3, [*last, last[0]], {}, (9, "the leaves that are kept with seal 3, which covers it, do not have its root")),
+        (2, second[1:], {"first_seq": 6}, (5, "seal 2, which covers it, was changed")),
+        (
+            2,
+            second,
+            {"first_seq": 5, "time": 1},
+            (9, "seal 3, which covers it, does not name the hash of the seal before it"),
+        ),
+    ):
+        forge(sealed, seq, leaves, **changes)
+
+        found = verify_chain(sealed).bad
+
+        assert found is not None
+        assert (found.seq, found.reason) == expected
 
 
 def test_until_a_seal_covers_a_row_nothing_but_the_chain_holds_it(sealed: Database) -> None:
