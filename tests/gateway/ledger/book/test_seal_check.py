@@ -139,6 +139,13 @@ def test_a_tail_that_was_cut_with_its_seals_is_found_out_by_those_that_were_publ
     assert found == BadRow(9, None, reason)
 
 
+def test_a_changed_seal_of_a_tail_that_was_cut_is_named_by_its_first_row(sealed: Database) -> None:
+    rewrite(sealed, lambda before: before[:8])
+    tamper(sealed, update(seals).where(seals.c.seq == 3).values(time=1))
+
+    assert verify_chain(sealed).bad == BadRow(9, None, "seal 3, which covers it, was changed")
+
+
 def test_an_emptied_ledger_is_found_out_by_a_published_seal(sealed: Database) -> None:
     kept = published(sealed)
     tamper(sealed, delete(seals), delete(usage_records), delete(chains))
