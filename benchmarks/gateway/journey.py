@@ -115,9 +115,7 @@ class Line:
             answer.set_result([CUSTOMER.encode(), b"key_1"])
         elif words[0] != "EVALSHA":
             answer.set_result(self._known[str(words[1])])
-        elif b"\0w_1\0" in cast(
-            bytes, words[3 + int(words[2])]
-        ):  # a reservation names its worker, a settlement does not
+        elif cast(bytes, words[4 + int(words[2])]).startswith(b"w_1\0"):  # a reservation names its worker
             answer.set_result(GRANTED.pack(now, 4096, 4096, 95904, 1000000, now, 0))
         else:
             answer.set_result(DONE.pack(1000, 99990, now))

@@ -18,7 +18,7 @@ from gateway.holds.offer import HouseLimits, charge_bound
 from gateway.holds.refusals import affordable_tokens, refusal
 from gateway.holds.store import redis_keys
 from gateway.holds.store.cache import LookupCache
-from gateway.holds.store.clients import texts, translated
+from gateway.holds.store.clients import text, translated
 from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.generation import Generation, generation_in
 from gateway.holds.store.packing import GRANTED, NONE
@@ -41,6 +41,9 @@ NUMBERS = Struct("<11d")
 def _keys_of(bucket: str, customer: str, period_start: int) -> tuple[str, ...]:
     return tuple(redis_keys.of_call(bucket, customer, period_start, ""))
 
+
+WINDOW = 3
+"""The index of the window's key among a call's keys."""
 
 CONVERSATION = 4
 """The index of the conversation's key among a call's keys: only it differs between a customer's calls of a period."""
@@ -148,7 +151,7 @@ class Admission:
                 if isinstance(reply, bytes):
                     self._vouches = True
                     return held(bid, reply)
-                parts = texts(reply)
+                parts = list(map(text, reply))
                 match parts[0]:
                     case "clocks":
                         apart_ms = int(parts[1]) - sent_at
@@ -330,11 +333,11 @@ class Admission:
             self._vouches,
             self._booked[PLACES[request.bucket]],
         )
-        strings = (
-            f"{self._generation.value}\0{facts.customer}\0{bid.customer.rev}\0"
-            f"{request.id}\0{self._lease.owner}\0{turns}\0"
+        strings = f"{self._generation.value}\0{facts.customer}\0{bid.customer.rev}\0{request.id}\0{turns}\0"
+        arguments = (
+            numbers + strings.encode() + bid.condition.packed_arguments,
+            f"{self._lease.owner}\0{names[WINDOW]}\0".encode() + facts.to_json(),
         )
-        arguments = numbers + strings.encode() + bid.condition.packed_arguments, facts.to_json()
         run_script = self._script.run_by_digest if is_known else self._script.run_with_source
         try:
             reply: bytes | list[bytes] = await run_script(self._connection, names, arguments)

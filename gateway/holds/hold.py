@@ -19,6 +19,7 @@ from pricing.usage import UsageRecord
 NOTICE_PERCENTS = (80, 100)
 """The percentages of a limit at which the webhook is notified, unless the operator sets others."""
 
+LIMITS = Struct("<4d")
 THRESHOLD = Struct("<3d")
 
 
@@ -109,10 +110,11 @@ class Facts:
             values["notice_percents"] = tuple(values["notice_percents"])
         return cls(**{name: values[name] for name in FACTS if name in values})
 
-    def thresholds(self) -> tuple[float, float, bytes]:
-        """Return the period's tokens and spend, infinite where there is no limit, and the thresholds of notices.
+    def thresholds(self) -> bytes:
+        """Return the thresholds of notices, packed; nothing where there is none.
 
-        The thresholds are packed: each percentage, then that share of the tokens and of the spend.
+        First the period's tokens and spend, infinite where there is no limit, and the smallest share of each that is a
+        threshold; then of each threshold its percentage, and that share of the tokens and of the spend.
         """
         return _thresholds(self.period_tokens_max, self.spend_nanousd_max, self.notice_percents)
 
@@ -133,13 +135,17 @@ FACTS = tuple(field.name for field in fields(Facts))
 
 
 @lru_cache(maxsize=4096)
-def _thresholds(tokens: int | None, spend: int | None, percents: tuple[int, ...] | None) -> tuple[float, float, bytes]:
+def _thresholds(tokens: int | None, spend: int | None, percents: tuple[int, ...] | None) -> bytes:
     def share(limit: int | None, percentage: int) -> float:
         return math.inf if limit is None else -(-limit * percentage // 100)
 
     applicable = () if tokens is None and spend is None else NOTICE_PERCENTS if percents is None else percents
-    packed = b"".join(THRESHOLD.pack(percent, share(tokens, percent), share(spend, percent)) for percent in applicable)
-    return share(tokens, 100), share(spend, 100), packed
+    if not applicable:
+        return b""
+    limits = LIMITS.pack(*(share(limit, percent) for percent in (100, min(applicable)) for limit in (tokens, spend)))
+    return limits + b"".join(
+        THRESHOLD.pack(percent, share(tokens, percent), share(spend, percent)) for percent in applicable
+    )
 
 
 @dataclass(slots=True)

@@ -43,7 +43,8 @@ FIXED_KEYS = 8
 
 NEITHER = [0, 0, FIXED_KEYS + 1]
 
-NUMBERS = Struct("<14d")
+NUMBERS = Struct("<8d")
+PLACES = Struct("<4d")
 
 
 def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = None) -> list[str]:
@@ -83,6 +84,7 @@ def settlement(
     tokens: int,
     input_tokens: int,
     due: Charge,
+    threads: Sequence[str] = (),
     once: Once | None = None,
     answers_bytes_max: int = 0,
     closes: bool = True,
@@ -93,14 +95,12 @@ def settlement(
     With ``lapsed_with``, the hold is settled only if it has lapsed and its progress is still ``lapsed_with``.
     ``now`` is the sender's time, ms; the customer's kept answers may take ``answers_bytes_max``.
     """
-    numbers = (closes, lapsed_with is not None, now, answers_bytes_max, tokens, input_tokens, due.first, due.again)
-    tokens_max, spend_max, thresholds = facts.thresholds()
-    limits = (*settle_places(facts, once), tokens_max, spend_max)
-    packed = NUMBERS.pack(*numbers, facts.included_conversations, *limits)
-    return (
-        packed + f"{generation}\0{facts.id}\0{expects}\0{lapsed_with or ''}\0{facts.conversation}".encode(),
-        thresholds,
-    )
+    numbers = (closes, lapsed_with is not None, now, tokens, input_tokens, due.first, due.again)
+    packed = NUMBERS.pack(*numbers, facts.included_conversations) + f"{generation}\0{facts.id}\0{expects}\0".encode()
+    if threads or once is not None or lapsed_with is not None or facts.end_user_window is not None:
+        packed += PLACES.pack(answers_bytes_max, *settle_places(facts, once))
+        packed += f"{lapsed_with or ''}\0{facts.conversation}".encode()
+    return packed, facts.thresholds()
 
 
 class Settlements:
@@ -189,6 +189,7 @@ class Settlements:
             tokens=tokens,
             input_tokens=input_tokens,
             due=due,
+            threads=outcome.threads,
             once=once,
             answers_bytes_max=self._answers_bytes_max,
         )

@@ -12,27 +12,28 @@ local known = redis.call('HMGET', state, 'generation', 'rebuilding')
 if known[1] ~= generation and known[2] ~= generation then return 'rebuild' end
 if redis.call('HEXISTS', settled, hold_id) == 1 then return 'settled' end
 if redis.call('HEXISTS', inflight, hold_id) == 1 then return 'known' end
-local now = time_ms(tonumber(told))
-local its_first, last, calls, its_cap, used, held, input_used, input_held, was_charged, its_tier, its_version, is_hash =
+local now = time_ms(told)
+local terms, its_first, last, calls, its_cap, used, held, input_used, input_held, was_charged, kind =
   conversation_at(conversation)
-local window_used, window_held, spend_used, spend_held, included, tokens_max, spend_max, _, is_older = window_at(window)
+local _, is_older, window_used, window_held, spend_used, spend_held, included, tokens_max, spend_max =
+  window_at(window, 'breach')
 local user_held = end_user and redis.call('HGET', end_user, 'held')
 local live = redis.call('HGET', pace, 'live')
 -- The ledger dates a conversation from its first record; the in-flight calls join it.
 if not its_first then
-  its_first, last, calls, its_cap, used, held, input_used, input_held, was_charged, its_tier, its_version =
-    whole(first), whole(admitted), 0, whole(cap), 0, 0, 0, 0, whole(charged), tier, version
+  terms, its_first, last, calls, its_cap, used, held, input_used, input_held, was_charged =
+    tier .. '\0' .. version .. '\0', whole(first), whole(admitted), 0, whole(cap), 0, 0, 0, 0, whole(charged)
 end
 calls, held, input_held = bounded(calls + 1), bounded(held + tokens), bounded(input_held + input)
 window_held, spend_held = bounded(window_held + tokens), bounded(spend_held + money)
 local running = bounded(whole(live) + 1)
 
-redis.call('HSET', inflight, hold_id, packed_hold('live', tokens, money, input, its_first, charged, deadline, admitted,
-  grant, grant, 0, NONE, owner .. '\0' .. window .. '\0' .. facts),
+local hold = struct.pack(HOLD, 'live', tokens, money, input, its_first, charged, deadline, admitted, grant, grant, 0, NONE)
+redis.call('HSET', inflight, hold_id, hold .. owner .. '\0' .. window .. '\0' .. facts,
   PROGRESS .. hold_id, table.concat({written(now), sofar, owes_input, '0'}, ' '))
-put_window(window, window_used, window_held, spend_used, spend_held, included, tokens_max, spend_max, is_older)
+put_window(window, is_older, window_used, window_held, spend_used, spend_held, included, tokens_max, spend_max)
 if end_user then redis.call('HSET', end_user, 'held', bounded(whole(user_held) + tokens)) end
-put_conversation(conversation, math.max(whole(deadline) - now, 0) + HOUR_MS, its_first, last, calls, its_cap, used, held,
-  input_used, input_held, was_charged, its_tier, its_version, is_hash)
+put_conversation(conversation, math.max(whole(deadline) - now, 0) + HOUR_MS, kind, terms, its_first, last, calls, its_cap,
+  used, held, input_used, input_held, was_charged)
 redis.call('HSET', pace, 'live', running)
 return 'announced'

@@ -3,7 +3,7 @@
 -- ARGV: generation, the worker's time, then of each hold its id, its tokens so far, and '1' where its input is owed.
 -- Replies the state of each: 'live', 'suspect' or 'unknown'; or {'rebuild'}.
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] then return {'rebuild'} end
-local now = written(time_ms(tonumber(ARGV[2])))
+local now = written(time_ms(ARGV[2]))
 local verdicts, progress = {}, {}
 for place = 3, #ARGV, 3 do
   local found = redis.call('HMGET', KEYS[2], ARGV[place], PROGRESS .. ARGV[place])

@@ -7,33 +7,38 @@
 --   settled late             expects suspect, closes: the tokens beyond what was billed, as a correction
 --   released                 expects suspect, closes with nothing more to bill
 -- KEYS after the eighth: the end user's, where its tokens are limited, the Idempotency-Key's and the count of kept
--- answers, where the call has a key, then the threads to this conversation. The first of ARGV has the place of each, 0
--- where it is absent. The script also runs on a full server: admitted calls must be settled.
--- ARGV after the record: the thresholds of notices, packed, each a percent with its share of the period's tokens and of
--- the spend; then the answers to keep.
+-- answers, where the call has a key, then the threads to this conversation. The last part of the first of ARGV has the
+-- place of each, 0 where it is absent. The script also runs on a full server: admitted calls must be settled.
+-- ARGV after the record: the thresholds of notices, packed: the period's tokens and spend, the smallest share of each that
+-- is a threshold, then of each threshold its percent, its tokens and its spend; then the answers to keep.
 -- Replies, packed, the charge, what is left of the conversation (NONE where another has its place) and the time; or
 -- {'suspect', billed, '1' where input was owed}, or 'rebuild', 'unknown', 'renewed' (the hold was renewed since the
 -- reclaimer read it).
-local state, inflight, settled, window, conversation, pace, usage, notices =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local closes, has_lapsed, told, kept_max, tokens, input, charge_first, charge_again, included, end_user_at, once_at,
-  threads_from, period_max, spend_max, generation, hold_id, expects, lapsed_with, name_at =
-  struct.unpack('<ddddddddddddddssss', ARGV[1])
+local call = redis.call
+local state, inflight, settled, window, conversation, pace, usage, notices = unpack(KEYS)
+local record, thresholds = ARGV[2], ARGV[3]
+local closes, has_lapsed, told, tokens, input, charge_first, charge_again, included, generation, hold_id, expects, further_at =
+  struct.unpack('<ddddddddsss', ARGV[1])
 closes = closes == 1
-local record, thresholds, answer_first, answer_again = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local end_user, once, answers = KEYS[end_user_at], KEYS[once_at], KEYS[once_at + 1]
 
-if redis.call('HGET', state, 'generation') ~= generation then return {'rebuild'} end
-local hold = redis.call('HGET', inflight, hold_id)
+if call('HGET', state, 'generation') ~= generation then return {'rebuild'} end
+local hold = call('HGET', inflight, hold_id)
 if not hold then  -- a hold that exists is not settled: one step removes it and leaves the mark
-  local mark = redis.call('HGET', settled, hold_id)
+  local mark = call('HGET', settled, hold_id)
   return mark and string.sub(mark, 1, 24) or {'unknown'}
 end
-local now = time_ms(told)
+local now = math.floor(time_us(told) / 1000)
 local stands, held_tokens, held_money, held_input, hold_first, hold_charged = struct.unpack('<sddddd', hold)
+local lapsed_with, kept_max, end_user_at, once_at, threads_from, name = '', 0, 0, 0, #KEYS + 1, ''
+if has_lapsed == 1 or KEYS[9] then
+  local name_at
+  kept_max, end_user_at, once_at, threads_from, lapsed_with, name_at = struct.unpack('<dddds', ARGV[1], further_at)
+  name = string.sub(ARGV[1], name_at)
+end
+local end_user, once, answers = KEYS[end_user_at], KEYS[once_at], KEYS[once_at + 1]
 local progress = ''
 if has_lapsed == 1 or stands ~= expects then
-  progress = redis.call('HGET', inflight, PROGRESS .. hold_id) or ''
+  progress = call('HGET', inflight, PROGRESS .. hold_id) or ''
   if has_lapsed == 0 then
     local owes, before = string.match(progress, '^%d+ %d+ ([01]) (%d+)')
     return {stands, before, owes}
@@ -42,17 +47,16 @@ if has_lapsed == 1 or stands ~= expects then
 end
 
 -- The price of a conversation goes onto its first record with an output token, unless a subscription includes it.
-local first, last, live, cap, used, held, input_used, input_held, charged, tier, version, is_hash =
-  conversation_at(conversation)
-local window_used, window_held, spend_used, spend_held, in_subscription, tokens_max, money_max, _, is_older, has_moved =
-  window_at(window)
+local terms, first, last, live, cap, used, held, input_used, input_held, charged, kind = conversation_at(conversation)
+local has_moved, is_older, window_used, window_held, spend_used, spend_held, in_subscription, tokens_max, money_max =
+  window_at(window, 'moved')
 if has_moved then  -- the customer's period has changed since: the hold says where it is counted now
-  local _, name, facts = texts_of(hold)
-  window, end_user = name, end_user and string.match(facts, '"end_user_window":"([^"]*)"')
-  window_used, window_held, spend_used, spend_held, in_subscription, tokens_max, money_max, _, is_older =
-    window_at(window)
+  local _, its_window, facts = texts_of(hold)
+  window, end_user = its_window, end_user and string.match(facts, '"end_user_window":"([^"]*)"')
+  has_moved, is_older, window_used, window_held, spend_used, spend_held, in_subscription, tokens_max, money_max =
+    window_at(window, 'moved')
 end
-local u = end_user and redis.call('HMGET', end_user, 'used', 'held')
+local u = end_user and call('HMGET', end_user, 'used', 'held')
 local is_same = first == hold_first
 if not is_same then charged = hold_charged end
 local charge, newly_included = charge_again, false
@@ -64,28 +68,27 @@ end
 local freed_tokens, freed_money, freed_input = tokens, charge, input
 if closes then freed_tokens, freed_money, freed_input = held_tokens, held_money, held_input end
 local used_after, spent_after = bounded(window_used + tokens), bounded(spend_used + charge)
-local conversation_left, came_to_nothing = NONE, false
+local conversation_left, came_to_nothing, further = NONE, false, {}
 if is_same then
   used, held = bounded(used + tokens), bounded(held - freed_tokens)
   input_used, input_held = bounded(input_used + input), bounded(input_held - freed_input)
   if closes then live, last = live - 1, now end
   came_to_nothing = record == '' and live <= 0 and used == 0 and input_used == 0 and charged ~= 1
   conversation_left = cap - used - held
+  further = {'cap', cap}
 end
-local entry = {'record', record, 'charge', written(charge), 'settled', written(now)}
-if is_same then entry[7], entry[8] = 'cap', written(cap) end
-if newly_included then entry[#entry + 1], entry[#entry + 2] = 'included', '1' end
+if newly_included then further[#further + 1], further[#further + 2] = 'included', '1' end
 local user_used, user_held = 0, 0
-if u then user_used, user_held = bounded(whole(u[1]) + tokens), bounded(whole(u[2]) - freed_tokens) end
+if u then user_used, user_held = bounded((u[1] or 0) + tokens), bounded((u[2] or 0) - freed_tokens) end
 
 -- The answer of a call with an Idempotency-Key is kept for a day, where the customer's budget has room. Its bytes count
 -- under the hour in which it was kept, for as long as it may exist; without an answer the key is free again.
 local answer, is_claimed, hour, past = '', false, nil, nil
 if once and closes then
-  hour, past = written(math.floor(now / HOUR_MS)), {}
-  answer = charge == charge_first and answer_first or answer_again
-  is_claimed = redis.call('HGET', once, 'call') == hold_id
-  local size, counted = #answer + 400, redis.call('HGETALL', answers)
+  hour, past = math.floor(now / HOUR_MS), {}
+  answer = charge == charge_first and ARGV[4] or ARGV[5]
+  is_claimed = call('HGET', once, 'call') == hold_id
+  local size, counted = #answer + 400, call('HGETALL', answers)
   local room = kept_max - size
   for place = 1, #counted, 2 do
     local age = hour - counted[place]
@@ -94,76 +97,80 @@ if once and closes then
   if room < 0 then answer = '' end
 end
 
--- The use of a limit has reached a threshold: a notice is written at that moment, once a period for each amount of the
--- limit, so again where the limit was raised.
-local function tell(limit, percent, max, after)
-  percent = written(percent)
-  local name, amount = 'told_' .. limit .. '_' .. percent, written(max)
-  if redis.call('HGET', window, name) == amount then return end
-  redis.call('HSET', window, name, amount)
-  local _, _, facts = texts_of(hold)
-  redis.pcall('XADD', notices, '*', 'limit', limit, 'percent', percent, 'max', amount, 'used', written(after), 'facts',
-    facts)
-end
-
 -- The first writes may fail, where the keys of the marks or the stream have another type. Later writes go to what was
 -- read; those that do not may fail.
 local reply = struct.pack(DONE, charge, conversation_left, now)
-if closes then redis.call('HSET', settled, hold_id, packed_mark(reply)) end
-local added = record == '' or redis.pcall('XADD', usage, '*', unpack(entry))
+if closes then call('HSET', settled, hold_id, reply .. reply .. reply) end
+local added = record == ''
+  or redis.pcall('XADD', usage, '*', 'record', record, 'charge', charge, 'settled', now, unpack(further))
 if type(added) == 'table' then
-  redis.call('HDEL', settled, hold_id)
+  call('HDEL', settled, hold_id)
   return redis.error_reply(added.err)
 end
 if newly_included then in_subscription = in_subscription + 1 end
-put_window(window, used_after, bounded(window_held - freed_tokens), spent_after, bounded(spend_held - freed_money),
-  in_subscription, tokens_max, money_max, is_older)
+put_window(window, is_older, used_after, bounded(window_held - freed_tokens), spent_after, bounded(spend_held - freed_money),
+  in_subscription, tokens_max, money_max)
 if u and user_used == 0 and user_held == 0 then
-  redis.call('DEL', end_user)
+  call('DEL', end_user)
 elseif u then
-  redis.call('HSET', end_user, 'used', user_used, 'held', user_held)
+  call('HSET', end_user, 'used', user_used, 'held', user_held)
 end
-for at = 1, #thresholds, 24 do
-  local percent, of_tokens, of_spend = struct.unpack('<ddd', thresholds, at)
-  if used_after >= of_tokens and used_after - tokens < of_tokens then
-    tell('period_tokens', percent, period_max, used_after)
+if thresholds ~= '' then
+  local period_max, spend_max, least_tokens, least_spend = struct.unpack('<dddd', thresholds)
+  if used_after >= least_tokens or spent_after >= least_spend then
+    -- The use of a limit has reached a threshold: a notice is written at that moment, once a period for each amount of the
+    -- limit, so again where the limit was raised.
+    local function tell(limit, percent, max, after)
+      local told_of, amount = string.format('told_%s_%d', limit, percent), string.format('%d', max)
+      if redis.call('HGET', window, told_of) == amount then return end
+      redis.call('HSET', window, told_of, amount)
+      local _, _, facts = texts_of(hold)
+      redis.pcall('XADD', notices, '*', 'limit', limit, 'percent', percent, 'max', amount, 'used', after, 'facts', facts)
+    end
+    for at = 33, #thresholds, 24 do
+      local percent, of_tokens, of_spend = struct.unpack('<ddd', thresholds, at)
+      if used_after >= of_tokens and used_after - tokens < of_tokens then
+        tell('period_tokens', percent, period_max, used_after)
+      end
+      if spent_after >= of_spend and spent_after - charge < of_spend then
+        tell('spend', percent, spend_max, spent_after)
+      end
+    end
   end
-  if spent_after >= of_spend and spent_after - charge < of_spend then tell('spend', percent, spend_max, spent_after) end
 end
 if came_to_nothing then
-  redis.call('DEL', conversation)
+  call('DEL', conversation)
 elseif is_same then
-  put_conversation(conversation, nil, first, last, live, cap, used, held, input_used, input_held, charged, tier, version,
-    is_hash)
+  put_conversation(conversation, nil, kind, terms, first, last, live, cap, used, held, input_used, input_held, charged)
 end
 
 if closes then
   if is_same then
     -- An id of two conversations leads to none. Of two answers that were cut in the same text the later one counts.
-    local name = string.sub(ARGV[1], name_at)
     for place = threads_from, #KEYS do
-      local other = redis.call('SET', KEYS[place], name, 'PX', HOUR_MS, 'GET')
+      local other = call('SET', KEYS[place], name, 'PX', HOUR_MS, 'GET')
       if other and other ~= name and not string.find(KEYS[place], ':tail-', 1, true) then
-        redis.call('SET', KEYS[place], '', 'PX', HOUR_MS)
+        call('SET', KEYS[place], '', 'PX', HOUR_MS)
       end
     end
   end
   if is_claimed and answer == '' then
-    redis.call('DEL', once)
+    call('DEL', once)
   elseif is_claimed then
-    redis.call('HSET', once, 'answer', answer)
-    redis.call('PEXPIRE', once, DAY_MS)
-    if #past > 0 then redis.call('HDEL', answers, unpack(past)) end
-    redis.call('HINCRBY', answers, hour, #answer + 400)
-    redis.call('PEXPIRE', answers, DAY_MS + 2 * HOUR_MS)
+    call('HSET', once, 'answer', answer)
+    call('PEXPIRE', once, DAY_MS)
+    if #past > 0 then call('HDEL', answers, unpack(past)) end
+    call('HINCRBY', answers, hour, #answer + 400)
+    call('PEXPIRE', answers, DAY_MS + 2 * HOUR_MS)
   end
   redis.pcall('HINCRBY', pace, 'live', -1)
-  redis.call('HDEL', inflight, hold_id, PROGRESS .. hold_id)
+  call('HDEL', inflight, hold_id, PROGRESS .. hold_id)
   return reply
 end
 local sofar, owes = string.match(progress, '^%d+ (%d+) ([01])')
 local _, _, _, _, _, _, deadline, admitted, grant, allowed, left, period_left, rest_at = struct.unpack(HOLD, hold)
-redis.call('HSET', inflight, hold_id, packed_hold('suspect', held_tokens - tokens, held_money - charge, held_input - input,
-  hold_first, hold_charged, deadline, admitted, grant, allowed, left, period_left, string.sub(hold, rest_at)),
-  PROGRESS .. hold_id, table.concat({written(now), sofar or '0', owes or '0', written(tokens)}, ' '))
+local suspect = struct.pack(HOLD, 'suspect', held_tokens - tokens, held_money - charge, held_input - input, hold_first,
+  hold_charged, deadline, admitted, grant, allowed, left, period_left)
+call('HSET', inflight, hold_id, suspect .. string.sub(hold, rest_at),
+  PROGRESS .. hold_id, string.format('%d %s %s %d', now, sofar or '0', owes or '0', tokens))
 return reply

@@ -1,14 +1,19 @@
--- What every verb shares. Whole numbers stay below 2^53, where doubles are exact; `written` keeps all their digits
--- (tostring and .. keep 14). No sum ever exceeds MOST: a reservation that would exceed it is refused, and a settlement is
--- at most what was held. Every verb reads all that it needs before its first write, and nothing after that can fail.
+-- What several verbs share; a verb is sent with those parts whose names it uses. A part ends with an empty line: each
+-- function that a script makes costs it 550 instructions, more where it uses an outer local.
+-- Whole numbers stay below 2^53, where doubles are exact; `written` keeps all their digits (tostring and .. keep 14), as a
+-- command's argument does. No sum ever exceeds MOST: a reservation that would exceed it is refused, and a settlement is at
+-- most what was held. Every verb reads all that it needs before its first write, and nothing after that can fail.
 local HOUR_MS = 3600000
-local DAY_MS = 24 * HOUR_MS
+
+local DAY_MS = 24 * 3600000
+
 local MOST = 9007199254740991
-local APART_MS = 5000
+
+local NONE = -9007199254740992  -- where there is no number
 
 local function whole(text)
-  if text == false or text == nil or text == '' then return 0 end
-  return tonumber(text)
+  if not text or text == '' then return 0 end
+  return text + 0  -- a text is read once; tonumber reads it twice
 end
 
 local function written(number)
@@ -17,65 +22,60 @@ end
 
 -- A sum that can be counted. A number outside is an existing breach, which the census finds and reports.
 local function bounded(number)
-  if number > MOST then return MOST end
-  if number < -MOST then return -MOST end
+  if number > 9007199254740991 then return 9007199254740991 end
+  if number < -9007199254740991 then return -9007199254740991 end
   return number
 end
 
 -- The time in µs, and whether this server and its caller agree about it. The server's clock may jump, the caller's cannot:
--- where they are grossly apart, the caller's time counts.
+-- where they are more than 5 s apart, the caller's time counts.
 local function time_us(told_ms)
   local time = redis.call('TIME')
-  local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
-  if math.abs(micros - told_ms * 1000) > APART_MS * 1000 then return told_ms * 1000, false, micros end
+  local micros, told = time[1] * 1000000 + time[2], told_ms * 1000
+  if micros > told + 5000000 or micros < told - 5000000 then return told, false, micros end
   return micros, true, micros
 end
 
+-- The same in ms.
 local function time_ms(told_ms)
   local micros = time_us(told_ms)
   return math.floor(micros / 1000)
 end
 
--- A conversation ends an hour after its last call, a day after its first.
-local function conversation_is_open(first, last, live, now)
-  return first and now - first < DAY_MS and (live > 0 or now - last < HOUR_MS)
-end
-
 -- Frequently written values are packed: whole numbers as doubles of eight bytes, texts up to a zero byte. Numbers as
 -- texts would take most of a script's time. `gateway/holds/store/packing.py` reads and writes the same.
-local NUMBERS_OF_CONVERSATION = '<ddddddddd'
-local CONVERSATION = NUMBERS_OF_CONVERSATION .. 'ss'
-local HOLD = '<sddddddddddd'
-local PROGRESS = 'progress:'
-local GRANTED, DONE = '<i8i8i8i8i8i8i8', '<i8i8i8'  -- replies, of integers of eight bytes
-local NONE = -MOST - 1  -- where there is no number
-local MARK_BYTES = 72  -- over 64, so that Redis keeps marks in a table from the first, not in a list
+local GRANTED = '<i8i8i8i8i8i8i8'  -- a reply, of integers of eight bytes
 
--- Returns a conversation: when it began and was last called, its live calls, cap, tokens used and held, input used and
--- held, whether its price was charged, tier and menu version; nothing where there is none. The last value is whether it is
--- a hash, as the version before writes it; such a conversation stays a hash until it ends.
+-- The reply to a settlement. The hold's mark is this reply three times: values over 64 bytes Redis keeps in a table from the
+-- first, not in a list.
+local DONE = '<i8i8i8'
+
+-- Returns a conversation: its terms (tier and menu version, each up to a zero byte), when it began and was last called, its
+-- live calls, cap, tokens used and held, input used and held, whether its price was charged; nothing where there is none.
+-- The last value is 'hash' where the version before wrote it as a hash; such a conversation stays a hash until it ends.
 local function conversation_at(name)
   local found = redis.pcall('GET', name)
   if not found then return nil end
-  if type(found) == 'string' then return struct.unpack(CONVERSATION, found) end
+  if type(found) == 'string' then return string.sub(found, 73), struct.unpack('<ddddddddd', found) end
   local c = redis.call('HMGET', name, 'first', 'last', 'live', 'cap', 'used', 'held', 'input_used', 'input_held',
     'charged', 'tier', 'version')
   if not c[1] then return nil end
-  for place = 1, 9 do c[place] = whole(c[place]) end
-  return c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10] or '', c[11] or '', 'hash'
+  for place = 1, 9 do c[place] = tonumber(c[place]) or 0 end
+  c[10], c[11] = 'hash', (c[10] or '') .. '\0' .. (c[11] or '') .. '\0'
+  return c[11], unpack(c, 1, 10)
 end
 
--- Writes a conversation as it was returned; its expiry stays as before where `lasts_ms` is absent.
-local function put_conversation(name, lasts_ms, first, last, live, cap, used, held, input_used, input_held, charged, tier,
-    version, is_hash)
-  if is_hash == 'hash' then
-    redis.call('HSET', name, 'first', first, 'last', last, 'live', live, 'tier', tier, 'version', version, 'cap', cap,
-      'used', used, 'held', held, 'input_used', input_used, 'input_held', input_held, 'charged', charged)
+-- Writes a conversation as it was returned, `kind` being its last value; its expiry stays where `lasts_ms` is absent.
+local function put_conversation(name, lasts_ms, kind, terms, first, last, live, cap, used, held, input_used, input_held,
+    charged)
+  if kind == 'hash' then
+    redis.call('HSET', name, 'first', first, 'last', last, 'live', live, 'cap', cap, 'used', used, 'held', held,
+      'input_used', input_used, 'input_held', input_held, 'charged', charged)
     if lasts_ms then redis.call('PEXPIRE', name, lasts_ms) end
     return
   end
   local packed =
-    struct.pack(CONVERSATION, first, last, live, cap, used, held, input_used, input_held, charged, tier, version)
+    struct.pack('<dddddddddc0', first, last, live, cap, used, held, input_used, input_held, charged, terms)
   if lasts_ms then
     redis.call('SET', name, packed, 'PX', lasts_ms)
   else
@@ -88,27 +88,29 @@ end
 -- field for each; such fields are added, and written until the period is over.
 local AMOUNTS = '<ddddddd'
 
--- Returns the amounts, whether the window is known not to add up, whether it is one of the version before, and whether a
--- change of the customer's period has moved holds out of it.
-local function window_at(name)
-  local found = redis.call('HMGET', name, 'amounts', 'breach', 'used', 'held', 'moved')
+-- Returns the field `flag` of a window, whether the window is of the version before, and its amounts.
+local function window_at(name, flag)
+  local found = redis.call('HMGET', name, 'amounts', flag, 'used', 'held')
+  if not (found[3] or found[4]) then
+    if not found[1] then return found[2], false, 0, 0, 0, 0, 0, math.huge, math.huge end
+    return found[2], false, struct.unpack('<ddddddd', found[1])
+  end
   local used, held, spend_used, spend_held, included, tokens_max, spend_max = 0, 0, 0, 0, 0, math.huge, math.huge
   if found[1] then
-    used, held, spend_used, spend_held, included, tokens_max, spend_max = struct.unpack(AMOUNTS, found[1])
+    used, held, spend_used, spend_held, included, tokens_max, spend_max = struct.unpack('<ddddddd', found[1])
   end
-  if not (found[3] or found[4]) then
-    return used, held, spend_used, spend_held, included, tokens_max, spend_max, found[2], false, found[5]
-  end
-  local older = redis.call('HMGET', name, 'spend_used', 'spend_held', 'included', 'tokens_max', 'spend_max')
-  return used + whole(found[3]), held + whole(found[4]), spend_used + whole(older[1]), spend_held + whole(older[2]),
-    included + whole(older[3]), tonumber(older[4] or '') or tokens_max, tonumber(older[5] or '') or spend_max, found[2], true,
-    found[5]
+  local older = redis.call('HMGET', name, 'used', 'held', 'spend_used', 'spend_held', 'included', 'tokens_max', 'spend_max')
+  for place = 1, 7 do older[place] = tonumber(older[place] or '') end
+  return found[2], true, used + (older[1] or 0), held + (older[2] or 0), spend_used + (older[3] or 0),
+    spend_held + (older[4] or 0), included + (older[5] or 0), older[6] or tokens_max, older[7] or spend_max
 end
 
-local function put_window(name, used, held, spend_used, spend_held, included, tokens_max, spend_max, is_older)
+-- Writes the amounts of a window as they were returned.
+local function put_window(name, is_older, used, held, spend_used, spend_held, included, tokens_max, spend_max)
   if not is_older then
-    local amounts = struct.pack(AMOUNTS, used, held, spend_used, spend_held, included, tokens_max, spend_max)
-    return redis.call('HSET', name, 'amounts', amounts)
+    redis.call('HSET', name, 'amounts',
+      struct.pack('<ddddddd', used, held, spend_used, spend_held, included, tokens_max, spend_max))
+    return
   end
   redis.call('HSET', name, 'used', used, 'held', held, 'spend_used', spend_used, 'spend_held', spend_held,
     'included', included, 'tokens_max', tokens_max < math.huge and tokens_max or '',
@@ -118,21 +120,15 @@ end
 
 -- A hold: its state, the tokens, money and input it has set aside, when its conversation began and whether that was
 -- charged, its deadline, when it was admitted, what was granted and allowed, what was left of the conversation and the
--- period (NONE where there is no limit), then its worker, its window and the facts of the call.
-local function packed_hold(stands, tokens, money, input, first, charged, deadline, admitted, grant, allowed,
-    conversation_left, period_left, rest)
-  return struct.pack(HOLD, stands, tokens, money, input, first, charged, deadline, admitted, grant, allowed,
-    conversation_left, period_left) .. rest
-end
+-- period (NONE where there is no limit); behind these its worker, its window and the facts of the call.
+local HOLD = '<sddddddddddd'
 
--- Replies what follows the numbers of a hold: its worker, its window and the facts of its call.
+-- The field of a hold's progress at its last renewal begins with this.
+local PROGRESS = 'progress:'
+
+-- Returns the texts of a hold: its worker, its window and the facts of its call.
 local function texts_of(hold)
-  local rest = string.sub(hold, select(13, struct.unpack(HOLD, hold)))
+  local rest = string.sub(hold, select(13, struct.unpack('<sddddddddddd', hold)))
   local owner, window, facts_at = struct.unpack('ss', rest)
   return owner, window, string.sub(rest, facts_at)
-end
-
--- The mark of a settled hold begins with the settlement's reply.
-local function packed_mark(reply)
-  return reply .. string.rep('\0', MARK_BYTES - #reply)
 end

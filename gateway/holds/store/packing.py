@@ -18,8 +18,6 @@ from gateway.holds.store.clients import text
 MOST = 2.0**53 - 1
 """Stands for a limit that is not set: more cannot be counted."""
 
-MARK_BYTES = 72
-
 GRANTED = Struct("<7q")
 """The reply to an admitted reservation: the time, the tokens granted and allowed, the remaining tokens of conversation
 and period, when the conversation began, and whether it was charged. Times in ms."""
@@ -45,7 +43,7 @@ def whole(number: float) -> int | None:
 
 def mark(charge_nanousd: int, settled_ms: int) -> bytes:
     """Return the mark of a hold that was settled at that time, as a rebuild writes it."""
-    return DONE.pack(charge_nanousd, NONE, settled_ms).ljust(MARK_BYTES, b"\0")
+    return 3 * DONE.pack(charge_nanousd, NONE, settled_ms)
 
 
 def settled_at(packed_mark: bytes) -> int:

@@ -1,9 +1,11 @@
-"""The Lua scripts, one verb a file; each is loaded with the shared lines in front."""
+"""The Lua scripts, one verb a file; each is loaded with the shared parts that it uses in front."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -13,15 +15,26 @@ from redis.exceptions import NoScriptError
 from gateway.holds.store.connection import RedisConnection
 
 _LUA = files("gateway.holds") / "lua"
+_COMMENT = re.compile(r"--.*")
+_NAME = re.compile(r"^local (?:function )?(\w+)", re.MULTILINE)
 
 
 def source(verb: str) -> str:
-    """Return the text of the verb of that name; the flags that a verb declares come first."""
+    """Return the text of the verb of that name behind those shared parts that it uses; the flags it declares come first."""
     path = _LUA / f"{verb}.lua"
     text = (path if path.is_file() else _LUA / "maintenance" / f"{verb}.lua").read_text("utf-8")
-    shared = (_LUA / "shared.lua").read_text("utf-8")
     declared, rest = text.split("\n", 1) if text.startswith("#!") else ("", text)
-    return "\n".join(filter(None, (declared, shared, rest)))
+    for name, part in reversed(_shared_parts().items()):
+        if re.search(rf"\b{name}\b", _COMMENT.sub("", rest)):
+            rest = f"{part}\n\n{rest}"
+    return "\n".join(filter(None, (declared, rest)))
+
+
+@cache
+def _shared_parts() -> dict[str, str]:
+    """Return the parts of the shared lines by the name that each defines."""
+    parts = (_LUA / "shared.lua").read_text("utf-8").strip().split("\n\n")
+    return {name: part for part in parts for name in _NAME.findall(part)}
 
 
 ScriptCall = tuple[list[str], list[str | int]]

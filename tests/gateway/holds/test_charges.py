@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from struct import iter_unpack
+from struct import iter_unpack, unpack_from
 from typing import Any
 
 import pytest
@@ -163,13 +163,16 @@ def test_thresholds_are_the_operators_shares_rounded_up() -> None:
     most, own = 2**53 - 1, (33, 99)
     theirs = facts(spend_nanousd_max=most, notice_percents=own)
 
-    assert facts().thresholds() == (math.inf, math.inf, b"")
-    *limits, packed = facts(period_tokens_max=101, spend_nanousd_max=5).thresholds()
-    assert (limits, list(iter_unpack("<3d", packed))) == ([101, 5], [(80, 81, 4), (100, 101, 5)])
-    shares = list(iter_unpack("<3d", theirs.thresholds()[2]))
+    assert facts().thresholds() == b""
+    packed = facts(period_tokens_max=101, spend_nanousd_max=5).thresholds()
+    assert unpack_from("<4d", packed) == (101, 5, 81, 4)
+    assert list(iter_unpack("<3d", packed[32:])) == [(80, 81, 4), (100, 101, 5)]
+    assert unpack_from("<4d", theirs.thresholds()) == (math.inf, most, math.inf, -(-most * 33 // 100))
+    shares = list(iter_unpack("<3d", theirs.thresholds()[32:]))
     assert shares == [(one, math.inf, -(-most * one // 100)) for one in own]
     assert Facts.from_json(theirs.to_json()).thresholds() == theirs.thresholds()
-    assert facts(spend_nanousd_max=5, notice_percents=()).thresholds() == (math.inf, 5, b"")
+    assert facts(spend_nanousd_max=5, notice_percents=()).thresholds() == b""
+    assert unpack_from("<4d", facts(spend_nanousd_max=100, notice_percents=(90, 50)).thresholds())[3] == 50
 
 
 @pytest.mark.parametrize(

@@ -123,13 +123,13 @@ class Operations:
             [
                 pack("<4d", 0, LEASE_MS, asked.want, asked.choices),
                 pack("<7d", asked.input, asked.money_first, asked.money_again, FOREVER, now_ms(), False, 0),
-                packing.texts(GENERATION, asked.customer, "1", asked.id, "w_1", "tat_us"),
+                packing.texts(GENERATION, asked.customer, "1", asked.id, "tat_us"),
                 pack("<5d", PERIOD, FOREVER, asked.cap, asked.price, asked.grant_min),
                 pack("<6d", *map(_reached, limits), _most(asked.input_max), -1, *map(_most, rest)),
                 packing.texts(asked.tier, "v1"),
             ]
         )
-        arguments = [told, asked.id]
+        arguments = [told, packing.texts("w_1", names[3]) + asked.id.encode()]
         self.queue.append((self.scripts.reserve, names, arguments, check))
 
     def _some_hold(self) -> str | None:
@@ -194,17 +194,16 @@ class Operations:
             *_end_user(asked),
         ]
         places = (0, 0, 9) if asked.end_user_max is None else (9, 0, 10)
-        limits = _reached(asked.period_max), _reached(asked.spend_max)
         progress = (
             self.scripts.client.hget(redis_keys.inflight(BUCKET), f"progress:{hold_id}") if only_if_lapsed else None
         )
         told = b"".join(
             [
-                pack("<4d", closes, only_if_lapsed, now_ms(), 0),
+                pack("<3d", closes, only_if_lapsed, now_ms()),
                 pack("<5d", tokens, 0, first, again, asked.included),
-                pack("<5d", *places, *limits),
-                packing.texts(GENERATION, hold_id, expects, text(progress or b"")),
-                asked.conversation.encode(),
+                packing.texts(GENERATION, hold_id, expects),
+                pack("<4d", 0, *places),
+                packing.texts(text(progress or b"")) + asked.conversation.encode(),
             ]
         )
         arguments = [told, hold_id, _thresholds(asked.period_max, asked.spend_max)]
@@ -256,10 +255,11 @@ def _reached(most: int | None) -> float:
 
 
 def _thresholds(*limits: int | None) -> bytes:
-    shares = (
+    shares = [
         (percent, *(math.inf if most is None else -(-most * percent // 100) for most in limits)) for percent in PERCENTS
-    )
-    return b"".join(pack("<3d", *share) for share in shares)
+    ]
+    header = pack("<4d", *map(_reached, limits), *shares[0][1:])
+    return header + b"".join(pack("<3d", *share) for share in shares)
 
 
 def _noticed(notice: dict[str, str]) -> tuple[str, str, int, int, int]:

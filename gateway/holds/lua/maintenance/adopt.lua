@@ -6,8 +6,8 @@ local h = redis.call('HMGET', KEYS[2], 'state', 'owner', 'tokens', 'money', 'inp
 local lease_until = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local is_there = redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1
 if h[1] and not is_there then
-  redis.call('HSET', KEYS[3], ARGV[1], packed_hold(h[1], h[3], h[4], h[5], h[6], h[7], h[9], h[10], h[11], h[11], 0,
-    NONE, h[2] .. '\0' .. h[8] .. '\0' .. h[12]), PROGRESS .. ARGV[1],
+  local hold = struct.pack(HOLD, h[1], h[3], h[4], h[5], h[6], h[7], h[9], h[10], h[11], h[11], 0, NONE)
+  redis.call('HSET', KEYS[3], ARGV[1], hold .. h[2] .. '\0' .. h[8] .. '\0' .. h[12], PROGRESS .. ARGV[1],
     table.concat({h[10], whole(h[13]), h[14] == '1' and '1' or '0', whole(h[15])}, ' '))
 end
 redis.call('DEL', KEYS[2])

@@ -43,16 +43,18 @@ for place = 1, #entries, 2 do
         leaving[name] = {gone[1] + tokens, gone[2] + money}
       end
       held, spend_held = held + tokens, spend_held + money
-      holds[#holds + 1], holds[#holds + 2] = entries[place], packed_hold(stands, tokens, money, input, first, charged,
-        deadline, admitted, grant, allowed, left, period_left, owner .. '\0' .. window .. '\0' .. facts)
+      local moved = struct.pack(HOLD, stands, tokens, money, input, first, charged, deadline, admitted, grant, allowed, left,
+        period_left)
+      holds[#holds + 1], holds[#holds + 2] = entries[place], moved .. owner .. '\0' .. window .. '\0' .. facts
     end
   end
 end
 local used, _, spend_used, _, included, tokens_max, spend_max = struct.unpack(AMOUNTS, amounts)
 for name, gone in pairs(leaving) do
-  local its_used, its_held, its_spent, its_spend_held, its_included, its_max, its_spend_max, _, is_older = window_at(name)
-  leaving[name] = {its_used, bounded(its_held - gone[1]), its_spent, bounded(its_spend_held - gone[2]), its_included,
-    its_max, its_spend_max, is_older}
+  local _, is_older, its_used, its_held, its_spent, its_spend_held, its_included, its_max, its_spend_max =
+    window_at(name, 'moved')
+  leaving[name] = {is_older, its_used, bounded(its_held - gone[1]), its_spent, bounded(its_spend_held - gone[2]),
+    its_included, its_max, its_spend_max}
 end
 
 -- Nothing that is written from here on can fail. Where the window stands that an earlier period of this customer's left,
@@ -64,8 +66,8 @@ end
 for name, tokens in pairs(users_left) do redis.call('HINCRBY', name, 'held', written(-tokens)) end
 for place = 1, #holds, 2 do redis.call('HSET', inflight, holds[place], holds[place + 1]) end
 redis.call('HDEL', window, 'used', 'held', 'spend_used', 'spend_held', 'included', 'tokens_max', 'spend_max')
-put_window(window, bounded(used), bounded(held), bounded(spend_used), bounded(spend_held), included, tokens_max, spend_max,
-  false)
+put_window(window, false, bounded(used), bounded(held), bounded(spend_used), bounded(spend_held), included, tokens_max,
+  spend_max)
 redis.call('HSET', window, 'carried', '1')  -- it may be of a longer kind than who removes windows has read of its customer
 for place = 5, #KEYS do
   redis.call('HSET', KEYS[place], 'used', ARGV[place + 4], 'held', held_by_user[KEYS[place]] or 0, 'carried', '1')

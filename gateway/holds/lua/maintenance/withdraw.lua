@@ -3,5 +3,6 @@
 -- ARGV: the hold's id, and the caller's time. Replies 'known' where the hold exists, and is to be settled like any other;
 -- else 'withdrawn'.
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 'known' end
-redis.call('HSETNX', KEYS[2], ARGV[1], packed_mark(struct.pack(DONE, 0, NONE, time_ms(tonumber(ARGV[2])))))
+local mark = struct.pack(DONE, 0, NONE, time_ms(ARGV[2]))
+redis.call('HSETNX', KEYS[2], ARGV[1], mark .. mark .. mark)
 return 'withdrawn'
