@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any
 
 import httpx
+import redis
 
 from gateway.billing.retention import Retention
 from gateway.catalog.increase_end import end_due
@@ -22,6 +24,7 @@ from gateway.errors import MeteringUnavailable
 from gateway.holds.maintenance.reclaim import Reclaimer
 from gateway.holds.maintenance.redis_upkeep import Findings, Maintenance
 from gateway.holds.store.clients import connect
+from gateway.holds.store.inflight import Survey
 from gateway.holds.store.projection import Projection
 from gateway.holds.store.watermarks import Watermarks
 from gateway.ledger.book.dead_letters import count_dead_letters
@@ -29,9 +32,9 @@ from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.watermark import Fallen
 from gateway.ledger.database import WRITER_CACHE_KB, Database
 from gateway.ledger.recovery.conservation import Conservation
-from gateway.ledger.recovery.conservation import Found as Counted
 from gateway.ledger.recovery.hot_state import bounds_of
 from gateway.ledger.recovery.recovery import Recovery
+from gateway.ledger.recovery.stillness import Stillness
 from gateway.ledger.sums.rollup import BATCH, Rollup
 from gateway.ledger.writer import Writer
 from gateway.metrics.counters import Counters, Sheet, count_records, read_sheet
@@ -68,7 +71,9 @@ RETENTION_ENDS_S = 5.0
 SHEET = "bookkeeper"
 
 
-def _do(counters: Counters, name: str, duty: Callable[..., object], *arguments: object) -> None:
+def _do(
+    counters: Counters, on_fault: Callable[[], object], name: str, duty: Callable[..., object], *arguments: object
+) -> None:
     """Do a duty beside moving records; its fault is logged and counted, and the other duties are done all the same.
 
     Raises:
@@ -79,8 +84,9 @@ def _do(counters: Counters, name: str, duty: Callable[..., object], *arguments: 
     except (MeteringUnavailable, Fallen):
         raise
     except Exception:
-        log.exception("%s failed; it is tried again in %g s", name, SWEEP_S)
+        log.exception("%s failed; it is tried again soon", name)
         counters.add(FAULTS, name)
+        on_fault()
 
 
 @contextmanager
@@ -114,7 +120,7 @@ def _retaining(settings: Settings, counters: Counters) -> Iterator[threading.Eve
             if due.wait(SWEEP_S):
                 due.clear()
                 with suppress(MeteringUnavailable):
-                    _do(counters, "retention", retention.turn)
+                    _do(counters, lambda: None, "retention", retention.turn)
 
     thread = threading.Thread(target=retain, name="retention", daemon=True)
     thread.start()
@@ -143,39 +149,35 @@ def _keep(
     projection = Projection(client)
     sheet = Sheet(settings.metrics_dir, SHEET, counters)
     sealer, watermarks = Sealer(database, now_ms), Watermarks(settings.watermarks_file)
-    note = partial(_note, counters, sealer)
-    recovery = Recovery(
-        database,
-        client,
-        CatalogProjector(database, projection),
-        bounds=bounds_of(settings),
-        now_ms=now_ms,
-        note=note,
-        marked=watermarks.write,
-    )
-    writer, rollup = Writer(client, database, note=note, marked=watermarks.write), Rollup(database)
+    survey = Survey(client)
+    reports: Any = {"note": partial(_note, counters, sealer), "marked": watermarks.write}
+    projecting, writer = CatalogProjector(database, projection), Writer(client, database, **reports)
+    bounds = bounds_of(settings)
+    recovery = Recovery(database, client, projecting, bounds=bounds, now_ms=now_ms, survey=survey, **reports)
     generation, lease_ms, upkeep = "", int(settings.lease_s * 1000), Maintenance(client, now_ms)
-    reclaimer = Reclaimer(client, lease_ms=lease_ms, generation=lambda: generation, monotonic=monotonic, now_ms=now_ms)
-    conservation = Conservation(database, client, generation=lambda: generation, now_ms=now_ms)
-    scheduler = _scheduler(settings, database)
-    subscriptions = Subscriptions(database, client, projection, settings)
-    do, sweep_at = partial(_do, counters), 0.0
+    shared: Any = {"generation": lambda: generation, "now_ms": now_ms, "survey": survey.latest}
+    reclaimer = Reclaimer(client, lease_ms=lease_ms, monotonic=monotonic, **shared)
+    conservation, scheduler = Conservation(database, client, **shared), _scheduler(settings, database)
+    stillness, turns, sweep_at = Stillness(database, survey), 1, 0.0
+    do = partial(_do, counters, stillness.end)
+    duties = _duties(settings, database, projection, scheduler)
+    dated = _dated_duties(settings, database, client, projection, due)
     try:
         while not stop.is_set():
             try:
                 if monotonic() >= sweep_at:
-                    findings = upkeep.turn()
+                    findings = upkeep.turn(removes=turns > 0)
                     generation = recovery.rebuild() if findings.has_lost else recovery.ensure()
+                    turns = stillness.turns_due()
                     do("reclaim", reclaimer.turn)
-                    do("seals", sealer.turn)
-                    do("rollup", _roll_up, rollup, int(settings.call_deadline_s * 1000) + LATE_MS)
-                    if findings.now is not None:  # nobody is charged for a period while nobody knows the time
-                        do("subscriptions", subscriptions.turn, now_ms())
-                        do("increases", end_due, database, projection, now_ms())
-                        due.set()
-                    do("projection", project_pending, database, projection, PROJECTED_A_SWEEP)
-                    do("pricing", scheduler.turn)
-                    do("gauges", _measure, counters, conservation, findings, database)
+                    if turns or sealer.has_waiting:
+                        do("seals", sealer.turn)
+                    if turns:
+                        # Nobody is charged for a period while nobody knows the time.
+                        for name, duty in duties if findings.now is None else [*dated, *duties]:
+                            do(name, duty)
+                        do("gauges", _measure, counters, conservation, database, stillness, turns)
+                    _gauge(counters, findings)
                     sheet.write()
                     sweep_at = monotonic() + SWEEP_S
                 stop.wait(0 if writer.turn() >= MANY else TURN_S)
@@ -195,6 +197,30 @@ def _keep(
         sheet.write()
         database.close()
         client.close()
+
+
+def _duties(
+    settings: Settings, database: Database, projection: Projection, scheduler: Scheduler
+) -> list[tuple[str, Callable[[], object]]]:
+    """Return, by name, the duties that a change of the ledger makes due."""
+    late_ms = int(settings.call_deadline_s * 1000) + LATE_MS
+    return [
+        ("rollup", partial(_roll_up, Rollup(database), late_ms)),
+        ("projection", partial(project_pending, database, projection, PROJECTED_A_SWEEP)),
+        ("pricing", scheduler.turn),
+    ]
+
+
+def _dated_duties(
+    settings: Settings, database: Database, client: redis.Redis, projection: Projection, due: threading.Event
+) -> list[tuple[str, Callable[[], object]]]:
+    """Return, by name, the duties that need the right time."""
+    subscriptions = Subscriptions(database, client, projection, settings)
+    return [
+        ("subscriptions", lambda: subscriptions.turn(now_ms())),
+        ("increases", lambda: end_due(database, projection, now_ms())),
+        ("retention", due.set),
+    ]
 
 
 def _scheduler(settings: Settings, database: Database) -> Scheduler:
@@ -225,19 +251,23 @@ def _roll_up(rollup: Rollup, late_ms: int) -> None:
     rollup.forget_ended(now_ms(), late_ms)
 
 
-def _measure(counters: Counters, conservation: Conservation, findings: Findings, database: Database) -> None:
-    """Measure holds, Redis and the ledger, and set the gauges."""
-    _gauge(counters, conservation.turn(), findings, count_dead_letters(database))
-
-
-def _gauge(counters: Counters, counted: Counted, findings: Findings, dead_letters: int) -> None:
-    """Set the gauges to what was measured."""
+def _measure(
+    counters: Counters, conservation: Conservation, database: Database, stillness: Stillness, turns: int
+) -> None:
+    """Measure holds, windows and the ledger, and set their gauges; a window that does not add up is checked each sweep."""
+    counted = conservation.turn(turns)
     counters.put(HOLDS, counted.holds)
     counters.put(HELD_TOKENS, counted.held_tokens)
     counters.put(BREACHES, counted.breaches)
+    counters.put(LEDGER_LAG, counted.waiting)
+    counters.put(DEAD_LETTERS, count_dead_letters(database))
+    if counted.breaches:
+        stillness.end()
+
+
+def _gauge(counters: Counters, findings: Findings) -> None:
+    """Set the gauges of Redis, and of the sweep itself."""
     counters.put(CLOCKS_APART, findings.ahead_ms)
     counters.put(REDIS_MEMORY, findings.memory)
     counters.put(REDIS_MEMORY_MAX, findings.memory_max)
-    counters.put(LEDGER_LAG, counted.waiting)
-    counters.put(DEAD_LETTERS, dead_letters)
     counters.put(TURNED_AT, now_ms() // 1000)

@@ -61,6 +61,7 @@ class Database:
         self._url = _understood(url)
         self._engine = _engine(self._url, cache_kb)
         self._writing = self._engine.execution_options(writes=True)
+        self._observer: sqlite3.Connection | None = None
 
     @property
     def is_sqlite(self) -> bool:
@@ -89,6 +90,22 @@ class Database:
         """
         with _translated(), self._writing.begin() as connection:
             yield connection
+
+    def version(self) -> str:
+        """Return a text that differs from an earlier one where anything was committed since; on SQLite it costs 10 µs.
+
+        Raises:
+            MeteringUnavailable: the database is unavailable.
+        """
+        if not self.is_sqlite:
+            with self.read() as connection:
+                return str(connection.execute(text("SELECT txid_current_snapshot()::text")).scalar_one())
+        try:
+            if self._observer is None:
+                self._observer = sqlite3.connect(str(self._url.database), WAIT_S, check_same_thread=False)
+            return str(self._observer.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error as error:
+            raise MeteringUnavailable from error
 
     def migrate(self) -> None:
         """Bring the tables to this version's shape. Of two processes that call it at once one works, one waits."""
@@ -174,6 +191,8 @@ class Database:
         raise MeteringUnavailable
 
     def close(self) -> None:
+        if self._observer is not None:
+            self._observer.close()
         self._engine.dispose()
 
 

@@ -10,10 +10,10 @@ from itertools import groupby
 import redis
 
 from gateway.holds.store import redis_keys
-from gateway.holds.store.clients import translated
+from gateway.holds.store.clients import next_entries, translated
 from gateway.ledger.book.appender import book
 from gateway.ledger.book.dead_letters import keep_dead_letters
-from gateway.ledger.book.entries import Entry, Fields, Malformed, record_in
+from gateway.ledger.book.entries import Entry, Malformed, record_in
 from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
 from gateway.ledger.sums.kept_threads import keep_threads, threads_in
@@ -78,21 +78,12 @@ class Writer:
         found: list[Entry] = []
         while after and len(found) < self._entries_per_turn:
             most = max(1, (self._entries_per_turn - len(found)) // len(after))
-            read = [Entry(stream, *entry) for stream, some in self._entries(after, most) for entry in some]
+            some_of_each = next_entries(self._redis, after, most)
+            read = [Entry(stream, *entry) for stream, some in some_of_each for entry in some]
             found += read
             counts = Counter(entry.stream for entry in read)
             after = {entry.stream: entry.id for entry in read if counts[entry.stream] == most}
         return sorted(found, key=Entry.order)
-
-    def _entries(self, after: Mapping[str, str], most: int) -> list[tuple[str, list[tuple[str, Fields]]]]:
-        """Return the next entries of each stream that has any, by one command where there is one server."""
-        is_one = not isinstance(self._redis, redis.RedisCluster)
-        requests = [after] if is_one else [{stream: last} for stream, last in after.items()]
-        with translated(), self._redis.pipeline(transaction=False) as batch:
-            for streams in requests:
-                batch.xread(dict(streams), count=most)  # type: ignore[arg-type]  # names are text, too
-            replies = [found for reply in batch.execute() for found in reply]
-        return [(stream.decode(), [(name.decode(), fields) for name, fields in some]) for stream, some in replies]
 
     def _book(self, entries: Sequence[Entry]) -> int:
         """Book entries; return the number of the chain's last record, which is committed."""

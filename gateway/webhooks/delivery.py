@@ -15,7 +15,7 @@ from redis.exceptions import LockError
 
 from gateway.errors import MeteringUnavailable
 from gateway.holds.store import redis_keys
-from gateway.holds.store.clients import text, translated
+from gateway.holds.store.clients import next_entries, translated
 from gateway.webhooks.notices import read_notice, signed
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ PAUSE_S = 1.0
 POST_S = 10.0
 LOCK_S = 6 * POST_S
 """Longer than any turn takes."""
+
+STREAMS = {redis_keys.notices(bucket): "0-0" for bucket in redis_keys.ALL_BUCKETS}
 
 READ_AT_ONCE = 100
 """The most notices of one bucket that a turn reads."""
@@ -133,14 +135,10 @@ class WebhookDelivery:
         return due is not None and self._carry(due, self._webhook)
 
     def _waiting(self) -> list[Waiting]:
-        with self._redis.pipeline(transaction=False) as batch:
-            for bucket in redis_keys.ALL_BUCKETS:
-                batch.xrange(redis_keys.notices(bucket), count=READ_AT_ONCE)
-            replies = batch.execute()
         waiting = [
-            Waiting(redis_keys.notices(bucket), text(name), _fields(entry))
-            for bucket, reply in zip(redis_keys.ALL_BUCKETS, replies, strict=True)
-            for name, entry in reply
+            Waiting(stream, name, _fields(entry))
+            for stream, entries in next_entries(self._redis, STREAMS, READ_AT_ONCE)
+            for name, entry in entries
         ]
         return sorted(waiting, key=lambda notice: notice.written_at)
 

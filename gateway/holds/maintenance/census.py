@@ -10,7 +10,7 @@ import redis
 
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import text, translated
-from gateway.holds.store.inflight import Survey
+from gateway.holds.store.inflight import BucketState, Survey
 from gateway.holds.store.packing import WindowState
 from gateway.holds.store.scripts import run_all, source
 
@@ -65,14 +65,22 @@ def fault(window: WindowState, holds: Sequence[Held]) -> str | None:
 class Census:
     """Counts buckets, each at one moment.
 
+    Args:
+        survey: returns the state of each bucket, read a moment ago; None reads it anew.
+
     Raises:
         MeteringUnavailable: Redis is unavailable, from ``take``.
     """
 
-    def __init__(self, client: redis.Redis, generation: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        generation: Callable[[], str],
+        survey: Callable[[], Mapping[str, BucketState]] | None = None,
+    ) -> None:
         self._redis = client
         self._generation = generation
-        self._survey = Survey(client)
+        self._survey = survey or Survey(client).take
         self._read = client.register_script(source("census"))
 
     def take(self, windows: Iterable[str]) -> Count:
@@ -92,7 +100,7 @@ class Census:
 
     def _having(self, count: Count, requested: Mapping[str, set[str]]) -> list[str]:
         """Return the buckets that have a hold or a requested window; count the others, which have none, as zero."""
-        states = self._survey.take()
+        states = self._survey()
         count.waiting = sum(bucket.waiting for bucket in states.values())
         empty = [
             bucket

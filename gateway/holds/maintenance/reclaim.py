@@ -14,7 +14,7 @@ from gateway.holds.offer import NOTHING, Charge
 from gateway.holds.settlement import settle_keys, settlement
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import text, translated
-from gateway.holds.store.inflight import InFlight, Survey, calls_in_flight
+from gateway.holds.store.inflight import BucketState, InFlight, Survey, calls_in_flight
 from gateway.holds.store.scripts import source
 
 
@@ -23,6 +23,9 @@ class Reclaimer:
 
     A reclaimer lets a hold lapse only after it has reached Redis for a whole lease: while Redis was unavailable or
     read-only, or its clock was set, no worker could renew. The holds of a worker proven dead need not wait.
+
+    Args:
+        survey: returns the state of each bucket, read a moment ago; None reads it anew.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class Reclaimer:
         generation: Callable[[], str],
         monotonic: Callable[[], float],
         now_ms: Callable[[], int],
+        survey: Callable[[], Mapping[str, BucketState]] | None = None,
     ) -> None:
         self._redis = client
         self._lease_ms = lease_ms
@@ -42,7 +46,7 @@ class Reclaimer:
         self._beat = client.register_script(source("beat"))
         self._redate = client.register_script(source("redate"))
         self._adopt = client.register_script(source("adopt"))
-        self._survey = Survey(client)
+        self._survey = survey or Survey(client).take
         self._clocks = RedisClock(client, now_ms)
         self._looks_ahead = True
         """Whether leases may end later than any lease made now: after a start, and after a clock was set."""
@@ -72,7 +76,7 @@ class Reclaimer:
         now = reading.now
         if now is None:
             return 0
-        states = self._survey.take()
+        states = self._survey()
         older = [bucket for bucket, content in states.items() if content.has_older_holds]
         if older:
             self._adopt_older(now, older)

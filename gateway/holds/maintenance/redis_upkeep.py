@@ -72,8 +72,8 @@ class Maintenance:
         self._is_full: bool | None = None
         self._turns = 0
 
-    def turn(self) -> Findings:
-        """Check everything once."""
+    def turn(self, *, removes: bool = True) -> Findings:
+        """Check clock and memory, and remove some of what is long over unless ``removes`` is false."""
         with translated():
             reading = self._clocks.read()
             previous = int(cast(Any, self._redis.get(redis_keys.CLOCK)) or 0)
@@ -81,7 +81,7 @@ class Maintenance:
             self._refuse_when_full(used, memory_max)
             with suppress(OutOfMemoryError):
                 self._redis.set(redis_keys.CLOCK, reading.here)
-            if reading.now is not None:
+            if removes and reading.now is not None:
                 earlier = min(reading.here, self._now_ms())
                 self._remove_past(earlier - KEPT_MS)
                 self._remove_marks(earlier - MARKS_KEPT_MS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from struct import Struct
+from typing import Any
 
 import redis
 
@@ -99,25 +100,36 @@ class Survey:
     """Reads all buckets, in one command where there is one server.
 
     Raises:
-        MeteringUnavailable: Redis is unavailable, from ``take``.
+        MeteringUnavailable: Redis is unavailable, from ``take`` and ``latest``.
     """
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self._survey = client.register_script(source("survey"))
+        self._rows: list[Any] = []
+        self._states: dict[str, BucketState] = {}
+
+    def latest(self) -> dict[str, BucketState]:
+        """Return each bucket's state as it was last read."""
+        return self._states or self.take()
 
     def take(self) -> dict[str, BucketState]:
-        """Return each bucket's state."""
+        """Return each bucket's state now."""
         with translated():
             if isinstance(self._redis, redis.RedisCluster):
                 replies = run_all(self._redis, self._survey, [(names, []) for names in _SURVEYED])
                 rows = [row for reply in replies for row in reply]
             else:
                 rows = self._survey(keys=[name for names in _SURVEYED for name in names])
-        return {
-            bucket: BucketState(text(generation or b""), int(watermark or 0), calls > 0, waiting, older > 0)
-            for bucket, (generation, watermark, calls, waiting, older) in zip(redis_keys.ALL_BUCKETS, rows, strict=True)
-        }
+        if rows != self._rows:
+            self._rows = rows
+            self._states = {
+                bucket: BucketState(text(generation or b""), int(watermark or 0), calls > 0, waiting, older > 0)
+                for bucket, (generation, watermark, calls, waiting, older) in zip(
+                    redis_keys.ALL_BUCKETS, rows, strict=True
+                )
+            }
+        return self._states
 
 
 _SURVEYED = [

@@ -47,6 +47,8 @@ class Sealer:
         self._chain = chain
         self._rows = rows
         self._heard: dict[int, bytes] = {}
+        self.has_waiting = True
+        """Whether there were rows without a seal at the last turn."""
 
     def hear(self, records: Sequence[UsageRecord]) -> None:
         """Remember the leaves of records that are committed, so that they need not be read again."""
@@ -82,6 +84,7 @@ class Sealer:
             last = last_seal(connection, self._chain)
         upto, since = (last.last_seq, last.time) if last else (0, 0)
         waiting = head_seq - upto
+        self.has_waiting = waiting > 0
         if len(self._heard) > waiting:  # another process sealed some of them
             self._heard = {seq: leaf for seq, leaf in self._heard.items() if seq > upto}
         waited = all_of_it or abs(self._now_ms() - since) >= SEAL_MS

@@ -11,10 +11,13 @@ where the entries it came from are removed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import redis
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from gateway.errors import MeteringUnavailable, StartupError
 from gateway.holds.store import redis_keys
@@ -80,14 +83,14 @@ class Watermark:
             pipeline = None if isinstance(self._redis, redis.RedisCluster) else batch  # a cluster's take no scripts
             self._raise(keys=[redis_keys.WATERMARK], args=[BOOKED, after, 0], client=pipeline)
 
-    def refuse_older(self, database: Database) -> None:
-        """Raise where the ledger is older than the ledger that Redis knows of.
+    def refuse_older(self, newest_of: Callable[[], int]) -> None:
+        """Raise where the ledger, whose last record ``newest_of`` reads, is older than the ledger that Redis knows of.
 
         Raises:
             LedgerBehind: with the number of records that are missing in its cause.
         """
         with translated():
-            booked, newest = int(self._redis.hget(redis_keys.WATERMARK, BOOKED) or 0), head(database)
+            booked, newest = int(self._redis.hget(redis_keys.WATERMARK, BOOKED) or 0), newest_of()
         if booked > newest:
             raise LedgerBehind("The books are not in order; try again later.") from RecordsMissing(
                 f"The ledger ends at record {newest} and has had {booked}: {booked - newest} records are missing, as where "
@@ -112,8 +115,11 @@ class Watermark:
 
     def is_high(self, database: Database) -> bool:
         """Return whether Redis knows of every record in the ledger."""
-        least = head(database)  # read first: a mark is raised before the ledger is
-        return self._mark() >= least
+        return self.is_at_least(head(database))  # the ledger is read first: a mark is raised before the ledger is
+
+    def is_at_least(self, seq: int) -> bool:
+        """Return whether Redis knows of the record of this number, which was read from the ledger before."""
+        return self._mark() >= seq
 
     def restore(self, database: Database) -> None:
         """Set the mark to the ledger's head, for a state that is being rebuilt."""
@@ -131,14 +137,44 @@ class Watermark:
 def watermark_fields(database: Database) -> dict[str, int]:
     """Return the number of the last record of each bucket that has any."""
     with database.read() as connection:
-        return {row.bucket: row.seq for row in connection.execute(select(watermarks))}
+        return _last_records(connection)
+
+
+def _last_records(connection: Connection) -> dict[str, int]:
+    return {row.bucket: row.seq for row in connection.execute(select(watermarks))}
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """What Redis has to know of the ledger: its last record, and that of each bucket that has any."""
+
+    head: int
+    last_records: dict[str, int]
+
+
+class LedgerReader:
+    """Reads the ledger's state again only where something was committed since; a bookkeeper asks each second."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._version = ""
+        self._state = LedgerState(0, {})
+
+    def read(self) -> LedgerState:
+        """Return the state of now."""
+        version = self._database.version()  # read first: what is read after it is at least as new
+        if version != self._version:
+            with self._database.read() as connection:
+                self._state = LedgerState(_head(connection), _last_records(connection))
+            self._version = version
+        return self._state
 
 
 def refuse_at_start(redis_url: str, database: Database) -> None:
     """Raise StartupError where the ledger is older than Redis knows it to be: at a start somebody reads the message."""
     try:
         with connect(redis_url) as client:
-            Watermark(client).refuse_older(database)
+            Watermark(client).refuse_older(partial(head, database))
     except LedgerBehind as error:
         raise StartupError(str(error.__cause__)) from error
     except MeteringUnavailable:
@@ -148,4 +184,8 @@ def refuse_at_start(redis_url: str, database: Database) -> None:
 def head(database: Database) -> int:
     """Return the number of the chain's last record, 0 before the first."""
     with database.read() as connection:
-        return connection.execute(select(chains.c.seq).where(chains.c.chain == MAIN)).scalar_one_or_none() or 0
+        return _head(connection)
+
+
+def _head(connection: Connection) -> int:
+    return connection.execute(select(chains.c.seq).where(chains.c.chain == MAIN)).scalar_one_or_none() or 0

@@ -13,6 +13,7 @@ from gateway.holds.maintenance.census import Census
 from gateway.holds.periods import PeriodKind, period_at
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import fields, translated
+from gateway.holds.store.inflight import BucketState
 from gateway.ledger.book.watermark import head
 from gateway.ledger.database import Database
 from gateway.ledger.recovery.agreement import Agreement, Period
@@ -46,17 +47,26 @@ class Conservation:
     A breach stands in Redis under ``keys.BREACHES`` and in the window itself: while it stands there, the calls of that
     customer are refused, and nobody else's.
 
+    Args:
+        survey: returns the state of each bucket, read a moment ago; None reads it anew.
+
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable, from ``turn``.
     """
 
     def __init__(
-        self, database: Database, client: redis.Redis, *, generation: Callable[[], str], now_ms: Callable[[], int]
+        self,
+        database: Database,
+        client: redis.Redis,
+        *,
+        generation: Callable[[], str],
+        now_ms: Callable[[], int],
+        survey: Callable[[], Mapping[str, BucketState]] | None = None,
     ) -> None:
         self._database = database
         self._redis = client
         self._now_ms = now_ms
-        self._census = Census(client, generation)
+        self._census = Census(client, generation, survey)
         self._agreement = Agreement(database, client, generation)
         self._head, self._part = 0, 1
         self._after = ""
@@ -64,13 +74,13 @@ class Conservation:
         self._holds: dict[str, int] = {}
         self._tokens: dict[str, int] = {}
 
-    def turn(self) -> Found:
-        """Check the next customers' windows of this period and the last, and a few of their books."""
+    def turn(self, turns: int = 1) -> Found:
+        """Check the next customers' windows of this period and the last, and a few of their books: the share of ``turns``."""
         known, newest = self._known(), head(self._database)
         self._part = 1 if newest != self._head or any(self._holds.values()) else QUIET
         self._head = newest
         windows = [window for kind, window in known if kind == WITH_HOLDS]
-        periods = self._next_customers()
+        periods = self._next_customers(turns)
         windows += [each.window for period, before in periods for each in (period, before)]
         count = self._census.take(windows)
         observed: dict[tuple[str, str], str | None] = {
@@ -78,7 +88,7 @@ class Conservation:
         }
         # The books of a period that is over, or that a change of the customer has ended, are left unchanged.
         observed |= {place: None for place in known if place[0] == WITH_BOOKS}
-        for period in self._books_to_look_at(window for kind, window in known if kind == WITH_BOOKS):
+        for period in self._books_to_look_at(turns, (window for kind, window in known if kind == WITH_BOOKS)):
             verdict = self._agreement.look_at(period)
             if verdict is None:
                 observed.pop((WITH_BOOKS, period.window), None)  # another time
@@ -96,16 +106,16 @@ class Conservation:
         parts = [name.partition(" ") for name in sorted(breaches)[:KNOWN_A_TURN]]
         return [(kind, window) for kind, _, window in parts]
 
-    def _next_customers(self) -> list[tuple[Period, Period]]:
+    def _next_customers(self, turns: int) -> list[tuple[Period, Period]]:
         """Return the current and the previous period of each of the next customers."""
-        most = CUSTOMERS_A_TURN // self._part
+        most = turns * (CUSTOMERS_A_TURN // self._part)
         found = self._periods(customers.c.id > self._after, most)
         self._after = found[-1][0].customer if len(found) == most else ""
         return found
 
-    def _books_to_look_at(self, known: Iterable[str]) -> list[Period]:
+    def _books_to_look_at(self, turns: int, known: Iterable[str]) -> list[Period]:
         """Return the periods of the next few customers, and of those whose books are known not to agree."""
-        most = max(1, BOOKS_A_TURN // self._part)
+        most = turns * max(1, BOOKS_A_TURN // self._part)
         found = self._periods(customers.c.id > self._books_after, most)
         self._books_after = found[-1][0].customer if len(found) == most else ""
         again = self._periods(customers.c.id.in_([_customer_in(window) for window in known]), KNOWN_A_TURN)

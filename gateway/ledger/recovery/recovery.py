@@ -18,7 +18,7 @@ from gateway.holds.store.clients import translated
 from gateway.holds.store.inflight import Survey, calls_in
 from gateway.holds.store.scripts import run_all, source
 from gateway.ledger.book.appender import book
-from gateway.ledger.book.watermark import Watermark, head, watermark_fields
+from gateway.ledger.book.watermark import LedgerReader, Watermark, head, watermark_fields
 from gateway.ledger.database import Database
 from gateway.ledger.installation import FIRST_GENERATION
 from gateway.ledger.recovery.hot_state import Bounds, HotState
@@ -64,6 +64,7 @@ class Recovery:
         projecting: writes customers, keys and menus into Redis from the ledger.
         note: is called with the records that a rebuild has appended to the ledger.
         marked: is called with the number of each bucket's last record in the ledger whenever these are read.
+        survey: reads the buckets, for others as well; None makes a survey of its own.
         lock_s: how long the lock of a process that died keeps others waiting.
 
     Raises:
@@ -81,6 +82,7 @@ class Recovery:
         now_ms: Callable[[], int],
         note: Callable[[Sequence[UsageRecord]], object] = unheard,
         marked: Callable[[Mapping[str, int]], object] = unheard,
+        survey: Survey | None = None,
         lock_s: float = LOCK_S,
     ) -> None:
         self._database = database
@@ -91,10 +93,11 @@ class Recovery:
         self._now_ms = now_ms
         self._rollup = Rollup(database)
         self._watermark = Watermark(client)
+        self._ledger = LedgerReader(database)
         self._marked = marked
         self._writer = Writer(client, database, note=note, marked=marked)
         self._announce = client.register_script(source("announce"))
-        self._survey = Survey(client)
+        self._survey = survey or Survey(client)
         self._rescue = client.register_script(source("rescue"))
 
     def ensure(self, heard: Callable[[str], object] = unheard) -> str:
@@ -105,9 +108,9 @@ class Recovery:
         Raises:
             LedgerBehind: the ledger is older than the ledger that Redis knows of; nothing is rebuilt.
         """
-        self._watermark.refuse_older(self._database)
+        self._watermark.refuse_older(self._newest)
         generation = self._generation()
-        if self._is_whole(generation):
+        if not self._missing(generation):
             return str(generation)
         return self.rebuild(unless_whole=True, wait_s=ENSURE_WAIT_S, heard=heard)
 
@@ -132,7 +135,7 @@ class Recovery:
                 heard(str(self._generation()))
 
         if not without_missing:
-            self._watermark.refuse_older(self._database)
+            self._watermark.refuse_older(self._newest)
         with (
             RebuildLock(self._redis, wait_s=wait_s, lock_s=self._lock_s, meanwhile=tell) as lock,
             translated(),
@@ -177,21 +180,20 @@ class Recovery:
             self._watermark.restore(self._database)
             return len(records)
 
-    def _is_whole(self, generation: int) -> bool:
-        """Return whether Redis holds this generation and knows of every record in the ledger."""
-        return not self._missing(generation)
+    def _newest(self) -> int:
+        return self._ledger.read().head
 
     def _missing(self, generation: int) -> list[str]:
         """Return the buckets that Redis does not hold, or holds in a state of the past."""
-        least = watermark_fields(self._database)  # read first: a bucket's mark is raised before the ledger's is
-        self._marked(least)
+        ledger = self._ledger.read()  # read first: a bucket's mark is raised before the ledger's is
+        self._marked(ledger.last_records)
         states = self._survey.take()
-        if not self._watermark.is_high(self._database):
+        if not self._watermark.is_at_least(ledger.head):
             return list(redis_keys.ALL_BUCKETS)
         return [
             bucket
             for bucket, state in states.items()
-            if state.generation != str(generation) or state.watermark < least.get(bucket, 0)
+            if state.generation != str(generation) or state.watermark < ledger.last_records.get(bucket, 0)
         ]
 
     def _rebuild(

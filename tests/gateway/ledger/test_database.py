@@ -111,6 +111,23 @@ def test_a_reader_cannot_write_and_a_writer_after_it_can(database: Database) -> 
         assert len(connection.execute(select(chains)).all()) == 1
 
 
+def test_its_version_is_another_after_each_commit_of_anybody(database: Database) -> None:
+    """Of this process or another; also of a transaction that began before another one that was committed first."""
+    others = Database(database.url.render_as_string(hide_password=False))
+    versions = [database.version()]
+    assert database.version() == versions[0]
+
+    for seq, writer in enumerate((database, others)):
+        with writer.write() as connection:
+            connection.execute(insert(chains).values(ROW | {"chain": f"c{seq}"}))
+        versions.append(database.version())
+    assert others.version() == others.version()
+    assert len(set(versions)) == 3
+    with pytest.raises(ZeroDivisionError), others.write() as connection:
+        raise ZeroDivisionError
+    others.close()
+
+
 def test_sqlite_keeps_every_commit(sqlite_url: str) -> None:
     """WAL lets readers and the writer be; FULL flushes the log at each commit."""
     database = Database(sqlite_url)
