@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
 from typing import Protocol
 
 import redis
@@ -208,7 +209,6 @@ class Recovery:
         while self._rollup.turn(self._now_ms()):
             lock.check()
         in_flight = self._holds_not_in_the_book(missing)  # in memory until they stand in their bucket again
-        self._wipe(missing, lock)
         self._projecting.write_menus()
         state = HotState(self._database, self._redis, bounds=self._bounds, now_ms=self._now_ms)
 
@@ -222,32 +222,27 @@ class Recovery:
             self._put_back(generation, {bucket: in_flight[bucket] for bucket in buckets})
             self._put_in_force(generation, buckets)
 
-        # While one share waits for the server and its disk, others are read and written.
+        customers_in = self._customers_by_bucket()
+        # While one share waits for the server and its disk, others are read and written, and the next keys are removed.
         with ThreadPoolExecutor(SHARES_AT_ONCE, thread_name_prefix="rebuild") as pool:
-            tasks = [pool.submit(write, share) for share in self._shares(missing)]
+            tasks: list[Future[None]] = []
             try:
+                is_small = sum(map(len, customers_in.values())) <= CUSTOMERS_AT_ONCE
+                for pattern, buckets in [("{b??}:*", missing)] if is_small else _groups(missing):
+                    self._wipe(pattern, buckets, lock)
+                    tasks += [pool.submit(write, share) for share in _shares(buckets, customers_in)]
                 for task in tasks:
                     task.result()
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _shares(self, buckets: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
-        """Yield buckets that are written together, with their customers: fewer buckets where customers are many."""
+    def _customers_by_bucket(self) -> Mapping[str, list[str]]:
         with self._database.read() as connection:
             ids = connection.execute(select(customers.c.id)).scalars().all()
         customers_in: dict[str, list[str]] = defaultdict(list)
         for customer in ids:
             customers_in[redis_keys.bucket_of(customer)].append(customer)
-        share: list[str] = []
-        share_ids: list[str] = []
-        for bucket in buckets:
-            share.append(bucket)
-            share_ids += customers_in[bucket]
-            if len(share_ids) >= CUSTOMERS_AT_ONCE:
-                yield share, share_ids
-                share, share_ids = [], []
-        if share:
-            yield share, share_ids
+        return customers_in
 
     def _in_redis(self) -> set[str]:
         """Return the generations in force, an empty text for a bucket without a generation."""
@@ -315,10 +310,11 @@ class Recovery:
             query = select(usage_records.c.seq).where(usage_records.c.id == record_id)
             return connection.execute(query).first() is not None
 
-    def _wipe(self, buckets: Sequence[str], lock: RebuildLock) -> None:
+    def _wipe(self, pattern: str, buckets: Sequence[str], lock: RebuildLock) -> None:
+        """Remove the keys of buckets, which all match ``pattern``: the server names no others."""
         prefixes = {f"{{b{bucket}}}".encode() for bucket in buckets}
         batch: list[bytes] = []
-        for name in self._redis.scan_iter(match="{b??}:*", count=WIPED_AT_ONCE):
+        for name in self._redis.scan_iter(match=pattern, count=WIPED_AT_ONCE):
             prefix, _, rest = name.partition(b":")
             if prefix in prefixes and rest.partition(b":")[0] in HOT:
                 batch.append(name)
@@ -339,3 +335,28 @@ class Recovery:
             for keys in together.values():
                 batch.unlink(*keys)
             batch.execute()
+
+
+def _groups(buckets: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the buckets whose keys are removed in one pass over the server, with the pattern of their names.
+
+    The first bucket is alone, so that it soon serves; each further pass removes those of one first digit.
+    """
+    first, *rest = buckets
+    yield f"{{b{first}}}:*", [first]
+    for digit, together in groupby(rest, key=lambda bucket: bucket[0]):
+        yield f"{{b{digit}?}}:*", list(together)
+
+
+def _shares(buckets: Sequence[str], customers_in: Mapping[str, Sequence[str]]) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield buckets that are written together, with their customers: fewer buckets where customers are many."""
+    share: list[str] = []
+    share_ids: list[str] = []
+    for bucket in buckets:
+        share.append(bucket)
+        share_ids += customers_in.get(bucket, ())
+        if len(share_ids) >= CUSTOMERS_AT_ONCE:
+            yield share, share_ids
+            share, share_ids = [], []
+    if share:
+        yield share, share_ids

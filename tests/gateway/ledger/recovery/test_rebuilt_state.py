@@ -10,15 +10,15 @@ from sqlalchemy import insert
 
 from gateway.holds.periods import period_at
 from gateway.holds.store import redis_keys
-from gateway.holds.store.clients import connect
+from gateway.holds.store.clients import connect, text
 from gateway.holds.store.packing import window_state
 from gateway.ledger.book.appender import append
 from gateway.ledger.book.watermark import LedgerBehind, head
 from gateway.ledger.database import Database
-from gateway.ledger.recovery.recovery import Recovery
+from gateway.ledger.recovery.recovery import CUSTOMERS_AT_ONCE, Recovery
 from gateway.ledger.tables import customers
 from tests.gateway.ledger.records import NOON, customer_row, record
-from tests.gateway.ledger.recovery.test_recovery import recovery
+from tests.gateway.ledger.recovery.test_recovery import in_force, recovery, with_customers
 
 BUCKET = redis_keys.bucket_of("acme")
 WINDOW = redis_keys.window(BUCKET, "acme", period_at("month", "UTC", NOON)[0])
@@ -69,3 +69,27 @@ def test_a_ledger_that_is_older_than_its_redis_is_not_rebuilt_from(client: redis
     rebuilt.rebuild(without_missing=True)
 
     assert window_state(client, WINDOW).used == 200
+
+
+def test_the_first_bucket_need_not_wait_until_the_keys_of_all_others_are_removed(
+    database: Database, client: redis.Redis
+) -> None:
+    """Its keys are removed alone, then those of the rest in sixteen passes, while the buckets before are written."""
+    with_customers(database, CUSTOMERS_AT_ONCE + 1)
+    stale = [redis_keys.pace(bucket, "cus_gone") for bucket in redis_keys.ALL_BUCKETS]
+    for name in stale:
+        client.hset(name, "live", "1")
+    client.config_set("slowlog-max-len", 100_000)
+    client.config_set("slowlog-log-slower-than", 0)
+    client.slowlog_reset()
+
+    recovery(database, client).rebuild()
+
+    client.config_set("slowlog-log-slower-than", -1)
+    commands = [text(entry["command"]).split() for entry in reversed(client.slowlog_get(100_000))]
+    removals = [words[1:] for words in commands if words[0] == "UNLINK" and words[1].endswith(":cus_gone")]
+    assert removals[0] == stale[:1]
+    assert [len(names) for names in removals[1:]] == [15] + [16] * 15
+    assert sorted(name for names in removals for name in names) == stale
+    assert client.exists(*stale) == 0
+    assert len(in_force(client)) == 1
