@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from struct import Struct
 from typing import Any
 
@@ -31,6 +32,7 @@ from gateway.holds.store.clients import text, texts, translated
 from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.generation import Generation
 from gateway.holds.store.scripts import Script
+from gateway.holds.terms import Customer, period_of
 from pricing.usage import UsageRecord
 
 TRIES = 8
@@ -215,8 +217,9 @@ class Settlements:
 
     async def announce(self, hold: Hold, sofar: Checkpoint) -> bool:
         """Write again a hold that a rebuild could not know; return whether it is still open."""
+        facts = await self._facts_now(hold)
         announcement = Announcement(
-            facts=hold.facts,
+            facts=facts,
             owner=self._lease.owner,
             deadline=hold.admitted + self._lease.deadline_ms,
             admitted=hold.admitted,
@@ -231,6 +234,19 @@ class Settlements:
         with translated():
             arguments = announcement.arguments(self._generation.value, self._now_ms())
             return text(await self._announce.run(self._connection, announcement.keys(), arguments)) != "settled"
+
+    async def _facts_now(self, hold: Hold) -> Facts:
+        """Return the facts of a call with the period that it counts in by its customer's terms of now."""
+        facts = hold.facts
+        with translated():
+            body = await self._connection.execute("HGET", redis_keys.customer(facts.bucket, facts.customer), "body")
+        if body is None:
+            return facts
+        start, end = period_of(Customer.from_json(body), hold.admitted)
+        window = facts.end_user_window
+        if window is not None:
+            window = redis_keys.end_user(facts.bucket, facts.customer, start, facts.end_user)
+        return replace(facts, period_start=start, period_end=end, end_user_window=window)
 
     async def beat(self) -> None:
         """Record that this worker is alive, for one lease."""

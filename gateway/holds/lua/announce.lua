@@ -16,7 +16,7 @@ local now = time_ms(told)
 local terms, its_first, last, calls, its_cap, used, held, input_used, input_held, was_charged, kind =
   conversation_at(conversation)
 local _, is_older, window_used, window_held, spend_used, spend_held, included, tokens_max, spend_max =
-  window_at(window, 'breach')
+  window_at(window)
 local user_held = end_user and redis.call('HGET', end_user, 'held')
 local live = redis.call('HGET', pace, 'live')
 -- The ledger dates a conversation from its first record; the in-flight calls join it.

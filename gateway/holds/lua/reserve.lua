@@ -61,7 +61,7 @@ if input_used + input_held + input > input_max then
 end
 
 -- The period: a price per conversation buys the whole cap or nothing.
-local is_breached, is_older, window_used, window_held, spend_used, spend_held, included = window_at(window, 'breach')
+local is_breached, is_older, window_used, window_held, spend_used, spend_held, included = window_at(window)
 if is_breached then return {'refused', 'breach'} end
 local period_left = period_max - window_used - window_held
 local user_used, user_held

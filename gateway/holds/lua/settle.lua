@@ -48,14 +48,12 @@ end
 
 -- The price of a conversation goes onto its first record with an output token, unless a subscription includes it.
 local terms, first, last, live, cap, used, held, input_used, input_held, charged, kind = conversation_at(conversation)
-local has_moved, is_older, window_used, window_held, spend_used, spend_held, in_subscription, tokens_max, money_max =
-  window_at(window, 'moved')
-if has_moved then  -- the customer's period has changed since: the hold says where it is counted now
+if not string.find(hold, window .. '\0', 1, true) then  -- the customer's period has changed: the hold names its window of now
   local _, its_window, facts = texts_of(hold)
   window, end_user = its_window, end_user and string.match(facts, '"end_user_window":"([^"]*)"')
-  has_moved, is_older, window_used, window_held, spend_used, spend_held, in_subscription, tokens_max, money_max =
-    window_at(window, 'moved')
 end
+local _, is_older, window_used, window_held, spend_used, spend_held, in_subscription, tokens_max, money_max =
+  window_at(window)
 local u = end_user and call('HMGET', end_user, 'used', 'held')
 local is_same = first == hold_first
 if not is_same then charged = hold_charged end

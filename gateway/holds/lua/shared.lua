@@ -88,9 +88,9 @@ end
 -- field for each; such fields are added, and written until the period is over.
 local AMOUNTS = '<ddddddd'
 
--- Returns the field `flag` of a window, whether the window is of the version before, and its amounts.
-local function window_at(name, flag)
-  local found = redis.call('HMGET', name, 'amounts', flag, 'used', 'held')
+-- Returns whether a window is known not to add up, whether it is of the version before, and its amounts.
+local function window_at(name)
+  local found = redis.call('HMGET', name, 'amounts', 'breach', 'used', 'held')
   if not (found[3] or found[4]) then
     if not found[1] then return found[2], false, 0, 0, 0, 0, 0, math.huge, math.huge end
     return found[2], false, struct.unpack('<ddddddd', found[1])

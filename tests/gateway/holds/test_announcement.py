@@ -198,3 +198,24 @@ async def test_a_worker_that_does_not_know_of_a_later_rebuild_tells_nothing(valk
         assert await at.settlements.announce(hold, Checkpoint(0)), "it is not closed"
         assert at.window("acme") == before
         assert at.in_flight("acme") == {}
+
+
+async def test_a_call_is_told_again_in_the_period_that_its_customer_has_now(valkey_url: str) -> None:
+    """Its worker remembers the window that it was admitted to; the customer's time zone has changed since."""
+    async with desk(valkey_url) as at:
+        at.tier("basic", end_user_period_tokens_max=1_000)
+        at.customer("acme", "basic", period="day")
+        keeper = Keeper(
+            at.settlements, IdempotencyClaims(at.connection, LEASE.lease_ms), LEASE, Counters(), monotonic=Clock()
+        )
+        hold = await at.reserve("c1", "acme", 60, end_user="ann")
+        keeper.take(hold)
+        at.customers["acme"] = replace(at.customers["acme"], timezone="Asia/Kathmandu", rev=2)
+        await rebuild(at)
+
+        await keeper.renew()
+        assert at.window("acme") == {"used": 0, "held": 60, "spend_used": 0, "spend_held": 0}
+        assert at.end_user("acme", "ann") == {"used": 0, "held": 60}
+        await at.settlements.settle(hold, at.outcome(50))
+        assert at.window("acme") == {"used": 50, "held": 0, "spend_used": 0, "spend_held": 0}
+        assert at.end_user("acme", "ann") == {"used": 50, "held": 0}

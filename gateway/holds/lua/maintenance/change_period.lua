@@ -52,7 +52,7 @@ end
 local used, _, spend_used, _, included, tokens_max, spend_max = struct.unpack(AMOUNTS, amounts)
 for name, gone in pairs(leaving) do
   local _, is_older, its_used, its_held, its_spent, its_spend_held, its_included, its_max, its_spend_max =
-    window_at(name, 'moved')
+    window_at(name)
   leaving[name] = {is_older, its_used, bounded(its_held - gone[1]), its_spent, bounded(its_spend_held - gone[2]),
     its_included, its_max, its_spend_max}
 end
@@ -61,7 +61,7 @@ end
 -- it is written anew.
 for name, left in pairs(leaving) do
   put_window(name, unpack(left, 1, 8))
-  redis.call('HSET', name, 'moved', '1')
+  redis.call('HSET', name, 'moved', '1')  -- read by workers of the version before
 end
 for name, tokens in pairs(users_left) do redis.call('HINCRBY', name, 'held', written(-tokens)) end
 for place = 1, #holds, 2 do redis.call('HSET', inflight, holds[place], holds[place + 1]) end

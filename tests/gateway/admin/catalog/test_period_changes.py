@@ -131,6 +131,22 @@ async def test_a_call_in_flight_is_held_in_the_new_period_and_settled_there(
         assert faults(at, database) == []
 
 
+async def test_a_call_in_flight_is_settled_in_the_new_period_also_after_a_rebuild(
+    valkey_url: str, database: Database
+) -> None:
+    """A rebuild removes the window that the call was admitted to, with the note that its holds have moved."""
+    async with desk(valkey_url) as at:
+        await begin(at, database, period="day")
+        await at.tell("reserve one acme 60 -> granted 60")
+        admitted_to = redis_keys.window(redis_keys.bucket_of("acme"), "acme", at.holds["one"].facts.period_start)
+        change(at, database, timezone="Asia/Kolkata")
+        at.blocking.delete(admitted_to)
+
+        await at.tell("settle one 50 -> charged 7")
+        assert at.window("acme") == {"used": 50, "held": 0, "spend_used": 7, "spend_held": 0}
+        assert faults(at, database) == []
+
+
 async def test_a_call_of_a_dead_worker_is_billed_in_the_new_period(valkey_url: str, database: Database) -> None:
     async with desk(valkey_url) as at:
         await begin(at, database, period="day")
