@@ -176,6 +176,7 @@ async def test_a_killed_worker_is_replaced_and_declared_ended(directory: Path) -
 async def test_a_reload_whose_workers_do_not_come_up_leaves_those_that_run(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Nobody goes on starting those that did not, also after the stop."""
     async with supervised(directory, later=read_settings(model="unwilling worker")) as gateway:
         before = gateway.only("worker")
 
@@ -185,6 +186,8 @@ async def test_a_reload_whose_workers_do_not_come_up_leaves_those_that_run(
 
         assert gateway.only("worker") == before
         assert await asyncio.to_thread(gateway.answer) == str(before.process.pid)
+
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_reload_whose_tables_cannot_be_migrated_leaves_everything_as_it_was(
