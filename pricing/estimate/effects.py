@@ -11,6 +11,7 @@ import numpy as np
 from pricing.estimate.laws.grouped_customers import joined, rows_of_customers
 from pricing.estimate.laws.leaving import LeavingTests
 from pricing.estimate.laws.readings import as_timed
+from pricing.estimate.laws.sampling import FULL, Sweeps
 from pricing.estimate.laws.urgency import estimate_mixing
 from pricing.estimate.observations.statistics import Statistics
 from pricing.market.answers import Floats, Ints
@@ -49,7 +50,7 @@ def _best(valuation: Valuation) -> tuple[Ints, Floats]:
 
 
 def urgency_of(
-    seen: Statistics, rows: Ints, leaving: LeavingTests, random: np.random.Generator
+    seen: Statistics, rows: Ints, leaving: LeavingTests, random: np.random.Generator, sweeps: Sweeps = FULL
 ) -> tuple[Floats, Floats] | None:
     """Return the urgencies of some customers and their shares by how soon they leave, None where leaving is not read."""
     if leaving.refused is not None:
@@ -57,6 +58,7 @@ def urgency_of(
     customers = replace(as_timed(seen.customers.only(rows), leaving), choices=None)
     if not customers.waited_s.any():
         return None
-    mixing = estimate_mixing(rows_of_customers(customers, [], leaving=True)[0], joined([]), draws=1, random=random)
+    its_rows, _ = rows_of_customers(customers, [], leaving=True)
+    mixing = estimate_mixing(its_rows, joined([]), draws=1, random=random, sweeps=sweeps)
     rates = mixing.urgency_per_s if leaving.otherwise is None else leaving.otherwise.own(mixing.urgency_per_s)
     return rates, mixing.share

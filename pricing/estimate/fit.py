@@ -21,6 +21,7 @@ from pricing.estimate.laws.other_leaving import as_own
 from pricing.estimate.laws.own_lengths import own_laws
 from pricing.estimate.laws.pace import Pace, estimate_pace
 from pricing.estimate.laws.readings import are_chosen, as_timed
+from pricing.estimate.laws.sampling import FULL, Sweeps
 from pricing.estimate.laws.urgency import Mixing, mixing_of
 from pricing.estimate.laws.value import ValueTold
 from pricing.estimate.notes import (
@@ -106,7 +107,9 @@ class Estimate:
     choices: tuple[Json, ...] = ()
 
 
-def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.Generator) -> Estimate:
+def fit(
+    statistics: Statistics, given: Given, *, draws: int, random: np.random.Generator, sweeps: Sweeps = FULL
+) -> Estimate:
     """Return the most plausible market, given the behaviour of customers, which caps censor.
 
     Answers are pooled if tiers agree. Urgency is estimated jointly from leaving, if the tests accept it as impatience,
@@ -118,6 +121,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         given: the operator's inputs.
         draws: how many equally likely markets to draw; with fewer than twenty, choices are read under fewer lengths.
         random: the source of randomness.
+        sweeps: how long the sampler of urgency runs.
 
     Raises:
         CannotEstimate: data are too few, tiers differ, choices rule out the value, or it or urgency is not identified.
@@ -129,8 +133,8 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     leaving = with_otherwise(examine(observed.customers, observed.ages), observed.customers, length.pooled, pace)
     with_urgency = _alike(observed, leaving, given)
     observed, changed_week = _told_apart(observed, leaving)
-    inferred = known(observed, length, pace, grid, leaving, given.value_nanousd, draws, random)
-    raw = mixing_of(inferred.read, draws=draws, random=random)
+    inferred = known(observed, length, pace, grid, leaving, given.value_nanousd, draws, random, sweeps)
+    raw = mixing_of(inferred.read, draws=draws, random=random, sweeps=sweeps)
     mixing = raw if leaving.otherwise is None else as_own(raw, leaving.otherwise, inferred.drawn_of(observed), random)
     rates = _seeming(observed, leaving, mixing, with_urgency, length, pace, grid)
     served_to = _all_served_to(inferred.offers, observed)
@@ -147,7 +151,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     market = known_market((rates, mixing.share))
     notes = notes_of(length, pace, leaving, observed.ages is not None, served_to, prior is not None)
     notes += () if leaving.refused is not None else of_few_left(observed.customers, length, pace)
-    notes += _of_effects(observed, leaving, (market, known_market), raw, random, given)
+    notes += _of_effects(observed, leaving, (market, known_market), raw, random, given, sweeps)
     notes += of_lengths(length, with_urgency, are_chosen(observed)) + _of_value(inferred.value, given, market)
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
@@ -175,6 +179,7 @@ def _of_effects(
     raw: Mixing,
     random: np.random.Generator,
     inputs: Given,
+    sweeps: Sweeps,
 ) -> tuple[str, ...]:
     """Return a sentence for each tolerated departure from the model, with its effect on a menu."""
     notes, (estimated, market_with) = [], market
@@ -189,7 +194,7 @@ def _of_effects(
         notes.append(of_otherwise(leaving, kept(estimated, market_with((raw.urgency_per_s, raw.share)))))
     split = holders_of(observed.customers)
     if split is not None:
-        urgency = urgency_of(observed, split[1], leaving, random)
+        urgency = urgency_of(observed, split[1], leaving, random, sweeps)
         others = None if urgency is None else market_with(urgency)
         notes.append(
             of_holders(

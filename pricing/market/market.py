@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from pricing.market.fields import NotAMarket, mapping, number, numbers, whole
+from pricing.market.fields import NotAMarket, is_plain, mapping, number, numbers, whole
 from pricing.market.population import types_of
 
 FINISH_WITHIN = 1e-9
@@ -149,7 +149,9 @@ def _answer_length(fields: Mapping[str, Any]) -> AnswerLength:
     column = "probability" if family == "table" else "survival"
     values = numbers(length_fields, column, within=within, least=0.0)
     tokens = tuple(
-        whole(step, f"answer_length.tokens[{place}]")
+        int(step)
+        if is_plain(step) and step >= 1 and step == int(step)
+        else whole(step, f"answer_length.tokens[{place}]")
         for place, step in enumerate(numbers(length_fields, "tokens", within=within))
     )
     if len(tokens) != len(values):

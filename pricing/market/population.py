@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from pricing.market.fields import NotAMarket, mapping, number, numbers, whole
+from pricing.market.fields import NotAMarket, is_plain, mapping, number, numbers, whole
 
 SHARES_WITHIN = 1e-9
 """How far the sum of shares may be from 1."""
@@ -45,6 +45,11 @@ def _listed(market_fields: Mapping[str, Any]) -> list[tuple[float, float, float 
         raise NotAMarket("types is a list of at least one {urgency_per_s, share}.")
     types: list[tuple[float, float, float | None]] = []
     for place, entry in enumerate(listed):
+        if type(entry) is dict and "value_nanousd" not in entry:
+            rate, part = entry.get("urgency_per_s"), entry.get("share")
+            if is_plain(rate) and is_plain(part):
+                types.append((float(rate), float(part), None))
+                continue
         if not isinstance(entry, Mapping):
             raise NotAMarket(f"types[{place}] is an object {{urgency_per_s, share}}.")
         within = f"types[{place}]."

@@ -27,6 +27,7 @@ from pricing.estimate.laws.readings import (
     read_anew,
     seeming,
 )
+from pricing.estimate.laws.sampling import FULL, Sweeps
 from pricing.estimate.laws.value import ValueTold, value_told
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Offer, Statistics
@@ -78,6 +79,7 @@ def known(
     said_nanousd: float | None,
     draws: int,
     random: np.random.Generator,
+    sweeps: Sweeps = FULL,
 ) -> Known:
     """Return customers and choices as read under the stated value, or under a value estimated from choices.
 
@@ -111,7 +113,8 @@ def known(
         return Known(value.taken_nanousd, value, drawn, values, read, offers, blurred, sources, left_out)
     rows, chosen, sources, left_out = as_read(seen, [seeming(entry, leaving) for entry in offers], leaving)
     read = [(rows, chosen)]
-    by_leaving = leaving_alone(seen, leaving, random) if are_chosen(seen) and leaving.refused is None else None
+    has_both = are_chosen(seen) and leaving.refused is None
+    by_leaving = leaving_alone(seen, leaving, random, sweeps) if has_both else None
     implied_value = _value_beside(usable, leaving, answers, random)
     _refuse_unexplained(seen, left_out)
     if rereads:

@@ -11,6 +11,7 @@ from pricing.estimate.laws.grouped_customers import Chosen, Rows, chosen_of, joi
 from pricing.estimate.laws.leaving import LeavingTests
 from pricing.estimate.laws.length import Survival
 from pricing.estimate.laws.pace import Pace
+from pricing.estimate.laws.sampling import FULL, Sweeps
 from pricing.estimate.laws.urgency import Mixing, estimate_mixing
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Customers, Statistics
@@ -84,12 +85,14 @@ def are_chosen(seen: Statistics) -> bool:
     return by_account or any(offer.taken is not None for offer in seen.offers)
 
 
-def leaving_alone(seen: Statistics, leaving: LeavingTests, random: np.random.Generator) -> Mixing:
+def leaving_alone(
+    seen: Statistics, leaving: LeavingTests, random: np.random.Generator, sweeps: Sweeps = FULL
+) -> Mixing:
     """Return urgency by leaving, ignoring choices; randomness is spawned where no conversation's tier was chosen."""
     random = random if any(offer.taken is not None for offer in seen.offers) else random.spawn(1)[0]
     customers = as_timed(seen.customers, leaving)
     rows, _ = rows_of_customers(replace(customers, choices=None), [], leaving=True)
-    return estimate_mixing(rows, joined([]), draws=LEAVING_DRAWS, random=random)
+    return estimate_mixing(rows, joined([]), draws=LEAVING_DRAWS, random=random, sweeps=sweeps)
 
 
 def as_read(

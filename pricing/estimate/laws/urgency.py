@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.special import expit, gammaln, log_expit
 
 from pricing.estimate.laws.grouped_customers import Chosen, Rows
+from pricing.estimate.laws.sampling import FULL, Sweeps, disagreement
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.market.answers import Floats, Ints
 
@@ -33,15 +34,6 @@ REGROUPED = 3
 
 APART = (float(np.log(0.02)), float(np.log(2.0)))
 """... into two whose logarithms of urgency differ by an amount in this range, given in logarithms again."""
-
-CHAINS, BURNT, KEPT = 4, 150, 250
-"""Chains from different starts, discarded sweeps of each, and retained sweeps."""
-
-READ_LEAST, READ_MOST = 80, 300
-"""Discarded sweeps, and as many retained, of the single chain for each of many readings: the bounds ..."""
-
-READ_ROWS = 400_000
-"""... within which rows times sweeps stay below this, as the cost grows with both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +58,16 @@ class Mixing:
     apart: float
 
 
-def estimate_mixing(rows: Rows, chosen: Chosen, *, draws: int, random: np.random.Generator) -> Mixing:
+def estimate_mixing(
+    rows: Rows, chosen: Chosen, *, draws: int, random: np.random.Generator, sweeps: Sweeps = FULL
+) -> Mixing:
     """Return the distribution of urgency where the thresholds between tiers, if any, are known."""
-    return mixing_of([(rows, chosen)], draws=draws, random=random)
+    return mixing_of([(rows, chosen)], draws=draws, random=random, sweeps=sweeps)
 
 
-def mixing_of(readings: Sequence[tuple[Rows, Chosen]], *, draws: int, random: np.random.Generator) -> Mixing:
+def mixing_of(
+    readings: Sequence[tuple[Rows, Chosen]], *, draws: int, random: np.random.Generator, sweeps: Sweeps = FULL
+) -> Mixing:
     """Return the distribution of urgency, weighted by conversations, with draws from its posterior.
 
     The prior is a Dirichlet process over a log-uniform law of urgency; the posterior is sampled by blocked Gibbs
@@ -88,6 +84,7 @@ def mixing_of(readings: Sequence[tuple[Rows, Chosen]], *, draws: int, random: np
             draws of what sets the thresholds between tiers. Readings are equally likely; each has its own chain.
         draws: their number; draw k is of reading k modulo the number of readings.
         random: the source of randomness.
+        sweeps: how long the sampler runs.
 
     Raises:
         CannotEstimate: there are no data.
@@ -95,9 +92,7 @@ def mixing_of(readings: Sequence[tuple[Rows, Chosen]], *, draws: int, random: np
     if not any(len(rows.customers) + len(chosen.conversations) for rows, chosen in readings):
         raise CannotEstimate("Nobody was seen to leave, wait or choose.")
     grid = _grid(readings[0][0], np.unique(np.concatenate([_thresholds(*reading) for reading in readings])))
-    rows_most = max(len(rows.customers) for rows, _ in readings)
-    sweeps = 2 * (min(READ_MOST, max(READ_LEAST, READ_ROWS // max(1, rows_most))) // 2)
-    chains, burnt, counted = (CHAINS, BURNT, KEPT) if len(readings) == 1 else (1, sweeps, sweeps)
+    chains, burnt, counted = sweeps.of(len(readings), max(len(rows.customers) for rows, _ in readings))
     traces = np.empty((len(readings), chains, counted))
     by_reading = np.zeros((len(readings), len(grid)))
     drawn = np.empty((draws, len(grid)))
@@ -107,7 +102,7 @@ def mixing_of(readings: Sequence[tuple[Rows, Chosen]], *, draws: int, random: np
         interval = max(1, chains * counted // max(1, len(draw_numbers)))
         pending = iter(draw_numbers)
         for chain in range(chains):
-            sampler.begin(1 + (number + chain) % CHAINS)
+            sampler.begin(1 + (number + chain) % sweeps.chains)
             for sweep in range(burnt + counted):
                 sampler.sweep()
                 if sweep < burnt:
@@ -123,7 +118,7 @@ def mixing_of(readings: Sequence[tuple[Rows, Chosen]], *, draws: int, random: np
     by_reading /= by_reading.sum(axis=1, keepdims=True)
     if chains == 1:
         traces = traces.reshape(len(readings), 2, -1)
-    return Mixing(grid, by_reading.mean(axis=0), drawn, by_reading, len(readings[0][0].customers), _apart(traces))
+    return Mixing(grid, by_reading.mean(axis=0), drawn, by_reading, len(readings[0][0].customers), disagreement(traces))
 
 
 class _Sampler:
@@ -365,16 +360,6 @@ class _Sampler:
         """Return the distribution as drawn. Shape (n,)."""
         drawn: Floats = np.bincount(self.place, self.share, len(self.grid)).astype(np.float64)
         return drawn
-
-
-def _apart(traces: Floats) -> float:
-    """Return Gelman and Rubin's ratio: 1 if chains agree as well as their own lengths allow.
-
-    Chains are compared within a reading, not between. Shape (readings, chains, sweeps).
-    """
-    within = float(traces.var(axis=2, ddof=1).mean())
-    between = float(traces.mean(axis=2).var(axis=1, ddof=1).mean())
-    return float(np.sqrt(1 + between / within)) if within > 0 else 1.0
 
 
 def _thresholds(rows: Rows, chosen: Chosen) -> Floats:
