@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
@@ -23,6 +22,7 @@ from sqlalchemy.exc import (
 )
 
 from gateway.errors import MeteringUnavailable, StartupError
+from gateway.ledger import versions
 
 DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 CHECKPOINTS_MOST = 5
@@ -116,7 +116,7 @@ class Database:
                 if not self.is_sqlite:
                     connection.execute(text("SET LOCAL lock_timeout = '10min'"))
                     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-                _versions().upgrade(connection)
+                versions.upgrade(connection)
 
     def _keep_a_log(self) -> None:
         """Switch the SQLite file to a write-ahead log, for good. Outside any transaction, so past SQLAlchemy's."""
@@ -141,7 +141,7 @@ class Database:
         if self.is_sqlite and not Path(str(self._url.database)).exists():
             return False
         with _explained(self._url), self._engine.connect() as connection:
-            return bool(_versions().found(connection) is not None)
+            return bool(versions.found(connection) is not None)
 
     def is_a_file_without_tables(self) -> bool:
         """Return whether it is an SQLite file in which something was written, and yet there is no table."""
@@ -154,7 +154,6 @@ class Database:
         """Refuse a ledger that cannot be opened or has the tables of an earlier version; change nothing."""
         if self.is_sqlite and not Path(str(self._url.database)).exists():
             raise StartupError(f"There is no ledger at {self._url.database}.")
-        versions = _versions()
         with _explained(self._url), self._engine.connect() as connection:
             found = versions.found(connection)
         wanted = versions.wanted()
@@ -255,13 +254,6 @@ def _open_postgresql(connection: DBAPIConnection, _record: Any) -> None:
     cursor.execute(UNLESS_STOPPED)
     cursor.close()
     connection.commit()
-
-
-def _versions() -> ModuleType:
-    """Return the module of table versions; loading alembic is a seventh of a worker's start, and no worker needs it."""
-    from gateway.ledger import versions  # noqa: PLC0415
-
-    return versions
 
 
 @contextmanager

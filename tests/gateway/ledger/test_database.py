@@ -10,6 +10,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import insert, select, text
 
 from gateway.errors import MeteringUnavailable, StartupError
@@ -20,7 +21,7 @@ from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.database import CACHE_KB, CHECKPOINT_PAGES, WRITER_CACHE_KB, Database
 from gateway.ledger.read.queries import Span, usage_records_in
 from gateway.ledger.tables import chains
-from gateway.ledger.versions import MIGRATIONS, found
+from gateway.ledger.versions import MIGRATIONS, found, wanted
 from pricing.usage import FIELDS_IF_SAID
 from tests.gateway.ledger.records import record
 
@@ -43,6 +44,21 @@ def test_the_migrations_build_exactly_the_tables_the_code_uses(empty_ledger_url:
 
         assert compare_metadata(context, metadata) == []
     database.close()
+
+
+def test_the_version_that_the_files_name_is_where_the_migrations_lead(database: Database) -> None:
+    """It is read from the names of the files alone, by every process that opens a ledger."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    scripts = ScriptDirectory.from_config(config)
+
+    assert [Path(script.path).name.split("_")[0] for script in scripts.walk_revisions()] == [
+        script.revision for script in scripts.walk_revisions()
+    ]
+    assert wanted() == scripts.get_current_head()
+    with database.read() as connection:
+        assert found(connection) == wanted() == MigrationContext.configure(connection).get_current_revision()
 
 
 def test_migrating_twice_changes_nothing(database: Database) -> None:
