@@ -35,9 +35,13 @@ class Answers:
     time_s: Floats
     value_nanousd: float
 
+    def within(self, cap_tokens: int | None) -> int:
+        """Return the number of lengths within a cap."""
+        return len(self.tokens) if cap_tokens is None else int(np.searchsorted(self.tokens, cap_tokens, side="right"))
+
     def worth(self, urgency_per_s: float, cap_tokens: int | None) -> float:
         """Return u(r, N), the worth of a conversation with this cap, nano-units."""
-        end = len(self.tokens) if cap_tokens is None else int(np.searchsorted(self.tokens, cap_tokens, side="right"))
+        end = self.within(cap_tokens)
         discount = np.exp(-urgency_per_s * self.time_s[:end])
         return self.value_nanousd * float(np.dot(discount, self.probability[:end]))
 
@@ -160,9 +164,14 @@ def worth_from_refusals(answers: Answers, cap_tokens: int | None, price_nanousd:
 def _indifferent(answers: Answers, caps: tuple[int | None, int | None], rise: int) -> float:
     """Return the urgency that is indifferent between two caps: 0 if all prefer the smaller, inf if all the larger."""
 
+    smaller, larger = (answers.within(cap) for cap in caps)
+    time_s, probability, value = answers.time_s[:larger], answers.probability[:larger], answers.value_nanousd
+
     def gain(log_urgency: float) -> float:
-        urgency = float(np.exp(log_urgency))
-        return answers.worth(urgency, caps[1]) - answers.worth(urgency, caps[0]) - rise
+        """Return the worth of the larger cap less that of the smaller and less the rise; both discount alike."""
+        discount = np.exp(-float(np.exp(log_urgency)) * time_s)
+        worth = value * float(np.dot(discount, probability))
+        return worth - value * float(np.dot(discount[:smaller], probability[:smaller])) - rise
 
     if rise <= 0:
         return float("inf")

@@ -15,7 +15,7 @@ from pricing.estimate.observations.conversations import DAY_MS, IMPOSSIBLE_TIMES
 from pricing.estimate.observations.gathering import UNKNOWN_TIER
 from pricing.estimate.observations.statistics import VOLUME_MOST
 from tests.gateway.cli.keeping import kept
-from tests.pricing.estimate.simulated import Truth
+from tests.pricing.estimate.simulated import BRIEF, Truth
 from tests.pricing.estimate.talking import CALL, NOON, menu_of, talk
 
 MENU = menu_of((140, 1040, None), (60_000_000, 545_000_000, 625_000_000))
@@ -63,7 +63,7 @@ def estimated(url: str, records: list[dict[str, Any]], *, since_ms: int = 0) -> 
         seen, _ = ledger_statistics(database, LATER, since_ms=since_ms)
     finally:
         database.close()
-    return fit(seen, GIVEN, draws=4, random=np.random.default_rng(2))
+    return fit(seen, GIVEN, draws=4, random=np.random.default_rng(2), sweeps=BRIEF)
 
 
 def as_without(found: Estimate) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import cache
 
 import numpy as np
 
@@ -128,6 +129,7 @@ def told_in(truth: Truth, arms: Experiment | None, seed: int) -> ValueTold:
     return told
 
 
+@cache
 def with_and_without_arms(truth: Truth, seed: int) -> tuple[ValueTold, ValueTold]:
     """Return what choices tell without arms, and with those that an experiment proposes that knows no more than that."""
     before = told_in(truth, None, seed)

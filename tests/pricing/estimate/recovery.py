@@ -21,6 +21,7 @@ from pricing.estimate.laws.choices import intervals_of
 from pricing.estimate.laws.length import estimate_length
 from pricing.estimate.laws.pace import estimate_pace
 from pricing.estimate.laws.readings import answers_of as answers_as
+from pricing.estimate.laws.sampling import FULL, Sweeps
 from pricing.estimate.laws.value import ValueTold, value_told
 from pricing.estimate.observations.gathering import with_refusals
 from pricing.estimate.observations.statistics import Offer, Statistics, cleaned
@@ -130,17 +131,17 @@ CASES: dict[str, Case] = {
 }
 
 
-def recover(case: Case, customers: int, conversations: int, seed: int) -> Earned:
+def recover(case: Case, customers: int, conversations: int, seed: int, sweeps: Sweeps = FULL) -> Earned:
     """Estimate a market from what one draw of customers did, and return what its menu earns in the truth."""
     random = np.random.default_rng(seed)
     seen = case.watch(case.truth, customers, conversations, random)
     prior = None if case.prior is None else read_market(case.prior)
-    estimate = fit(seen, Given(WORTH, 0.0, prior=prior), draws=DRAWS, random=random)
+    estimate = fit(seen, Given(WORTH, 0.0, prior=prior), draws=DRAWS, random=random, sweeps=sweeps)
     return earned(estimate, case)
 
 
 def with_and_without_choices(
-    customers: int, conversations: int, seeds: range, draws: int = DRAWS
+    customers: int, conversations: int, seeds: range, draws: int = DRAWS, sweeps: Sweeps = FULL
 ) -> tuple[Floats, Floats]:
     """Return what menus earn that were made from the same customers with their choices of a tier and without them."""
     case = Case(THREE, with_choices(CHOOSING))
@@ -148,7 +149,8 @@ def with_and_without_choices(
     for seed in seeds:
         seen = case.watch(case.truth, customers, conversations, np.random.default_rng(seed))
         for statistics, into in ((seen, both), (replace(seen, offers=()), alone)):
-            estimate = fit(statistics, Given(WORTH, 0.0), draws=draws, random=np.random.default_rng(seed))
+            random = np.random.default_rng(seed)
+            estimate = fit(statistics, Given(WORTH, 0.0), draws=draws, random=random, sweeps=sweeps)
             into.append(earned(estimate, case).menu)
     return np.array(both), np.array(alone)
 

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from pricing.estimate.laws.choices import Answers
+from pricing.estimate.laws.sampling import Sweeps
 from pricing.estimate.observations.conversations import AGES, EARLY_MS, UNTIMED_MS
 from pricing.estimate.observations.statistics import (
     AgeCounts,
@@ -21,6 +22,9 @@ from pricing.estimate.observations.statistics import (
     pace_counts,
 )
 from pricing.market.answers import Floats, Ints
+
+BRIEF = Sweeps(chains=2, burnt=40, kept=60, each_least=40, each_most=40)
+"""The sampler's length for claims that do not hang on how precisely the distribution of urgency is known."""
 
 EARLY_S, UNTIMED_S = EARLY_MS / 1000, UNTIMED_MS / 1000
 SPEED, FIRST_S = 50.0, 0.4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,11 @@ from pricing.mechanism.mechanism import full_menu
 from pricing.mechanism.rounding import publish
 from pricing.mechanism.uncertainty import best_on_average, profit_of, understated
 from tests.pricing.estimate.naive import by_heads, cut_as_short, maximum_likelihood
-from tests.pricing.estimate.simulated import Truth, answers_of, choosing, watch
+from tests.pricing.estimate.simulated import BRIEF, Truth, answers_of, choosing, watch
 
 THREE = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3))
 GIVEN = Given(value_nanousd=1e9, cost_nanousd_per_token=0.0)
+briefly = partial(fit, sweeps=BRIEF)
 OFFER = Offer((140, 1040, None), (60_000_000, 545_000_000, 625_000_000))
 
 
@@ -75,7 +77,7 @@ def test_the_maximum_of_the_likelihood_plugged_in_earns_less() -> None:
     averaged, plugged = [], []
     for seed in range(3):
         statistics = seen(seed=seed)
-        estimate = fit(statistics, GIVEN, draws=30, random=np.random.default_rng(seed))
+        estimate = briefly(statistics, GIVEN, draws=30, random=np.random.default_rng(seed))
         rows, _ = rows_of_customers(statistics.customers, [], leaving=True)
         grid = estimate.mixing.urgency_per_s[::4]
         possible = [read_market(one) for one in estimate.averaged]
@@ -92,8 +94,8 @@ def test_cut_answers_taken_for_short_ones_earn_less() -> None:
     for seed in range(2):
         statistics = seen(cap_tokens=400, seed=seed)
         short = replace(statistics, lengths=tuple(cut_as_short(one) for one in statistics.lengths))
-        right.append(earned(fit(statistics, GIVEN, draws=4, random=np.random.default_rng(seed)).market, THREE, 400))
-        naive.append(earned(fit(short, GIVEN, draws=4, random=np.random.default_rng(seed)).market, THREE, 400))
+        right.append(earned(briefly(statistics, GIVEN, draws=4, random=np.random.default_rng(seed)).market, THREE, 400))
+        naive.append(earned(briefly(short, GIVEN, draws=4, random=np.random.default_rng(seed)).market, THREE, 400))
 
     assert np.mean(right) > np.mean(naive) + 0.1, (right, naive)
     assert min(right) > max(naive), (right, naive)
@@ -105,9 +107,9 @@ def test_customers_weighted_equally_earn_less() -> None:
     right, naive = [], []
     for seed in range(2):
         statistics = seen(truth, customers=1000, conversations=20, seed=seed)
-        estimate = fit(statistics, GIVEN, draws=4, random=np.random.default_rng(seed))
+        estimate = briefly(statistics, GIVEN, draws=4, random=np.random.default_rng(seed))
         heads = by_heads(rows_of_customers(statistics.customers, [], leaving=True)[0])
-        equal = estimate_mixing(heads, joined([]), draws=4, random=np.random.default_rng(seed))
+        equal = estimate_mixing(heads, joined([]), draws=4, random=np.random.default_rng(seed), sweeps=BRIEF)
         right.append(earned(estimate.market, truth))
         naive.append(earned(estimate.market | types(equal.urgency_per_s, equal.share), truth))
 
@@ -130,9 +132,11 @@ def test_time_outs_are_not_read_as_urgency() -> None:
     truth = Truth((0.002, 0.01, 0.05), (0.4, 0.3, 0.3), median_tokens=1500)
     statistics = seen(truth, customers=1000, timeout_s=30, cap_tokens=9000)
 
-    estimate = fit(statistics, GIVEN, draws=4, random=np.random.default_rng(4))
+    estimate = briefly(statistics, GIVEN, draws=4, random=np.random.default_rng(4))
     untested = replace(statistics.customers, early=None, even=None)
-    fooled = fit(replace(statistics, ages=None, customers=untested), GIVEN, draws=4, random=np.random.default_rng(4))
+    fooled = briefly(
+        replace(statistics, ages=None, customers=untested), GIVEN, draws=4, random=np.random.default_rng(4)
+    )
 
     right = float(np.dot(truth.urgency_per_s, truth.share))
     read, misread = (float(np.dot(one.mixing.share, one.mixing.urgency_per_s)) for one in (estimate, fooled))
@@ -153,8 +157,8 @@ def test_without_waits_before_the_time_outs_leaving_says_nothing() -> None:
     offered = replace(offer, taken=tuple(taken[1:].tolist()), refused=int(taken[0]))
 
     with pytest.raises(CannotEstimate, match="after 30 s: clients give up"):
-        fit(statistics, GIVEN, draws=4, random=random)
-    estimate = fit(replace(statistics, offers=(offered,)), GIVEN, draws=4, random=random)
+        briefly(statistics, GIVEN, draws=4, random=random)
+    estimate = briefly(replace(statistics, offers=(offered,)), GIVEN, draws=4, random=random)
 
     assert estimate.sources == ("conversation_choices",)
     assert any("not read as urgency" in note for note in estimate.notes)
@@ -169,7 +173,7 @@ def test_a_tier_chosen_once_for_all_conversations_tells_where_the_customer_lies(
     choices = choosing(truth, offer, 300, 1, np.random.default_rng(11))
     chosen = replace(statistics, customers=replace(statistics.customers, choices=choices), offers=(offer,))
 
-    estimate = fit(chosen, GIVEN, draws=30, random=np.random.default_rng(12))
+    estimate = briefly(chosen, GIVEN, draws=30, random=np.random.default_rng(12))
 
     rate, share = estimate.mixing.urgency_per_s, estimate.mixing.share
     assert estimate.sources == ("customer_choices",)
@@ -183,7 +187,7 @@ def test_choices_between_tiers_that_nothing_tells_apart_are_not_used() -> None:
     offer = Offer((500, None), (70_000_000, 600_000_000), taken=(50, 50), refused=0)
     statistics = replace(seen(truth, cap_tokens=1500), offers=(offer,))
 
-    estimate = fit(statistics, GIVEN, draws=4, random=np.random.default_rng(13))
+    estimate = briefly(statistics, GIVEN, draws=4, random=np.random.default_rng(13))
 
     assert estimate.sources == ("disconnects",)
     assert any("answers beyond all lengths seen" in note for note in estimate.notes)
@@ -197,7 +201,7 @@ def test_a_large_tier_that_nobody_sees_to_its_end_leaves_the_choices_between_sma
     statistics = replace(seen(cap_tokens=1500), offers=(replace(OFFER, taken=tuple(taken[1:]), refused=taken[0]),))
     known, unknown = intervals_of(OFFER, answers), taken_by(OFFER, cut)
 
-    estimate = fit(statistics, GIVEN, draws=6, random=np.random.default_rng(13))
+    estimate = briefly(statistics, GIVEN, draws=6, random=np.random.default_rng(13))
 
     assert unknown.low[1] == pytest.approx(known.low[1], rel=0.1)
     assert unknown.low[2] == unknown.low[3] == 0
@@ -212,11 +216,11 @@ def test_types_that_the_menu_excluded_are_kept_from_the_prior_or_said_to_be_miss
     taken = replace(OFFER, taken=(30, 40, 30))
     prior = read_market(Truth((0.05, 3.0), (0.75, 0.25)).to_json(step=20))
 
-    without = fit(replace(statistics, offers=(taken,)), GIVEN, draws=2, random=np.random.default_rng(5))
-    believed = fit(
+    without = briefly(replace(statistics, offers=(taken,)), GIVEN, draws=2, random=np.random.default_rng(5))
+    believed = briefly(
         replace(statistics, offers=(taken,)), replace(GIVEN, prior=prior), draws=2, random=np.random.default_rng(5)
     )
-    counted = fit(
+    counted = briefly(
         replace(statistics, offers=(replace(taken, refused=0),)), GIVEN, draws=2, random=np.random.default_rng(5)
     )
 
@@ -248,9 +252,9 @@ def test_bad_data_are_set_aside_with_a_count() -> None:
         statistics, customers=spoilt, pace=replace(statistics.pace, set_aside=4), set_aside={"deleted_tier": 2}
     )
 
-    estimate = fit(faulty, GIVEN, draws=4, random=np.random.default_rng(6))
+    estimate = briefly(faulty, GIVEN, draws=4, random=np.random.default_rng(6))
 
-    clean = fit(statistics, GIVEN, draws=4, random=np.random.default_rng(6))
+    clean = briefly(statistics, GIVEN, draws=4, random=np.random.default_rng(6))
     assert estimate.set_aside == {
         "deleted_tier": 2,
         "customers_impossible": 2,
@@ -268,13 +272,13 @@ def test_tiers_that_were_not_offered_or_that_nobody_should_want_are_counted() ->
     dear = Offer((140, 1040, 4000), (60_000_000, 900_000_000, 900_000_001), taken=(50, 7, 30), refused=1)
     chosen = replace(statistics, customers=replace(statistics.customers, choices=choices), offers=(dear,))
 
-    estimate = fit(chosen, GIVEN, draws=4, random=np.random.default_rng(10))
+    estimate = briefly(chosen, GIVEN, draws=4, random=np.random.default_rng(10))
 
     assert estimate.set_aside == {"customers_impossible": 5, "choices_unexplained": 7}
 
 
 def test_the_tail_above_the_largest_cap_is_said_to_be_unknown_and_bounded() -> None:
-    estimate = fit(seen(cap_tokens=600), GIVEN, draws=4, random=np.random.default_rng(7))
+    estimate = briefly(seen(cap_tokens=600), GIVEN, draws=4, random=np.random.default_rng(7))
 
     unfinished = float(estimate.market["answer_length"]["survival"][-1])
     assert estimate.market["cap_tokens_max"] == 600
@@ -285,7 +289,7 @@ def test_the_tail_above_the_largest_cap_is_said_to_be_unknown_and_bounded() -> N
 
 def test_a_few_customers_are_refused() -> None:
     with pytest.raises(CannotEstimate, match="12 customers are too few"):
-        fit(seen(customers=12), GIVEN, draws=4, random=np.random.default_rng(8))
+        briefly(seen(customers=12), GIVEN, draws=4, random=np.random.default_rng(8))
 
 
 def test_an_empty_period_is_refused() -> None:
@@ -293,4 +297,4 @@ def test_an_empty_period_is_refused() -> None:
     nobody = statistics.customers.only(np.array([], dtype=np.int64))
 
     with pytest.raises(CannotEstimate, match="0 customers are too few"):
-        fit(replace(statistics, customers=nobody), GIVEN, draws=4, random=np.random.default_rng(9))
+        briefly(replace(statistics, customers=nobody), GIVEN, draws=4, random=np.random.default_rng(9))

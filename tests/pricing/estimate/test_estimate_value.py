@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -31,10 +32,11 @@ from tests.pricing.estimate.recovery import (
     truth_of,
     with_choices,
 )
-from tests.pricing.estimate.simulated import Truth, answers_of, choosing, watch
+from tests.pricing.estimate.simulated import BRIEF, Truth, answers_of, choosing, watch
 
 KINDS = {"three": THREE, "lognormal": lognormal_urgency()}
 CUSTOMERS, EACH = 300, 20
+briefly = partial(fit, sweeps=BRIEF)
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,11 @@ def test_a_few_odd_choices_rule_nothing_out(seen: dict[str, Seen]) -> None:
 def test_a_fit_refuses_a_value_that_the_choices_rule_out(seen: dict[str, Seen], kind: str, said: float) -> None:
     """Menus made with these earned .64, .06 and nothing of what could be earned, and nobody was told."""
     with pytest.raises(CannotEstimate, match=r"Customers chose as if an answer were worth .*, not [0-9,]+: "):
-        fit(seen[kind].statistics, Given(said * 1e9, 0.0), draws=2, random=np.random.default_rng(4))
+        briefly(seen[kind].statistics, Given(said * 1e9, 0.0), draws=2, random=np.random.default_rng(4))
 
 
 def test_a_fit_says_what_choices_tell_of_the_value(seen: dict[str, Seen]) -> None:
-    estimate = fit(seen["lognormal"].statistics, Given(1e9, 0.0), draws=2, random=np.random.default_rng(5))
+    estimate = briefly(seen["lognormal"].statistics, Given(1e9, 0.0), draws=2, random=np.random.default_rng(5))
     beside = estimated(read_market(market_of(estimate, priced(estimate))))
 
     assert any(note.startswith("Choices tell that an answer is worth ") for note in estimate.notes)
@@ -164,7 +166,7 @@ def test_without_choices_a_fit_says_that_nothing_tells_the_value_and_what_a_wron
     """The stated value is 1.25 times the true one, so the share told for a fifth less is that in the truth."""
     observed = replace(seen["three"].statistics, offers=())
 
-    estimate = fit(observed, Given(1.25e9, 0.0), draws=2, random=np.random.default_rng(6))
+    estimate = briefly(observed, Given(1.25e9, 0.0), draws=2, random=np.random.default_rng(6))
 
     [note] = [one for one in estimate.notes if one.startswith("Nobody's choice tells what an answer is worth")]
     less, more = percentages(note)
@@ -174,7 +176,7 @@ def test_without_choices_a_fit_says_that_nothing_tells_the_value_and_what_a_wron
 
 
 def test_where_choices_leave_the_value_open_a_fit_says_what_the_one_that_was_said_keeps(seen: dict[str, Seen]) -> None:
-    estimate = fit(seen["three"].statistics, Given(1.2e9, 0.0), draws=2, random=np.random.default_rng(5))
+    estimate = briefly(seen["three"].statistics, Given(1.2e9, 0.0), draws=2, random=np.random.default_rng(5))
 
     [note] = [one for one in estimate.notes if one.startswith("Choices leave open what an answer is worth")]
     least, most = percentages(note)
@@ -187,7 +189,7 @@ def test_a_value_that_choices_contradict_is_told_with_what_its_menu_keeps() -> N
     truth, random = KINDS["lognormal"], np.random.default_rng(0)
     statistics = watched(crowd_of(truth, 600, 30, random), truth, CHOOSING, random)
 
-    estimate = fit(statistics, Given(1.3e9, 0.0), draws=2, random=random)
+    estimate = briefly(statistics, Given(1.3e9, 0.0), draws=2, random=random)
 
     [note] = [one for one in estimate.notes if one.startswith("Choices contradict the value")]
     [kept] = percentages(note)
@@ -236,7 +238,7 @@ def test_a_fit_estimates_the_value_and_menus_are_made_over_what_it_may_be() -> N
     truth, random = KINDS["lognormal"], np.random.default_rng(2)
     statistics = watched(crowd_of(truth, 600, 30, random), truth, CHOOSING, random)
 
-    estimate = fit(statistics, Given(None, 0.0), draws=8, random=random)
+    estimate = briefly(statistics, Given(None, 0.0), draws=8, random=random)
 
     beside = estimated(read_market(market_of(estimate, priced(estimate))))
     assert beside is not None
@@ -254,7 +256,7 @@ def test_a_value_that_choices_leave_open_is_bounded_and_the_menu_loses_no_buyer(
     random = np.random.default_rng(1)
     statistics = watched(crowd_of(THREE, 600, 30, random), THREE, CHOOSING, random)
 
-    estimate = fit(statistics, Given(None, 0.0), draws=8, random=random)
+    estimate = briefly(statistics, Given(None, 0.0), draws=8, random=random)
 
     assert estimate.value is not None
     assert estimate.value.low_nanousd < 1.06e9
@@ -307,7 +309,7 @@ def test_choices_that_no_value_explains_with_how_customers_leave_are_refused(ask
     assert told.disagrees != agrees
     if not agrees:
         with pytest.raises(CannotEstimate, match="No value of an answer explains both"):
-            fit(statistics, Given(None, 0.0), draws=2, random=random)
+            briefly(statistics, Given(None, 0.0), draws=2, random=random)
 
 
 def test_without_prices_that_some_refuse_a_value_is_asked_for() -> None:
@@ -317,7 +319,7 @@ def test_without_prices_that_some_refuse_a_value_is_asked_for() -> None:
     statistics = watched(crowd_of(truth, 300, 20, random), truth, cheap, random)
 
     with pytest.raises(CannotEstimate, match="Choices tell no more of what an answer is worth than at least"):
-        fit(statistics, Given(None, 0.0), draws=2, random=random)
+        briefly(statistics, Given(None, 0.0), draws=2, random=random)
 
 
 def test_where_choices_hang_on_answers_that_nobody_saw_a_value_is_asked_for_with_the_reason() -> None:
@@ -328,11 +330,11 @@ def test_where_choices_hang_on_answers_that_nobody_saw_a_value_is_asked_for_with
     with pytest.raises(
         CannotEstimate, match=r"Who takes the largest tiers of the menu hangs on answers longer than all"
     ):
-        fit(statistics, Given(None, 0.0), draws=2, random=np.random.default_rng(41))
+        briefly(statistics, Given(None, 0.0), draws=2, random=np.random.default_rng(41))
 
 
 def test_without_choices_a_value_is_asked_for(seen: dict[str, Seen]) -> None:
     observed = replace(seen["three"].statistics, offers=())
 
     with pytest.raises(CannotEstimate, match="Nobody chose a tier for a price"):
-        fit(observed, Given(None, 0.0), draws=2, random=np.random.default_rng(6))
+        briefly(observed, Given(None, 0.0), draws=2, random=np.random.default_rng(6))

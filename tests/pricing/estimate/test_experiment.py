@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,11 +24,13 @@ from tests.pricing.estimate.arms import (
     in_arms,
     market_of,
     offer_of,
-    told_in,
     with_and_without_arms,
 )
 from tests.pricing.estimate.crowds import crowd_of, watched
 from tests.pricing.estimate.recovery import CHOOSING, THREE, Case, earned, plainly
+from tests.pricing.estimate.simulated import BRIEF
+
+briefly = partial(fit, sweeps=BRIEF)
 
 
 @pytest.mark.parametrize("times", TIMES)
@@ -44,22 +47,24 @@ def test_arms_tell_a_value_within_a_tenth(market: str, times: float) -> None:
 
 @pytest.mark.parametrize("times", TIMES)
 def test_without_arms_three_kinds_leave_it_open(times: float) -> None:
-    truth = replace(THREE, value_nanousd=times * 1e9)
+    truth = replace(MARKETS["three kinds"], value_nanousd=times * 1e9)
 
-    assert told_in(truth, None, 0).is_open
+    before, _ = with_and_without_arms(truth, 0)
+
+    assert before.is_open
 
 
 def test_a_fit_reads_the_arms_and_its_menu_earns_what_a_value_left_open_loses() -> None:
     """Three kinds who would pay 1.85 times what the least value says: menus are made for that least, or for the truth."""
     truth, random = replace(THREE, value_nanousd=1.85e9), np.random.default_rng(3)
     crowd = crowd_of(truth, OLD, EACH, random)
-    alone = fit(watched(crowd, truth, CHOOSING, random), Given(None, 0.0), draws=6, random=random)
+    alone = briefly(watched(crowd, truth, CHOOSING, random), Given(None, 0.0), draws=6, random=random)
     assert alone.value is not None
     between = alone.value.low_nanousd, alone.value.high_nanousd
     arms = experiment_of(market_of(truth), between, SOLD, Limits(5, 1.5, 1.0, NEW))
     new = [(crowd_of(truth, NEW, EACH, random), offer_of(arm)) for arm in arms.arms]
 
-    both = fit(in_arms([(crowd, CHOOSING), *new], truth, random), Given(None, 0.0), draws=6, random=random)
+    both = briefly(in_arms([(crowd, CHOOSING), *new], truth, random), Given(None, 0.0), draws=6, random=random)
 
     assert both.value is not None
     assert both.value.best_nanousd == pytest.approx(truth.value_nanousd, rel=0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,8 +21,11 @@ from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Statistics, cleaned
 from pricing.market.answers import Floats
 from tests.pricing.estimate.crowds import Habits
-from tests.pricing.estimate.recovery import CHOOSING, DRAWS, WORTH
+from tests.pricing.estimate.recovery import CHOOSING, WORTH
+from tests.pricing.estimate.simulated import BRIEF
 from tests.pricing.estimate.violations import VIOLATIONS, Violation, earned, fitted, heavy, seen_in
+
+briefly = partial(fitted, draws=20, sweeps=BRIEF)
 
 
 def examined(seen: Statistics) -> LeavingTests:
@@ -64,7 +68,7 @@ def test_what_customers_seem_to_be_and_what_they_are_are_each_others_inverse() -
 def test_broken_connections_are_taken_out_and_said_with_what_they_do() -> None:
     violation = VIOLATIONS["3: 10 % of connections break"]
 
-    estimate = fitted(violation, 1)
+    estimate = briefly(violation, 1)
 
     assert earned(estimate, violation) > 0.9
     (note,) = (one for one in estimate.notes if "connections broke" in one)
@@ -94,14 +98,14 @@ def test_what_leaving_cannot_tell_is_said_with_what_the_menu_would_keep(name: st
 def test_where_many_are_left_otherwise_nothing_is_estimated() -> None:
     """A fifth of the conversations: what is left over tells urgency too badly for prices."""
     with pytest.raises(CannotEstimate, match="soon after the start"):
-        fitted(Violation(habits=Habits(satisfied=0.3)), 0)
+        briefly(Violation(habits=Habits(satisfied=0.3)), 0)
 
 
 def test_where_leaving_is_not_read_a_fit_says_what_that_may_cost_its_menu() -> None:
     """Three kinds took tiers, and a fifth of their conversations is left satisfied: the menu earns 0.78 of the most."""
     violation = Violation(habits=Habits(satisfied=0.2), offer=CHOOSING)
 
-    estimate = fitted(violation, 0)
+    estimate = briefly(violation, 0)
 
     assert estimate.leaving.refused is not None
     (note,) = (one for one in estimate.notes if "known by the tiers taken alone" in one)
@@ -113,7 +117,7 @@ def test_who_holds_most_is_named_with_what_the_menu_loses_and_may_be_set_aside()
     """Ten patient customers of 3,000 conversations among 600 of 30: with them the menu earns 0.6 of the most, without 0.9."""
     violation = VIOLATIONS["4: ten batch customers"]
 
-    with_them, without = fitted(violation, 0), fitted(replace(violation, without=True), 0)
+    with_them, without = fitted(violation, 0), briefly(replace(violation, without=True), 0)
 
     (note,) = (one for one in with_them.notes if "hold" in one)
     assert note.startswith("10 of 600 customers hold 63% of the conversations")
@@ -127,7 +131,7 @@ def test_one_customer_with_two_fifths_of_the_conversations_is_named_and_may_be_s
     """It held less than half, and nobody was told; the menu earned 0.86 of the most among the others."""
     violation = Violation(change=heavy(number=1, each=12_000))
 
-    with_it, without = fitted(violation, 0), fitted(replace(violation, without=True), 0)
+    with_it, without = briefly(violation, 0), briefly(replace(violation, without=True), 0)
 
     (note,) = (one for one in with_it.notes if "hold" in one)
     assert note.startswith("1 of 600 customers holds 40% of the conversations")
@@ -139,6 +143,6 @@ def test_nobody_is_set_aside_where_nobody_holds_most() -> None:
     random = np.random.default_rng(0)
     seen = seen_in(VIOLATIONS["none: observed"], random)
 
-    estimate = fit(seen, Given(WORTH, 0.0, without_holders=True), draws=DRAWS, random=random)
+    estimate = fit(seen, Given(WORTH, 0.0, without_holders=True), draws=2, random=random, sweeps=BRIEF)
 
     assert estimate.set_aside == {}

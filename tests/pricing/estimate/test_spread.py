@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import astuple, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,10 +23,11 @@ from pricing.market.answers import Floats
 from tests.pricing.estimate.crowds import UNCAPPED, Crowd, Habits, crowd_of, watched
 from tests.pricing.estimate.own_laws import worth_of
 from tests.pricing.estimate.recovery import CHOOSING, THREE
-from tests.pricing.estimate.simulated import lognormal_cdf
+from tests.pricing.estimate.simulated import BRIEF, lognormal_cdf
 from tests.pricing.estimate.violations import SHORT, VIOLATIONS, earned, seen_in
 
 CUSTOMERS, EACH = 600, 30
+briefly = partial(fit, sweeps=BRIEF)
 GIVEN = Given(1e9, 0.0)
 
 
@@ -141,8 +143,8 @@ def test_a_fit_refuses_lengths_that_go_with_urgency_unless_they_may_and_then_sel
     with pytest.raises(
         CannotEstimate, match=r"Answers of the third of customers who leave soonest end .* times as fast"
     ):
-        fit(seen, GIVEN, draws=4, random=random)
-    estimate = fit(seen, replace(GIVEN, lengths_may_differ=True), draws=4, random=random)
+        briefly(seen, GIVEN, draws=4, random=random)
+    estimate = briefly(seen, replace(GIVEN, lengths_may_differ=True), draws=4, random=random)
 
     assert any("As lengths may differ, the menu has one tier" in note for note in estimate.notes)
     assert market_of(estimate, priced(estimate))["estimate"]["tiers"] == 1
@@ -156,7 +158,7 @@ def test_lengths_that_have_changed_are_those_of_the_time_since() -> None:
     seen = watched(crowd(random), THREE, None, random, habits)
     at = np.array([100, 200, 400])
 
-    estimate = fit(seen, GIVEN, draws=20, random=random)
+    estimate = briefly(seen, GIVEN, draws=20, random=random)
 
     truth = 1 - lognormal_cdf(at / (0.5 * THREE.median_tokens), THREE.sigma)
     assert estimate.length.pooled is not None
@@ -187,7 +189,7 @@ def test_a_health_check_is_set_aside_with_its_answers_and_counted() -> None:
     bots = Crowd(np.full(3, 1e-6), np.full(3, 1e9), np.full(3, 0.01), np.full(3, 15_000), np.full(3, 0.8))
     both = Crowd(*(np.concatenate(pair) for pair in zip(astuple(people), astuple(bots), strict=True)))
 
-    estimate = fit(watched(both, THREE, None, np.random.default_rng(4)), GIVEN, draws=4, random=random)
+    estimate = briefly(watched(both, THREE, None, np.random.default_rng(4)), GIVEN, draws=4, random=random)
 
     assert estimate.set_aside == {"customers_like_programs": 3}
     assert estimate.length.counts.observed[estimate.length.counts.tokens == 1].sum() == 0
@@ -217,7 +219,9 @@ def test_a_few_customers_who_hold_most_of_the_conversations_are_named_with_what_
     heavy = np.full(CUSTOMERS, 30)
     heavy[urgent] = 3_000
 
-    estimate = fit(watched(replace(people, conversations=heavy), THREE, None, random), GIVEN, draws=4, random=random)
+    estimate = briefly(
+        watched(replace(people, conversations=heavy), THREE, None, random), GIVEN, draws=4, random=random
+    )
 
     assert any("10 of 600 customers hold 63%" in note and "0.15" in note for note in estimate.notes), estimate.notes
 
@@ -228,7 +232,7 @@ def test_how_customers_differ_in_length_is_told_where_they_chose() -> None:
     random = np.random.default_rng(0)
     seen = seen_in(apart, random)
 
-    estimate = fit(seen, GIVEN, draws=2, random=random)
+    estimate = briefly(seen, GIVEN, draws=2, random=random)
 
     honest = [seen_in(alike, np.random.default_rng(seed), 200, 20).own for seed in range(10)]
     spreads = [own_spread(own) for own in honest if own is not None]

@@ -16,6 +16,7 @@ from pricing.estimate.as_market import priced
 from pricing.estimate.fit import Estimate, fit
 from pricing.estimate.given import Given
 from pricing.estimate.laws.length import estimate_length
+from pricing.estimate.laws.sampling import FULL, Sweeps
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Offer, Statistics
 from pricing.market.answers import Floats
@@ -197,7 +198,7 @@ def seen_in(
     return watched(crowd, violation.truth, violation.offer, random, violation.habits)
 
 
-def fitted(violation: Violation, seed: int) -> Estimate:
+def fitted(violation: Violation, seed: int, *, draws: int = DRAWS, sweeps: Sweeps = FULL) -> Estimate:
     """Return the estimate of one draw of customers.
 
     Raises:
@@ -206,7 +207,7 @@ def fitted(violation: Violation, seed: int) -> Estimate:
     random = np.random.default_rng(seed)
     said = None if violation.said is None else violation.said * WORTH
     given = Given(said, 0.0, lengths_may_differ=violation.may_differ, without_holders=violation.without)
-    return fit(seen_in(violation, random), given, draws=DRAWS, random=random)
+    return fit(seen_in(violation, random), given, draws=draws, random=random, sweeps=sweeps)
 
 
 def earned(estimate: Estimate, violation: Violation) -> float:
