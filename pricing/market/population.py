@@ -46,9 +46,9 @@ def _listed(market_fields: Mapping[str, Any]) -> list[tuple[float, float, float 
     types: list[tuple[float, float, float | None]] = []
     for place, entry in enumerate(listed):
         if type(entry) is dict and "value_nanousd" not in entry:
-            rate, part = entry.get("urgency_per_s"), entry.get("share")
-            if is_plain(rate) and is_plain(part):
-                types.append((float(rate), float(part), None))
+            fields: tuple[Any, Any] = entry.get("urgency_per_s"), entry.get("share")
+            if all(map(is_plain, fields)):
+                types.append((float(fields[0]), float(fields[1]), None))
                 continue
         if not isinstance(entry, Mapping):
             raise NotAMarket(f"types[{place}] is an object {{urgency_per_s, share}}.")
