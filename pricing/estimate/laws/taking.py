@@ -101,10 +101,10 @@ def climb(takers: Takers, chances: Sequence[Floats], share: Floats | None, steps
     """
     joint = takers.likelihood.copy()
     for column, chance in enumerate(chances):
-        taken = takers.taken[:, column]
-        table = np.column_stack((chance, chance[:, 1:].sum(axis=1), np.ones(len(chance))))
-        options = np.where(taken == BOUGHT, table.shape[1] - 2, np.where(taken == UNKNOWN, table.shape[1] - 1, taken))
-        joint *= table.T[options]
+        chose = np.flatnonzero(takers.taken[:, column] != UNKNOWN)
+        taken = takers.taken[chose, column]
+        table = np.ascontiguousarray(np.column_stack((chance, chance[:, 1:].sum(axis=1))).T)
+        joint[chose] *= table[np.where(taken == BOUGHT, len(table) - 1, taken)]
     total = float(takers.weight.sum())
     share = np.full(joint.shape[1], 1 / joint.shape[1]) if share is None else share
     for _ in range(steps):
