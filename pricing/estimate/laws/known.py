@@ -91,7 +91,7 @@ def known(
     reference_nanousd = _dearest(seen.offers) if said_nanousd is None else said_nanousd
     usable, offers, blurred = _used(seen, answers_of(curve, grid, pace, reference_nanousd))
     rereads = are_chosen(seen) and len(seen.customers.conversations) <= READ_ANEW_MOST
-    drawn = [(length.redrawn(random), paced(pace, random)) for _ in range(CANDIDATES if rereads else draws)]
+    drawn = [(curve, paced(pace, random)) for curve in length.redraws(CANDIDATES if rereads else draws, random)]
     answers = [
         answers_of(curve, grid, pace, reference_nanousd),
         *_answers(drawn, grid, [reference_nanousd] * len(drawn)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,8 @@ from pricing.estimate.observations.spread import (
     bins_in,
     bins_of,
     compared,
-    factors,
     own_errors,
+    recent,
     steady_from,
 )
 from pricing.estimate.observations.statistics import LengthCounts
@@ -100,15 +100,23 @@ class LengthEstimate:
         return self.p_value < ALPHA and self.difference > SAME_WITHIN
 
     def redrawn(self, random: np.random.Generator) -> Survival:
-        """Return the curve of one bootstrap draw: every customer weighted by an exponential variable.
+        """Return the curve of one bootstrap draw."""
+        [curve] = self.redraws(1, random)
+        return curve
+
+    def redraws(self, number: int, random: np.random.Generator) -> Iterator[Survival]:
+        """Yield the curve of each bootstrap draw: every customer weighted by an exponential variable.
 
         Where customers are not known, every conversation is weighted.
         """
         if self.own is None:
-            return redrawn(self.counts, random)
-        customers = int(self.own.customer.max()) + 1
-        weight = 1 + (random.standard_exponential(customers) - 1) * np.sqrt(self.own_share)
-        return _of_customers(self.counts, self.own, np.maximum(weight, 0.0), self.since)
+            for _ in range(number):
+                yield redrawn(self.counts, random)
+            return
+        since, bins = recent(self.own, self.since), _bins(self.counts, self.own)
+        for _ in range(number):
+            weight = 1 + (random.standard_exponential(len(since.risks.ended)) - 1) * np.sqrt(self.own_share)
+            yield _curve(self.counts, factor=since.factors(np.maximum(weight, 0.0))[bins], error=np.zeros(len(bins)))
 
 
 def kaplan_meier(
@@ -205,23 +213,15 @@ def _joined(total: LengthCounts, own: OwnLengths | None, since: int) -> Survival
     """Return the curve of all tiers together, its band that of customers who differ."""
     if own is None:
         return _curve(total)
-    return _of_customers(total, own, np.ones(int(own.customer.max()) + 1), since, with_band=True)
+    bins = _bins(total, own)
+    error = own_errors(own.where(own.window >= since)) * np.sqrt(_share(own, total))
+    factors = None if since == 0 else recent(own, since).factors(np.ones(int(own.customer.max()) + 1))[bins]
+    return _curve(total, factor=factors, error=error[np.minimum(bins, len(error) - 1)])
 
 
-def _of_customers(
-    total: LengthCounts, own: OwnLengths, weight: Floats, since: int, *, with_band: bool = False
-) -> Survival:
-    """Return the curve of all conversations, its rates those of weighted customers since a window of weeks."""
-    bins = np.minimum(bins_of(np.maximum(total.tokens, 1)), bins_in(own) - 1)
-    late = own.where(own.window >= since)
-    error = own_errors(late) * np.sqrt(_share(own, total)) if with_band else np.zeros(1)
-    return kaplan_meier(
-        total.tokens,
-        total.observed.astype(np.float64),
-        total.censored.astype(np.float64),
-        factor=None if with_band and since == 0 else factors(own, weight, since)[bins],
-        error=error[np.minimum(bins, len(error) - 1)],
-    )
+def _bins(total: LengthCounts, own: OwnLengths) -> Ints:
+    """Return the bin of each length, the last one that any customer has for longer lengths."""
+    return np.minimum(bins_of(np.maximum(total.tokens, 1)), bins_in(own) - 1)
 
 
 def log_rank(tiers: Sequence[LengthCounts], below: int) -> float:
@@ -299,8 +299,9 @@ def _compared(
     return min(1.0, min(values, default=1.0) * max(1, len(values))), max(differences)
 
 
-def _curve(counts: LengthCounts) -> Survival:
-    return kaplan_meier(counts.tokens, counts.observed.astype(np.float64), counts.censored.astype(np.float64))
+def _curve(counts: LengthCounts, *, factor: Floats | None = None, error: Floats | None = None) -> Survival:
+    observed, censored = counts.observed.astype(np.float64), counts.censored.astype(np.float64)
+    return kaplan_meier(counts.tokens, observed, censored, factor=factor, error=error)
 
 
 def _on(grid: Ints, tokens: Ints, counts: Ints) -> Ints:

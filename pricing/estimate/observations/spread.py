@@ -87,9 +87,11 @@ class Risks:
 
 def risks_of(own: OwnLengths, group: Ints, groups: int, bins: int) -> Risks:
     """Return the risks of groups of entries; a cut within a bin counts half a bin at risk. ``group`` has shape (m,)."""
-    ended, cut = np.zeros((groups, bins)), np.zeros((groups, bins))
-    np.add.at(ended, (group, own.bin), own.observed)
-    np.add.at(cut, (group, own.bin), own.censored)
+    place, shape = group * bins + own.bin, (groups, bins)
+    ended, cut = (
+        np.asarray(np.bincount(place, counts, groups * bins), dtype=np.float64).reshape(shape)
+        for counts in (own.observed, own.censored)
+    )
     reached = np.cumsum((ended + cut)[:, ::-1], axis=1)[:, ::-1]
     return Risks(ended, reached - cut / 2)
 
@@ -208,22 +210,26 @@ def own_spread(own: OwnLengths) -> float:
     return math.sqrt(max(0.0, variance))
 
 
-def factors(own: OwnLengths, weight: Floats, since: int = 0) -> Floats:
-    """Return by what factor the rate in each bin differs from the pooled one, customers weighted. Shape (bins,).
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """The risks of each customer in the last windows, and the rates of all customers in all windows. Shape (bins,)."""
 
-    Args:
-        own: the entries.
-        weight: of each customer. Shape (n,).
-        since: only windows from this one on count.
-    """
-    bins = bins_in(own)
-    customers = len(weight)
-    late = own.where(own.window >= since)
-    risks = risks_of(late, late.customer, customers, bins)
+    risks: Risks
+    pooled: Floats
+
+    def factors(self, weight: Floats) -> Floats:
+        """Return by what factor the rate in each bin differs from the pooled one, customers weighted. Shape (bins,)."""
+        is_known = (weight @ self.risks.at_risk > 0) & (self.pooled > 0)
+        pooled = np.where(self.pooled > 0, self.pooled, 1.0)
+        changed: Floats = np.where(is_known, self.risks.hazard(weight) / pooled, 1.0)
+        return changed
+
+
+def recent(own: OwnLengths, since: int) -> Recent:
+    """Return the risks of each customer since a window."""
+    bins, late = bins_in(own), own.where(own.window >= since)
     pooled = risks_of(own, np.zeros(len(own.bin), dtype=np.int64), 1, bins).hazard()
-    is_known = (weight @ risks.at_risk > 0) & (pooled > 0)
-    changed: Floats = np.where(is_known, risks.hazard(weight) / np.where(pooled > 0, pooled, 1.0), 1.0)
-    return changed
+    return Recent(risks_of(late, late.customer, int(own.customer.max()) + 1, bins), pooled)
 
 
 def steady_from(own: OwnLengths, alpha: float, ratio_least: float) -> tuple[int, Differing | None]:
