@@ -64,6 +64,7 @@ BAND = (2.5, 97.5)
 """Percentiles of the draws that an interval lies between."""
 
 Json = dict[str, Any]
+Random = np.random.Generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,7 @@ class Estimate:
     choices: tuple[Json, ...] = ()
 
 
-def fit(
-    statistics: Statistics, given: Given, *, draws: int, random: np.random.Generator, sweeps: Sweeps = FULL
-) -> Estimate:
+def fit(statistics: Statistics, given: Given, *, draws: int, random: Random, sweeps: Sweeps = FULL) -> Estimate:
     """Return the most plausible market, given the behaviour of customers, which caps censor.
 
     Answers are pooled if tiers agree. Urgency is estimated jointly from leaving, if the tests accept it as impatience,
@@ -138,7 +137,7 @@ def fit(
     mixing = raw if leaving.otherwise is None else as_own(raw, leaving.otherwise, inferred.drawn_of(observed), random)
     rates = _seeming(observed, leaving, mixing, with_urgency, length, pace, grid)
     served_to = _all_served_to(inferred.offers, observed)
-    prior, by_reading = None if served_to is None else given.prior, mixing.by_reading
+    prior = None if served_to is None else given.prior
 
     def market_of(curve: Survival, speed: Pace, value_nanousd: float, urgency: tuple[Floats, Floats]) -> Json:
         return _market(grid, curve, speed, urgency, replace(given, value_nanousd=value_nanousd), prior, served_to)
@@ -156,7 +155,7 @@ def fit(
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
         draws=tuple(drawn_market(place, share) for place, share in enumerate(mixing.draws)),
-        averaged=tuple(drawn_market(at, by_reading[at % len(by_reading)]) for at in range(len(inferred.drawn))),
+        averaged=tuple(drawn_market(at, mixing.of_reading(at)) for at in range(len(inferred.drawn))),
         length=length,
         pace=pace,
         lengths_differ=length.differs or with_urgency is not None,
@@ -177,7 +176,7 @@ def _of_effects(
     leaving: LeavingTests,
     market: tuple[Json, Callable[[tuple[Floats, Floats]], Json]],
     raw: Mixing,
-    random: np.random.Generator,
+    random: Random,
     inputs: Given,
     sweeps: Sweeps,
 ) -> tuple[str, ...]:

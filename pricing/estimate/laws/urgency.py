@@ -57,6 +57,11 @@ class Mixing:
     rows: int
     apart: float
 
+    def of_reading(self, draw: int) -> Floats:
+        """Return the posterior mean under the reading of a draw. Shape (n,)."""
+        reading: Floats = self.by_reading[draw % len(self.by_reading)]
+        return reading
+
 
 def estimate_mixing(
     rows: Rows, chosen: Chosen, *, draws: int, random: np.random.Generator, sweeps: Sweeps = FULL
