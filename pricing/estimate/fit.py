@@ -143,8 +143,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: Random, swe
         return _market(grid, curve, speed, urgency, replace(given, value_nanousd=value_nanousd), prior, served_to)
 
     def drawn_market(place: int, share: Floats) -> Json:
-        at = place % len(inferred.drawn)
-        return market_of(*inferred.drawn[at], inferred.values_nanousd[at], (rates, share))
+        return market_of(*inferred.draw(place), (rates, share))
 
     known_market = partial(market_of, length.pooled, pace, inferred.worth_nanousd)
     market = known_market((rates, mixing.share))

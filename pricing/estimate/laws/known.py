@@ -65,6 +65,11 @@ class Known:
     sources: tuple[str, ...]
     left_out: Mapping[str, int]
 
+    def draw(self, place: int) -> tuple[Survival, Pace, float]:
+        """Return lengths, pace and value of a draw; after the last comes the first again."""
+        at = place % len(self.drawn)
+        return *self.drawn[at], self.values_nanousd[at]
+
     def drawn_of(self, seen: Statistics) -> int:
         """Return the number of draws, 0 where tiers were taken: these bound urgency by thresholds."""
         return 0 if are_chosen(seen) else len(self.drawn)
