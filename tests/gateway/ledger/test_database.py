@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,13 @@ def test_the_version_that_the_files_name_is_where_the_migrations_lead(database: 
     assert wanted() == scripts.get_current_head()
     with database.read() as connection:
         assert found(connection) == wanted() == MigrationContext.configure(connection).get_current_revision()
+
+
+def test_a_ledger_of_this_version_is_opened_without_loading_the_migrations(ledger_url: str) -> None:
+    opening = "database = Database(sys.argv[1]); database.migrate(); database.check(); print('alembic' in sys.modules)"
+    words = [sys.executable, "-c", f"import sys; from gateway.ledger.database import Database; {opening}", ledger_url]
+
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_migrating_twice_changes_nothing(database: Database) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pricing.certificate import verify
-from pricing.market.fields import NotAMarket
+from pricing.market.fields import NotAMarket, numbers
 from pricing.market.market import read_market
 from pricing.menus.menu import NotAMenu
 from pricing.menus.menus import optimal_menu
@@ -64,6 +64,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"answer_length": TABLE | {"probability": [0.6, 0.6]}}, "above 1"),
     ({"answer_length": TABLE | {"probability": [0.0, 0.0]}}, "no answer"),
     ({"answer_length": TABLE | {"probability": [0.5, -0.1]}}, "probability[1]"),
+    ({"answer_length": TABLE | {"probability": [0.5, True]}}, "probability[1]"),
+    ({"answer_length": TABLE | {"tokens": [True, 10]}}, "tokens[0]"),
+    ({"types": [{"urgency_per_s": 0.1, "share": True}]}, "share"),
     ({"answer_length": TABLE | {"probability": [0.5, 0.2]}}, "never finish"),
     ({"answer_length": TABLE, "cap_tokens_max": 5}, "shortest answer"),
     ({"tokens_per_s": 0}, "tokens_per_s"),
@@ -80,6 +83,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"cap_tokens_max": 10.5}, "cap_tokens_max"),
     ({"currency": ""}, "currency"),
 ]
+
+
+def test_each_number_of_a_list_is_above_its_bound() -> None:
+    assert numbers({"knots": [2, 3.5]}, "knots", above=1.0) == [2.0, 3.5]
+    with pytest.raises(NotAMarket, match=r"^knots\[1\] is a finite number above 1, not 0\.5\.$"):
+        numbers({"knots": [2, 0.5]}, "knots", above=1.0)
 
 
 @pytest.mark.parametrize(("changes", "named"), BAD, ids=[f"{place}-{named}" for place, (_, named) in enumerate(BAD)])
