@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from pricing.estimate.fit import fit
 from pricing.estimate.given import Given
 from pricing.estimate.laws.choices import intervals_of, worth_from_refusals
 from pricing.estimate.laws.grouped_customers import Chosen, Rows, chosen_of, joined, rows_of_customers
+from pricing.estimate.laws.sampling import Sweeps
 from pricing.estimate.laws.urgency import Mixing, estimate_mixing
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Customers, Offer, Windows
@@ -23,6 +25,9 @@ from tests.pricing.estimate.simulated import Truth, answers_of, choosing, watch
 THREE = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3))
 OFFER = Offer((140, 1040, None), (60_000_000, 545_000_000, 625_000_000))
 BETWEEN = (0.025, 0.09)
+
+shortly = partial(estimate_mixing, sweeps=Sweeps(chains=2, burnt=75, kept=125))
+"""A quarter of production's sweeps recover what is claimed all the same."""
 
 
 def reached(mixing: Mixing, at: tuple[float, ...] = BETWEEN) -> Floats:
@@ -47,7 +52,7 @@ def test_three_urgencies_are_recovered_from_who_leaves_when() -> None:
     random = np.random.default_rng(1)
     seen = watch(THREE, customers=2000, conversations=30, random=random).customers
 
-    mixing = estimate_mixing(leaving(seen), NOBODY_CHOSE, draws=20, random=random)
+    mixing = shortly(leaving(seen), NOBODY_CHOSE, draws=20, random=random)
 
     np.testing.assert_allclose(reached(mixing), (0.3, 0.7), atol=0.04)
     assert np.dot(mixing.share, mixing.urgency_per_s) == pytest.approx(0.068, rel=0.05)
@@ -59,8 +64,8 @@ def test_customers_weighted_equally_miss_a_market_where_the_patient_talk_more() 
     random = np.random.default_rng(2)
     truth = Truth((0.01, 0.05, 0.15), (0.6, 0.25, 0.15), volume=(10, 3, 1))
     seen = watch(truth, customers=2000, conversations=20, random=random).customers
-    mixing = estimate_mixing(leaving(seen), NOBODY_CHOSE, draws=10, random=random)
-    naive = estimate_mixing(by_heads(leaving(seen)), NOBODY_CHOSE, draws=10, random=random)
+    mixing = shortly(leaving(seen), NOBODY_CHOSE, draws=10, random=random)
+    naive = shortly(by_heads(leaving(seen)), NOBODY_CHOSE, draws=10, random=random)
 
     np.testing.assert_allclose(reached(mixing), (0.6, 0.85), atol=0.05)
     assert reached(naive)[0] < 0.4
@@ -72,7 +77,7 @@ def test_one_urgency_is_found_to_be_one() -> None:
     one = Truth((0.05,), (1.0,))
     rows = leaving(watch(one, customers=1000, conversations=30, random=random).customers)
 
-    mixing = estimate_mixing(rows, NOBODY_CHOSE, draws=20, random=random)
+    mixing = shortly(rows, NOBODY_CHOSE, draws=20, random=random)
     maximum = maximum_likelihood(rows, mixing.urgency_per_s, 500)
 
     near = np.abs(np.log(mixing.urgency_per_s / 0.05)) < 0.05
@@ -86,7 +91,7 @@ def test_urgencies_without_gaps_come_out_smooth() -> None:
     rates = tuple(np.geomspace(0.01, 0.2, 40).tolist())
     seen = watch(Truth(rates, (1 / 40,) * 40), customers=1000, conversations=30, random=random).customers
 
-    mixing = estimate_mixing(leaving(seen), NOBODY_CHOSE, draws=20, random=random)
+    mixing = shortly(leaving(seen), NOBODY_CHOSE, draws=20, random=random)
 
     right = np.array([np.mean(np.array(rates) <= at) for at in mixing.urgency_per_s])
     assert np.abs(np.cumsum(mixing.share) - right).max() < 0.1
@@ -168,9 +173,7 @@ def test_choices_alone_tell_the_shares_between_thresholds() -> None:
     taken = np.bincount(choosing(truth, OFFER, 5000, 1, random).ravel(), minlength=4)
     intervals = intervals_of(OFFER, answers_of(truth))
 
-    mixing = estimate_mixing(
-        nobody(), chosen_of(intervals, int(taken[0]), tuple(taken[1:].tolist())), draws=50, random=random
-    )
+    mixing = shortly(nobody(), chosen_of(intervals, int(taken[0]), tuple(taken[1:].tolist())), draws=50, random=random)
 
     for tier in range(4):
         inside = (mixing.urgency_per_s > intervals.low[tier]) & (mixing.urgency_per_s <= intervals.high[tier])
@@ -189,8 +192,8 @@ def test_choices_sharpen_what_leaving_tells() -> None:
     edges = (float(intervals.high[3]), float(intervals.high[2]))
     right = np.array([sum(q for r, q in zip(truth.urgency_per_s, truth.share, strict=True) if r <= e) for e in edges])
 
-    alone = estimate_mixing(leaving(seen), NOBODY_CHOSE, draws=20, random=random)
-    both = estimate_mixing(
+    alone = shortly(leaving(seen), NOBODY_CHOSE, draws=20, random=random)
+    both = shortly(
         leaving(seen), chosen_of(intervals, int(counts[0]), tuple(counts[1:].tolist())), draws=20, random=random
     )
 
@@ -252,7 +255,7 @@ def test_what_all_did_at_other_rates_before_sharpens_who_is_how_urgent_now() -> 
         windows=changed(windows),
     )
 
-    mixing = estimate_mixing(leaving(both), NOBODY_CHOSE, draws=20, random=random)
+    mixing = shortly(leaving(both), NOBODY_CHOSE, draws=20, random=random)
 
     assert both.windows is not None
     np.testing.assert_allclose(reached(mixing), (0.3, 0.7), atol=0.06)
