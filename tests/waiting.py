@@ -9,15 +9,22 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 
-def until(condition: Callable[[], Found], deadline_s: float = 60.0, pause_s: float = 0.005) -> Found:
+FIRST_PAUSE_S = 0.005
+LONGEST_PAUSE_S = 0.1
+SHARE = 0.1
+"""A pause's share of the time waited so far: who waits long may wait a tenth longer, and asks a tenth as often."""
+
+
+def until(condition: Callable[[], Found], deadline_s: float = 60.0) -> Found:
     """Return the first truthy value of ``condition``.
 
     Raises:
         TimeoutError: the deadline passed first.
     """
-    end = time.monotonic() + deadline_s
+    began = time.monotonic()
     while not (found := condition()):
-        if time.monotonic() > end:
+        waited_s = time.monotonic() - began
+        if waited_s > deadline_s:
             raise TimeoutError(f"still waiting after {deadline_s:g} s, last seen: {found!r}")
-        time.sleep(pause_s)
+        time.sleep(min(max(FIRST_PAUSE_S, SHARE * waited_s), LONGEST_PAUSE_S))
     return found

@@ -46,7 +46,8 @@ def in_bytes(length: int) -> Iterable[Sequence[int]]:
 def everywhere(length: int) -> Iterable[Sequence[int]]:
     """In two pieces, in each way there is."""
     inner = range(EDGE, max(EDGE, length - EDGE), max(1, (length - 2 * EDGE) // EDGE))
-    yield from ((place,) for place in range(1, length) if place < EDGE or place > length - EDGE or place in inner)
+    places = {*range(1, min(EDGE, length)), *range(max(1, length - EDGE + 1), length), *inner}
+    yield from ((place,) for place in sorted(places))
 
 
 def sampled(count: int, seed: int) -> Places:

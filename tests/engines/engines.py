@@ -95,7 +95,7 @@ class Engine(ABC):
             process = subprocess.Popen(command, stdout=out, stderr=out, env=told, cwd=self.home, start_new_session=True)
         try:
             with ends_with_us(process.pid, "KILL"):
-                until(lambda: process.poll() is not None or _answers(url), START_S, pause_s=0.1)
+                until(lambda: process.poll() is not None or _answers(url), START_S)
                 if process.poll() is not None:
                     raise DidNotStart(f"{self.name} did not start:\n{log.read_text('utf-8', 'replace')[-3000:]}")
                 yield url

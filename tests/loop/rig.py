@@ -19,7 +19,7 @@ from gateway.clock import now_ms
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect, fields
 from gateway.holds.store.inflight import calls_in_flight
-from gateway.holds.store.packing import WindowState, window_state
+from gateway.holds.store.packing import WINDOW, WindowState
 from gateway.ledger.database import Database
 from gateway.ledger.read.read_your_writes import wait_until_booked
 from gateway.settings import Settings
@@ -110,8 +110,10 @@ class Rig:
             return sum(map(len, calls_in_flight(client, redis_keys.ALL_BUCKETS).values()))
 
     def windows(self) -> list[WindowState]:
-        with connect(self.settings.redis_url) as client:
-            return [window_state(client, name) for name in client.scan_iter("*:window:*")]
+        with connect(self.settings.redis_url) as client, client.pipeline(transaction=False) as batch:
+            for name in client.scan_iter("*:window:*", count=1_000):
+                batch.hmget(name, list(WINDOW))
+            return [WindowState.read(reply) for reply in batch.execute()]
 
     def until_nothing_is_held(self, deadline_s: float = 10) -> None:
         until(lambda: self.open_holds() == 0, deadline_s)
