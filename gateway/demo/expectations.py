@@ -109,7 +109,7 @@ class Judgement:
         """Return the comparison as a table, and the verdict in words."""
         if not self.conversations:
             return ["Nobody has talked, so there is nothing to compare with the menu."]
-        rows = [["", "expected", "seen", "± 2 s.e.", "z"], *(figure.cells() for figure in self.figures)]
+        rows = [["", "expected", "observed", "± 2 s.e.", "z"], *(figure.cells() for figure in self.figures)]
         return [
             f"{self.conversations} conversations in the ledger, and what the menu expects of them:",
             *columns(rows),

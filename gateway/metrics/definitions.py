@@ -28,7 +28,7 @@ class Metric:
 REQUESTS = Metric(
     "tokencap_requests_total",
     Kind.COUNTER,
-    "Admitted calls that ended, by how: the finish of the usage record, or unanswered where there is none.",
+    "Admitted calls that ended, by the finish of their usage record, or unanswered where there is none.",
     ("tier", "outcome"),
 )
 TOKENS = Metric(
@@ -42,7 +42,7 @@ CHARGED = Metric("tokencap_charged_nanousd_total", Kind.COUNTER, "Charges in the
 EXCESS = Metric(
     "tokencap_excess_tokens_total",
     Kind.COUNTER,
-    "Tokens that the upstream produced beyond what it was granted: the house's loss.",
+    "Tokens that the upstream produced beyond what it was granted; no customer pays for them.",
 )
 FIRST_TOKEN = Metric(
     "tokencap_time_to_first_token_seconds",
@@ -51,7 +51,10 @@ FIRST_TOKEN = Metric(
     bounds_s=(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 REFUSALS = Metric(
-    "tokencap_refusals_total", Kind.COUNTER, "Requests that were refused before admission, or at the door.", ("code",)
+    "tokencap_refusals_total",
+    Kind.COUNTER,
+    "Requests that were refused: before admission, or by the HTTP server.",
+    ("code",),
 )
 DROPPED_FIELDS = Metric(
     "tokencap_dropped_fields_total",
@@ -62,26 +65,30 @@ DROPPED_FIELDS = Metric(
 HANGUPS = Metric(
     "tokencap_hangups_total",
     Kind.COUNTER,
-    "Admitted calls whose caller left before their end: read on for what they came to, or closed.",
+    "Admitted calls whose caller left before their end: read to the end for their usage, or closed.",
     ("outcome",),
 )
 RECOUNTED = Metric(
     "tokencap_recounted_tokens_total",
     Kind.COUNTER,
-    "Output tokens of the answers that were counted again: as the upstream said them, and as the house's tokenizer did.",
+    "Output tokens of the answers that were counted again: by the upstream, and by the gateway's tokenizer.",
     ("source",),
 )
 WRONG_TOKENS = Metric("tokencap_wrong_tokens_total", Kind.COUNTER, "Wrong tokens at the admin side and /metrics.")
 FAULTS = Metric(
     "tokencap_background_faults_total",
     Kind.COUNTER,
-    "Faults of work in the background, which went on after each, by what was being done.",
+    "Faults in background work, by its part; each part continued after its fault.",
     ("part",),
 )
 LEDGER_LAG = Metric("tokencap_ledger_lag_records", Kind.GAUGE, "Records that are settled and not yet in the ledger.")
-DEAD_LETTERS = Metric("tokencap_ledger_aside_records", Kind.GAUGE, "Records set aside; anything but 0 wants a person.")
-HOLDS = Metric("tokencap_holds", Kind.GAUGE, "Open holds: calls on their way.")
-HELD_TOKENS = Metric("tokencap_held_tokens", Kind.GAUGE, "Tokens that open holds have set aside.")
+DEAD_LETTERS = Metric(
+    "tokencap_ledger_aside_records",
+    Kind.GAUGE,
+    "Dead letters of the ledger; a number above 0 needs a decision by the operator.",
+)
+HOLDS = Metric("tokencap_holds", Kind.GAUGE, "Open holds: calls in flight.")
+HELD_TOKENS = Metric("tokencap_held_tokens", Kind.GAUGE, "Tokens that open holds have reserved.")
 BREACHES = Metric(
     "tokencap_conservation_breaches",
     Kind.GAUGE,
@@ -92,9 +99,13 @@ CLOCKS_APART = Metric(
 )
 REDIS_MEMORY = Metric("tokencap_redis_memory_bytes", Kind.GAUGE, "Memory that Redis uses, of the fullest node.")
 REDIS_MEMORY_MAX = Metric(
-    "tokencap_redis_memory_max_bytes", Kind.GAUGE, "Its maxmemory: above 85 % of it no call is admitted. 0 is no limit."
+    "tokencap_redis_memory_max_bytes",
+    Kind.GAUGE,
+    "Redis' maxmemory: above 85 % of it no call is admitted. 0 is no limit.",
 )
-TURNED_AT = Metric("tokencap_bookkeeper_turn_timestamp_seconds", Kind.GAUGE, "When the gauges were last looked at.")
+TURNED_AT = Metric(
+    "tokencap_bookkeeper_turn_timestamp_seconds", Kind.GAUGE, "When the bookkeeper last updated the gauges."
+)
 
 METRICS = (
     REQUESTS,

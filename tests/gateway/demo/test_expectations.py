@@ -141,7 +141,7 @@ def test_what_is_printed_says_how_wide_it_is() -> None:
     lines = judged(Random(22), 1_000).lines()
 
     assert lines[0].startswith("1000 conversations in the ledger")
-    assert lines[1].split() == ["expected", "seen", "±", "2", "s.e.", "z"]
+    assert lines[1].split() == ["expected", "observed", "±", "2", "s.e.", "z"]
     assert len(lines) == 2 + 7 + 2
     assert lines[2].startswith("quick: share")
     assert "2.3%" in lines[2]
