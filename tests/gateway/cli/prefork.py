@@ -208,11 +208,10 @@ def forks() -> Forks:
             [sys.executable, "-m", __name__, str(there.fileno())],
             pass_fds=[there.fileno()],
             env=os.environ | ONE_THREAD,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
         )
-    atexit.register(process.wait)
-    atexit.register(here.close)
+    atexit.register(process.communicate)
     return Forks(here)
 
 
@@ -222,24 +221,33 @@ def _written(file: IO[str]) -> str:
 
 
 def main() -> None:
-    """Fork for each command that is requested, until nobody can request another."""
+    """Fork for each command that is requested, until the process that started this one is gone.
+
+    That closes the standard input, however it ended; then the commands that still run are stopped.
+    """
     requests = socket.socket(fileno=int(sys.argv[1]))
     for module in LOADED:
         import_module(module)
     gc.freeze()
+    running: dict[int, tuple[int, int]] = {}
     with selectors.DefaultSelector() as selector:
         selector.register(requests, selectors.EVENT_READ)
+        selector.register(sys.stdin, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
-                if key.data is not None:
-                    selector.unregister(key.fd)
-                    _report_end(key.fd, *key.data)
-                    continue
-                message, fds, _, _ = socket.recv_fds(requests, REQUEST_MAX, FDS_MAX)
-                if not message:
+                if key.fileobj is sys.stdin:
+                    for pid, _ in running.values():
+                        os.kill(pid, signal.SIGTERM)
                     return
-                pid, channel = _forked(json.loads(message), fds)
-                selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, channel))
+                if key.fileobj is requests:
+                    message, fds, _, _ = socket.recv_fds(requests, REQUEST_MAX, FDS_MAX)
+                    pid, channel = _forked(json.loads(message), fds)
+                    pidfd = os.pidfd_open(pid)
+                    running[pidfd] = pid, channel
+                    selector.register(pidfd, selectors.EVENT_READ)
+                else:
+                    selector.unregister(key.fd)
+                    _report_end(key.fd, *running.pop(key.fd))
 
 
 def _report_end(pidfd: int, pid: int, channel: int) -> None:
