@@ -97,7 +97,7 @@ def latest(ledger: Database, wanted: Mapping[str, Mapping[tuple[int, int], Used]
 def test_the_running_sums_say_what_the_book_says(ledger: Database, seed: int) -> None:
     """Whatever comes in which batches, and whether it is added at once, late, or by who begins with a long book."""
     draw = random.Random(seed)
-    waiting, rollup = history(draw, 400, 3 * DAY_MS), Rollup(ledger, batch=draw.choice((1, 7, 100)))
+    waiting, rollup = history(draw, 240, 3 * DAY_MS), Rollup(ledger, batch=draw.choice((1, 7, 100)))
     while waiting:
         some, waiting = waiting[: (many := draw.randrange(1, 60))], waiting[many:]
         append(ledger, some)
