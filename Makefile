@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.tested
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
+	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
 # Hundreds of one-line faults, each put into a copy of the project, and whether the tests that should notice it do: an hour or so.
 # `make mutants ARGS="--only gateway/holds --jobs 1 --seed 2"` is shorter.

@@ -28,3 +28,16 @@ def until(condition: Callable[[], Found], deadline_s: float = 60.0) -> Found:
             raise TimeoutError(f"still waiting after {deadline_s:g} s, last seen: {found!r}")
         time.sleep(min(max(FIRST_PAUSE_S, SHARE * waited_s), LONGEST_PAUSE_S))
     return found
+
+
+def rising(read: Callable[[], float]) -> Callable[[], bool]:
+    """Return a condition that is true once a number is above what it was when the condition was last checked."""
+    before = read()
+
+    def has_risen() -> bool:
+        nonlocal before
+        now = read()
+        is_above, before = now > before, now
+        return is_above
+
+    return has_risen

@@ -113,7 +113,7 @@ def worked_off(scheduler: Scheduler, database: Database, run_id: str) -> None:
         with database.read() as connection:
             return run_rows.find(connection, run_id).state not in run_rows.OPEN
 
-    until(has_ended, 600, 0.05)
+    until(has_ended, 600)
 
 
 async def test_a_run_drafts_a_certified_menu_of_the_market_that_the_command_learns_and_compares_it_with_the_one_in_force(

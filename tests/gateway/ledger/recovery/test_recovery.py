@@ -28,7 +28,7 @@ from gateway.ledger.recovery.recovery import CUSTOMERS_AT_ONCE, SHARES_AT_ONCE, 
 from gateway.ledger.tables import customers, usage_records
 from tests.gateway.holds.desk import desk
 from tests.gateway.ledger.records import NOON, customer_row, record
-from tests.waiting import until
+from tests.waiting import rising, until
 
 LOCK_S = 6.0
 BOUNDS = Bounds(conversation_tokens_max=1_000, lease_ms=60_000, call_ms=600_000, observes=False)
@@ -85,9 +85,8 @@ def test_a_rebuild_that_takes_longer_than_its_lock_is_done_once(database: Databa
         rebuilding = pool.submit(first.rebuild)
         assert lasting.wait(60)
         others = pool.submit(second.ensure)
-        before = client.pttl(redis_keys.REBUILD_LOCK)
-        assert before > 0
-        until(lambda: client.pttl(redis_keys.REBUILD_LOCK) > before, 10 * LOCK_S)
+        assert client.pttl(redis_keys.REBUILD_LOCK) > 0
+        until(rising(lambda: client.pttl(redis_keys.REBUILD_LOCK)), 10 * LOCK_S)
         ended.set()
 
         assert others.result(60) == rebuilding.result(60)
