@@ -25,11 +25,11 @@ FACTS: dict[str, Any] = {
 }
 
 
-def hold(client: redis.Redis, customer: str, admitted: int) -> Announcement:
+def hold(client: redis.Redis, customer: str, admitted: int, name: str = "req_held") -> Announcement:
     """Write the hold of a call that was admitted at a moment."""
     bucket = redis_keys.bucket_of(customer)
     facts = Facts(
-        id="req_held",
+        id=name,
         bucket=bucket,
         customer=customer,
         key_id="key_1",

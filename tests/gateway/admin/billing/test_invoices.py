@@ -105,6 +105,24 @@ async def test_closing_makes_invoices_final(
     assert finals[0]["created"] == "2026-11-02T00:00:00.000Z"
 
 
+async def test_an_invoice_is_sealed_however_young_the_last_seal_is(
+    operator: Operator, services: AdminServices, database: Database, clock: Clock
+) -> None:
+    """A seal is due after a minute; closing makes one at once."""
+    customer = await operator.customer()
+    booked(services, call(1, customer, "m1"))
+    clock.ms = CLOSED
+    Sealer(database, clock).turn()
+    booked(services, call(2, customer, "m1"))
+    await operator.post("/admin/periods/2026-10/close")
+
+    ledger = (await operator.get(f"/admin/invoices/inv_2026-10_{customer}"))["ledger"]
+    with database.read() as connection:
+        seal = seal_covering(connection, 2)
+    assert seal is not None
+    assert (ledger["last_seq"], ledger["seal"]) == (2, {"seq": 2, "hash": seal.hash})
+
+
 async def test_a_final_invoice_never_changes(operator: Operator, services: AdminServices, clock: Clock) -> None:
     """Neither by what comes later, nor by a change of the customer, nor by closing again; the credit is on the next."""
     menu = await version(operator)

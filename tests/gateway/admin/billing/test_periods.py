@@ -79,9 +79,20 @@ async def test_it_says_what_it_waits_for(operator: Operator, clock: Clock) -> No
     first = (await operator.get("/admin/periods/2026-10"))["waiting_for"]
     clock.ms = OCTOBER_END
     second = (await operator.get("/admin/periods/2026-10"))["waiting_for"]
+    clock.ms = OCTOBER_END + PATIENCE_MS
+    third = (await operator.get("/admin/periods/2026-10"))["waiting_for"]
 
     assert first == [{"customer": customer, "why": "It ends at 2026-11-01T00:00:00.000Z."}]
     assert second == [{"customer": customer, "why": "Calls of it may run until 2026-11-01T00:15:20.000Z."}]
+    assert third == [{"customer": customer, "why": "It can be closed."}]
+
+
+async def test_a_month_without_customers_is_open(operator: Operator, clock: Clock) -> None:
+    """Nothing of it is closed, and a customer that is created later may be in it."""
+    clock.ms = OCTOBER_END + DAY_MS
+    shown = await operator.post("/admin/periods/2026-10/close")
+
+    assert (shown["state"], shown["customers"], shown["closed"]) == ("open", 0, 0)
 
 
 async def test_each_customers_month_closes_in_its_own_zone(operator: Operator, clock: Clock) -> None:
@@ -106,6 +117,18 @@ async def test_a_hold_of_the_month_keeps_it_open(operator: Operator, services: A
 
     assert while_held == ["A call of it still holds tokens."]
     assert await why(operator) == []
+
+
+async def test_the_oldest_of_a_customers_calls_counts(
+    operator: Operator, services: AdminServices, clock: Clock
+) -> None:
+    """Calls of the month after, before and behind it in Redis, do not hide a call of the month."""
+    customer = await operator.customer()
+    clock.ms = OCTOBER_END + DAY_MS
+    for name, admitted in (("req_1", OCTOBER_END + 5), ("req_2", OCTOBER_END - 5), ("req_3", OCTOBER_END + 9)):
+        hold(services.redis, customer, admitted, name)
+
+    assert await why(operator) == ["A call of it still holds tokens."]
 
 
 async def test_records_on_their_way_keep_it_open(operator: Operator, services: AdminServices, clock: Clock) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from gateway.ledger.billing.closings import (
+    PAGE,
     Zones,
     all_closed_until,
     bounds_of,
@@ -67,6 +68,15 @@ def test_a_month_is_of_the_customers_own_zone(ledger: Database) -> None:
     assert found == {name: bounds_of(OCTOBER, zone) for name, zone in ZONES.items()}
     assert found["cus_berlin"] == (at("2026-09-30T22:00:00"), BERLIN_END)
     assert found["cus_tokyo"] == (at("2026-09-30T15:00:00"), TOKYO_END)
+
+
+def test_every_customer_has_a_month_however_many_there_are(ledger: Database) -> None:
+    with ledger.write() as connection:
+        connection.execute(insert(customers), [customer_row(f"cus_{number:05}") for number in range(PAGE)])
+
+    found = [one.customer for one in months_of(ledger, OCTOBER)]
+
+    assert len(found) == len(set(found)) == PAGE + len(ZONES)
 
 
 @pytest.mark.parametrize(
