@@ -78,6 +78,18 @@ async def test_a_fee_is_a_record_with_its_amount(operator: Operator, database: D
     assert totals(database).charge_nanousd == 7_000
 
 
+async def test_a_bill_is_in_the_currency_of_the_installation(services: AdminServices, admin_token: str) -> None:
+    """Its records and its draft."""
+    async with calling(admin_app(replace(services, settings=Settings(currency="EUR"))), admin_token) as operator:
+        customer = await operator.customer()
+        made = [
+            await operator.post(f"/admin/customers/{customer}/{kind}", FEE) for kind in ("credits", "fees", "prepaid")
+        ]
+        draft = await operator.get(f"/admin/invoices/inv_2026-11_{customer}")
+
+    assert {one["currency"] for one in (*made, draft)} == {"EUR"}
+
+
 async def test_the_reason_and_the_actor_are_kept(operator: Operator, database: Database) -> None:
     """Beside the record, and in the audit under the customer."""
     customer = await operator.customer()

@@ -89,6 +89,17 @@ async def test_what_is_paid_is_left_where_the_zone_names_a_closed_month(
     assert (await operator.get(f"/admin/customers/{customer}/prepaid"))["left_nanousd"] == 700
 
 
+async def test_payments_of_several_open_months_all_count(operator: Operator, clock: Clock) -> None:
+    """Also the one of a month before the latest payment."""
+    customer = await operator.customer()
+    path = f"/admin/customers/{customer}/prepaid"
+    for month, amount in enumerate((700, 20, 3)):
+        clock.ms = MIDDLE + month * 31 * 86_400_000
+        await operator.post(path, {"amount_nanousd": amount, "reason": "Paid"})
+
+    assert await left(operator, customer) == 723
+
+
 async def test_who_has_none_is_told_so(operator: Operator, services: AdminServices) -> None:
     menu = await version(operator)
     customer = await operator.customer()

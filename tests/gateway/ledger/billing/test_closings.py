@@ -54,6 +54,12 @@ def close_all(ledger: Database, month: str = OCTOBER) -> None:
         close(connection, list(months_of(ledger, month)), BERLIN_END + 5)
 
 
+def move_all(ledger: Database, zone: str) -> None:
+    """Give every customer another time zone."""
+    with ledger.write() as connection:
+        connection.execute(customers.update().values(timezone=zone))
+
+
 def ids(ledger: Database, month: str, only: str | None = None) -> list[str]:
     return [one["id"] for one in records_counted_in(ledger, Span(only), Month(ledger, month, only))]
 
@@ -194,8 +200,7 @@ def test_every_record_counts_in_exactly_one_month(ledger: Database) -> None:
 def test_a_month_after_a_closed_one_begins_where_that_ended(ledger: Database) -> None:
     """Also where the customer has another zone since: no moment is of two months, and none of none."""
     close_all(ledger)
-    with ledger.write() as connection:
-        connection.execute(customers.update().values(timezone="Pacific/Kiritimati"))
+    move_all(ledger, "Pacific/Kiritimati")
 
     closed = {one.customer: one for one in months_of(ledger, OCTOBER)}
     coming = {one.customer: one for one in months_of(ledger, "2026-11")}
@@ -205,6 +210,18 @@ def test_a_month_after_a_closed_one_begins_where_that_ended(ledger: Database) ->
     assert {one: coming[one].start for one in coming} == {one: closed[one].end for one in closed}
     assert Zones(ledger, 0).at("cus_berlin", BERLIN_END - 1) == "Europe/Berlin"
     assert Zones(ledger, 0).at("cus_berlin", BERLIN_END) == "Pacific/Kiritimati"
+
+
+def test_each_closed_month_keeps_the_zone_of_its_closing(ledger: Database) -> None:
+    for month, zone in (("2026-08", "Asia/Tokyo"), ("2026-09", "Europe/Berlin"), (OCTOBER, "Asia/Dubai")):
+        move_all(ledger, zone)
+        close_all(ledger, month)
+    move_all(ledger, "Pacific/Apia")
+
+    moments = [at(f"2026-{month}-15T00:00:00") for month in ("08", "09", "10", "11")]
+    assert [Zones(ledger, 0).at("cus_utc", moment) for moment in moments] == [
+        *("Asia/Tokyo", "Europe/Berlin", "Asia/Dubai", "Pacific/Apia"),
+    ]
 
 
 def test_closing_twice_changes_nothing(ledger: Database) -> None:
@@ -225,6 +242,18 @@ def test_a_span_is_closed_once_everybodys_months_are(ledger: Database) -> None:
     assert not all_closed_until(ledger, TOKYO_END + 1)
     assert all_closed_until(ledger, BERLIN_END, "cus_berlin")
     assert not all_closed_until(ledger, BERLIN_END, "cus_nobody")
+
+
+def test_a_span_is_open_while_a_customer_has_closed_nothing(ledger: Database) -> None:
+    """Another customer's closed months do not stand for its own; several closed months count up to the last."""
+    for month in ("2026-09", OCTOBER):
+        with ledger.write() as connection:
+            close(connection, list(months_of(ledger, month, "cus_berlin")), BERLIN_END + 5)
+
+    assert not all_closed_until(ledger, NOON)
+    assert all_closed_until(ledger, NOON, "cus_berlin")
+    close_all(ledger)
+    assert all_closed_until(ledger, NOON)
 
 
 def test_a_customer_who_came_later_keeps_nothing_open(ledger: Database) -> None:
@@ -259,6 +288,9 @@ def test_an_open_month_before_is_found_by_its_first_record(ledger: Database) -> 
     close_all(ledger, "2026-08")
     with ledger.read() as connection:
         assert open_before(connection, months["cus_utc"]) is None
+    append(ledger, [call(3, "cus_utc", at("2026-09-01T00:00:00"))])  # of the first moment that is not closed
+    with ledger.read() as connection:
+        assert open_before(connection, months["cus_utc"]) == at("2026-09-01T00:00:00")
 
 
 def test_records_before_any_close_are_never_late(ledger: Database) -> None:

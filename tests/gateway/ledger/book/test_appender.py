@@ -144,9 +144,12 @@ def test_another_record_under_an_id_of_the_book_is_told_from_a_repetition(databa
     with database.write() as connection:
         repeated, changed = record(1, settled=0), record(1, output_tokens=101)
         booked = book(connection, [repeated, changed, record(2), record(2, customer="cus_b")])
+        changes = ({"charge_nanousd": 5_001}, {"conversation": "c2"}, {"end_user": None}, {"client_request_id": "x"})
+        in_one_field = book(connection, [record(1, **change) for change in changes])
 
     assert [row["id"] for row in booked.appended] == [record(2)["id"]]
     assert booked.conflicting == [1, 3]
+    assert in_one_field.conflicting == [0, 1, 2, 3]
     assert len(in_the_book(database)) == 2
 
 
