@@ -51,6 +51,24 @@ async def test_a_late_record_alone_makes_a_draft(operator: Operator, services: A
     ]
 
 
+@pytest.mark.parametrize(
+    ("zone", "month"), [("Asia/Tokyo", "2026-11"), ("UTC", "2026-10"), ("Pacific/Pago_Pago", "2026-10")]
+)
+async def test_a_draft_is_of_the_month_in_the_customers_zone(
+    operator: Operator, services: AdminServices, clock: Clock, zone: str, month: str
+) -> None:
+    """Also where in UTC the month is another one, at the call or now."""
+    customer = await operator.customer(timezone=zone)
+    offset = 5 * 3_600_000 if zone == "Pacific/Pago_Pago" else -5 * 3_600_000
+    clock.ms = OCTOBER_END + offset
+    booked(services, call(1, customer, "m1", time=clock.ms))
+    clock.ms += 3_600_000
+
+    found = (await operator.get(f"/admin/customers/{customer}/invoices"))["data"]
+
+    assert [one["id"] for one in found] == [f"inv_{month}_{customer}"]
+
+
 async def test_credits_for_one_invoice_leave_the_others_creditable(operator: Operator, both: list[str]) -> None:
     """Each up to its own total; the note of a credit for a record is of that customer's invoice."""
     for number, name in enumerate(both, start=1):
@@ -73,9 +91,10 @@ async def test_erasing_a_customer_leaves_the_names_of_others(operator: Operator,
 
     invoices = (await operator.get("/admin/invoices"))["data"]
     notes = (await operator.get("/admin/credit-notes"))["data"]
-    assert [(one["name"], one["external_id"]) for one in (*invoices, *notes)] == [
-        *(("", None), ("Bravo", "crm-Bravo"), ("", None), ("Bravo", "crm-Bravo")),
+    names = [
+        {one["customer"]: (one["name"], one["external_id"]) for one in documents} for documents in (invoices, notes)
     ]
+    assert names == [{both[0]: ("", None), both[1]: ("Bravo", "crm-Bravo")}] * 2
     assert [note["reason"] for note in notes] == [None, f"{both[1]} asked for it"]
 
 
