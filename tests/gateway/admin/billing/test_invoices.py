@@ -167,7 +167,7 @@ async def test_killed_between_closing_and_its_invoice_it_goes_on(
 def test_a_number_is_given_once(database: Database, services: AdminServices) -> None:
     """Of two who make an invoice final at once the second changes nothing."""
     booked(services, call(1, "cus_a", "m1"))
-    month = _closed_month(database, "cus_a")
+    month = closed_month(database, "cus_a")
     body = drafted(database, month, ISSUER, Terms(database))
 
     done = [finalise(database, month, body, numbered=ISSUER.numbered, now_ms=5) for _ in range(2)]
@@ -178,7 +178,7 @@ def test_a_number_is_given_once(database: Database, services: AdminServices) -> 
     assert done == [True, False]
 
 
-def _closed_month(database: Database, customer: str) -> Any:
+def closed_month(database: Database, customer: str) -> Any:
     with database.write() as connection:
         connection.execute(insert(customers), [customer_row(customer)])
     with database.write() as connection:
@@ -371,7 +371,7 @@ async def test_a_closed_month_is_a_folder(
 def test_a_customers_own_view_is_made_once_a_minute(database: Database, services: AdminServices) -> None:
     """Whoever asks all the time keeps nobody busy."""
     booked(services, call(1, "cus_a", "m1"))
-    _closed_month(database, "cus_a")
+    closed_month(database, "cus_a")
     seconds = [1_000.0]
     latest = LatestInvoices(InvoiceBook(database, ISSUER, lambda: CLOSED), lambda: seconds[0])
     before = latest.of("cus_a")

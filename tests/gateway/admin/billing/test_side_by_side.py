@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from gateway.admin.api.routes import AdminServices
 from gateway.billing.invoice_book import InvoiceBook
+from gateway.billing.invoices import drafted
 from gateway.billing.month_folder import AT_ONCE, write_month
-from gateway.ledger.tables import customers
-from tests.gateway.admin.billing.test_invoices import CLOSED, DAY_MS, ISSUER, OCTOBER_END, booked, call, version
+from gateway.ledger.billing.final_invoices import Terms, finalise
+from gateway.ledger.database import Database
+from gateway.ledger.tables import chains, customers
+from tests.gateway.admin.billing.test_invoices import (
+    CLOSED,
+    DAY_MS,
+    ISSUER,
+    OCTOBER_END,
+    booked,
+    call,
+    closed_month,
+    version,
+)
 from tests.gateway.admin.operator import Clock, Operator
 from tests.gateway.ledger.records import customer_row
 
@@ -127,3 +140,17 @@ async def test_a_folder_has_all_invoices_of_its_month_and_nothing_of_another(
     assert (manifest["invoices"], manifest["total_nanousd"]) == (len(names), 7_900 * len(names))
     totals = (tmp_path / "totals.csv").read_text().splitlines()[1:]
     assert [line.split(",")[:2] for line in totals] == [[name, "1"] for name in names]
+
+
+def test_invoices_take_their_numbers_one_after_another(database: Database, services: AdminServices) -> None:
+    """Whoever makes one final waits for whoever has the head of the chain."""
+    booked(services, call(1, "cus_a", "m1"))
+    month = closed_month(database, "cus_a")
+    body = drafted(database, month, ISSUER, Terms(database))
+    with ThreadPoolExecutor(1) as pool, database.write() as connection:
+        connection.execute(select(chains.c.seq).with_for_update()).all()
+        done = pool.submit(finalise, database, month, body, numbered=ISSUER.numbered, now_ms=5)
+        with pytest.raises(TimeoutError):
+            done.result(0.3)
+
+    assert done.result(60) is True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,8 +22,8 @@ from gateway.ledger.billing.closings import (
     open_before,
 )
 from gateway.ledger.billing.counted import Month, counted_in, records_counted_in
-from gateway.ledger.billing_tables import late_records
-from gateway.ledger.book.appender import append
+from gateway.ledger.billing_tables import closings, late_records
+from gateway.ledger.book.appender import append, book
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Span
 from gateway.ledger.tables import customers, usage_records
@@ -222,6 +223,20 @@ def test_each_closed_month_keeps_the_zone_of_its_closing(ledger: Database) -> No
     assert [Zones(ledger, 0).at("cus_utc", moment) for moment in moments] == [
         *("Asia/Tokyo", "Europe/Berlin", "Asia/Dubai", "Pacific/Apia"),
     ]
+
+
+def test_closing_waits_for_records_that_are_being_booked(ledger: Database) -> None:
+    """So each record is either booked before the close, and in the month, or after it, and late."""
+    append(ledger, [call(1, "cus_utc", NOON)])
+    with ThreadPoolExecutor(1) as pool, ledger.write() as connection:
+        book(connection, [call(2, "cus_utc", NOON)])
+        closing = pool.submit(close_all, ledger)
+        with pytest.raises(TimeoutError):
+            closing.result(0.3)
+
+    assert closing.result(60) is None
+    with ledger.read() as connection:
+        assert set(connection.execute(select(closings.c.seq)).scalars()) == {2}
 
 
 def test_closing_twice_changes_nothing(ledger: Database) -> None:
