@@ -104,11 +104,14 @@ class Maintenance:
         is_full = share > (ROOMY if self._is_full else FULL)
         if is_full is self._is_full:
             return
-        for bucket in redis_keys.ALL_BUCKETS:
-            if is_full:
-                self._raise(keys=[redis_keys.state(bucket)], args=["full", 1, 0])
-            else:
-                self._redis.hdel(redis_keys.state(bucket), "full")
+        states = [redis_keys.state(bucket) for bucket in redis_keys.ALL_BUCKETS]
+        if is_full:
+            run_all(self._redis, self._raise, [([state], ["full", 1, 0]) for state in states])
+        else:
+            with self._redis.pipeline(transaction=False) as batch:
+                for state in states:
+                    batch.hdel(state, "full")
+                batch.execute()
         self._is_full = is_full
 
     def _remove_past(self, before: int) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, cast
 
 import redis
 import redis.asyncio
+from redis import driver_info
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -26,7 +28,11 @@ def connect(url: str) -> redis.Redis:
 
     It repeats a command only once: while Redis does not answer, an operator gets an error soon and row locks are short.
     """
-    options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
+    options: dict[str, Any] = {
+        "socket_timeout": TIMEOUT_S,
+        "socket_connect_timeout": TIMEOUT_S,
+        "driver_info": _driver_info(),
+    }
     with _understood():
         if url.startswith(CLUSTER):
             return cast(redis.Redis, redis.RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), **options))
@@ -46,6 +52,12 @@ def connect_shared(url: str, *, batches: bool = True) -> RedisConnection:
                 redis.asyncio.RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), **options)
             )
         return SharedConnection(address_of(url), TIMEOUT_S, batches=batches)
+
+
+@cache
+def _driver_info() -> driver_info.DriverInfo:
+    """Return what a connection tells the server of redis-py, which for each connection would look its version up on disk."""
+    return driver_info.DriverInfo()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ _COMMENT = re.compile(r"--.*")
 _NAME = re.compile(r"^local (?:function )?(\w+)", re.MULTILINE)
 
 
+@cache
 def source(verb: str) -> str:
     """Return the text of the verb of that name behind those shared parts that it uses; the flags it declares come first."""
     path = _LUA / f"{verb}.lua"
