@@ -17,6 +17,7 @@ from gateway.clock import now_ms
 from gateway.errors import NotSealedYet, StartupError
 from gateway.holds.store.clients import connect
 from gateway.holds.store.projection import Projection
+from gateway.holds.store.watermarks import Watermarks
 from gateway.ledger.book.dead_letters import count_dead_letters
 from gateway.ledger.book.proofs import proof_of
 from gateway.ledger.book.seals import seals_in_order
@@ -132,6 +133,7 @@ def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_mis
             CatalogProjector(database, projection),
             bounds=bounds_of(settings),
             now_ms=now_ms,
+            marked=Watermarks(settings.watermarks_file).write,
         )
         try:
             if book_missing:

@@ -58,13 +58,17 @@ class Projecting(Protocol):
     def write_customers(self, ids: Sequence[str], /) -> object: ...
 
 
+NO_RECORDS = dict.fromkeys(redis_keys.ALL_BUCKETS, 0)
+
+
 class Recovery:
     """Rebuilds the hot state from the ledger. Any process may call it; one process does the work.
 
     Args:
         projecting: writes customers, keys and menus into Redis from the ledger.
         note: is called with the records that a rebuild has appended to the ledger.
-        marked: is called with the number of each bucket's last record in the ledger whenever these are read.
+        marked: is called with the number of each bucket's last record in the ledger, 0 for none, whenever these are
+            read: an older ledger that was put in place lowers them.
         survey: reads the buckets, for others as well; None makes a survey of its own.
         lock_s: how long the lock of a process that died keeps others waiting.
 
@@ -187,7 +191,7 @@ class Recovery:
     def _missing(self, generation: int) -> list[str]:
         """Return the buckets that Redis does not hold, or holds in a state of the past."""
         ledger = self._ledger.read()  # read first: a bucket's mark is raised before the ledger's is
-        self._marked(ledger.last_records)
+        self._marked(NO_RECORDS | ledger.last_records)
         states = self._survey.take()
         if not self._watermark.is_at_least(ledger.head):
             return list(redis_keys.ALL_BUCKETS)
@@ -281,12 +285,13 @@ class Recovery:
                 self._announce(keys=hold.keys(), args=hold.arguments(generation, self._now_ms()))
 
     def _put_in_force(self, generation: str, buckets: Sequence[str]) -> None:
-        marks = watermark_fields(self._database)
+        marks = NO_RECORDS | watermark_fields(self._database)
+        self._marked({bucket: marks[bucket] for bucket in buckets})
         with self._redis.pipeline(transaction=False) as batch:
             for bucket in buckets:
                 batch.hdel(redis_keys.state(bucket), "rebuilding")
                 batch.unlink(redis_keys.rescued(bucket))
-                state = {"generation": generation, "tide": str(marks.get(bucket, 0))}
+                state = {"generation": generation, "tide": str(marks[bucket])}
                 batch.hset(redis_keys.state(bucket), items=[part for item in state.items() for part in item])
             batch.execute()
 
