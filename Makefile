@@ -9,13 +9,14 @@ ARGS ?=
 # Byte code is kept: the suite starts some thousand processes, and each would compile anew all that it imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test mutants soak fuzz door agents engines bench bench-peers recovery check lock clean
+.PHONY: demo test quick-check mutants soak fuzz door agents engines bench bench-peers recovery check lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tokencap demo $(ARGS)
 
+# Of the checks, mypy runs among the tests (tests/house/test_types.py): it takes half a minute of one core.
 test: $(VENV)/.tested
-	$(MAKE) --no-print-directory check
+	$(MAKE) --no-print-directory quick-check
 	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
 # Hundreds of one-line faults, each put into a copy of the project, and whether the tests that should notice it do: an hour or so.
@@ -66,11 +67,13 @@ bench-peers: $(VENV)/.tested
 recovery: $(VENV)/.tested
 	$(BIN)/python -m tests.pricing.estimate.recoveries $(ARGS)
 
-# The checks that need no server. `make test` runs them first.
-check: $(VENV)/.tested
+# The checks that need no server.
+check: quick-check
+	$(BIN)/mypy
+
+quick-check: $(VENV)/.tested
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # What is installed is what the locks say, file by file by its hash; `make lock` renews them, see below.

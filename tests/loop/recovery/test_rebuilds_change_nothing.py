@@ -14,6 +14,7 @@ import redis
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect, text
 from gateway.holds.store.packing import conversation_in
+from tests.buckets import records_waiting
 from tests.loop.rig import Rig, Sold
 from tests.waiting import until
 
@@ -49,7 +50,7 @@ def say(loop: Rig, who: Sold, random: Random) -> None:
 def all_is_booked(loop: Rig, client: redis.Redis) -> None:
     """Wait until no call is in flight and no record waits for the ledger."""
     loop.until_nothing_is_held()
-    until(lambda: not any(client.xlen(redis_keys.usage(bucket)) for bucket in redis_keys.ALL_BUCKETS))
+    until(lambda: not records_waiting(client))
 
 
 def change(loop: Rig, who: Sold, random: Random) -> None:

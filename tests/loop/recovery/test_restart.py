@@ -12,11 +12,10 @@ from typing import Any
 
 import httpx
 
-from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect
-from gateway.holds.store.inflight import calls_in_flight
 from gateway.simulator.lengths import Table
 from gateway.simulator.model_server import Law, build
+from tests.buckets import all_in_flight
 from tests.gateway.cli.commands import Serving, serving, tokencap
 from tests.gateway.cli.conftest import directory
 from tests.loop.caps.test_simultaneous_calls import CALLS, CAP, EXACTLY_THE_CAP, SERVED, herd
@@ -45,7 +44,7 @@ def redis_url(running: Serving) -> str:
 
 def open_holds(url: str) -> int:
     with connect(url) as client:
-        return sum(map(len, calls_in_flight(client, redis_keys.ALL_BUCKETS).values()))
+        return sum(map(len, all_in_flight(client).values()))
 
 
 def test_customers_keys_tiers_used_tokens_and_records_are_there_after_a_restart(directory: Path) -> None:

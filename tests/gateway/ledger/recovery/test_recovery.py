@@ -26,6 +26,7 @@ from gateway.ledger.database import Database
 from gateway.ledger.recovery.hot_state import Bounds
 from gateway.ledger.recovery.recovery import CUSTOMERS_AT_ONCE, SHARES_AT_ONCE, Recovery
 from gateway.ledger.tables import customers, usage_records
+from tests.buckets import generations
 from tests.gateway.holds.desk import desk
 from tests.gateway.ledger.records import NOON, customer_row, record
 from tests.waiting import rising, until
@@ -65,8 +66,7 @@ def with_customers(database: Database, many: int) -> None:
 
 def in_force(client: redis.Redis) -> set[str | None]:
     """Return the generations of all buckets."""
-    found = [client.hget(redis_keys.state(bucket), "generation") for bucket in redis_keys.ALL_BUCKETS]
-    return {None if value is None else text(value) for value in found}
+    return {generation or None for generation in generations(client).values()}
 
 
 def test_a_rebuild_that_takes_longer_than_its_lock_is_done_once(database: Database, client: redis.Redis) -> None:
@@ -225,8 +225,7 @@ def test_a_bucket_serves_as_soon_as_it_is_written(database: Database, client: re
 
     def look(_ids: Sequence[str]) -> None:
         assert told, "a worker that hears of it only at the end serves nobody before"
-        found = [client.hget(redis_keys.state(bucket), "generation") for bucket in redis_keys.ALL_BUCKETS]
-        served.append(sum(value is not None and text(value) == told[-1] for value in found))
+        served.append(sum(generation == told[-1] for generation in generations(client).values()))
 
     generation = recovery(database, client, Written(customers=look)).ensure(told.append)
 
