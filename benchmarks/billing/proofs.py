@@ -2,7 +2,8 @@
 
 python -m benchmarks.billing.proofs [--rows 100000]
 
-Calls are in the order of time, as the bookkeeper has them. `docs/verify_proof.py` checks the proofs of the first row,
+Calls are in the order of time, as the bookkeeper has them. The recount is what `tokencap ledger verify` does: rows and
+seals, then the running sums of a thousand customers. `docs/verify_proof.py` checks the proofs of the first row,
 the last row and a random row; the command ends with 1 unless each is under its seal and the chain adds up.
 """
 
@@ -20,7 +21,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from gateway.clock import now_ms
 from gateway.ledger.book.appender import append
@@ -28,9 +29,11 @@ from gateway.ledger.book.proofs import proof_of
 from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.database import WRITER_CACHE_KB, Database
-from gateway.ledger.tables import usage_records
+from gateway.ledger.sums.rollup import Rollup
+from gateway.ledger.sums.sum_check import wrong_sums
+from gateway.ledger.tables import customers, usage_records
 from pricing.usage import UsageRecord
-from tests.gateway.ledger.records import settled_call
+from tests.gateway.ledger.records import customer_row, settled_call
 
 AT_ONCE = 2_000
 CUSTOMERS = 1_000
@@ -40,7 +43,8 @@ CHECK = Path(__file__).parents[2] / "docs" / "verify_proof.py"
 def calls(first: int, count: int) -> Iterator[UsageRecord]:
     for number in range(first, first + count):
         record = settled_call(number, customer=f"cus_{number % CUSTOMERS:04d}", conversation=f"c{number // 5}")
-        yield record | {"settled": record["time"] + 9, "charge_nanousd": number % 900}
+        beside = {"settled": record["time"] + 9, "charge_nanousd": number % 900, "conversation_cap_tokens": 4_000}
+        yield record | beside
 
 
 def fill(database: Database, count: int) -> None:
@@ -80,15 +84,21 @@ def main() -> int:
         closing(Database(f"sqlite:///{directory}/ledger.sqlite", cache_kb=WRITER_CACHE_KB)) as database,
     ):
         database.migrate()
+        with database.write() as connection:
+            names = [f"cus_{number:04d}" for number in range(CUSTOMERS)]
+            connection.execute(insert(customers), [customer_row(name) for name in names])
         _, took = timed(lambda: fill(database, arguments.rows))
         print(f"make, append and seal {1e6 * took / arguments.rows:.1f} CPU µs a row", flush=True)
+        Rollup(database).bring_up_to_date(now_ms())
         places = (1, arguments.rows, random.Random(5).randint(1, arguments.rows))
         are_proven = [is_proven(database, number) for number in places]
         chain, took = timed(lambda: verify_chain(database))
+        wrong, sums_took = timed(lambda: list(wrong_sums(database)))
         print(
-            f"recount {1e6 * took / arguments.rows:.1f} CPU µs a row, {chain.rows} rows, the first bad one: {chain.bad}"
+            f"recount {1e6 * (took + sums_took) / arguments.rows:.1f} CPU µs a row, {1e6 * sums_took / arguments.rows:.1f} of"
+            f" these for the sums; {chain.rows} rows, the first bad one: {chain.bad}; wrong sums: {len(wrong)}"
         )
-        return 0 if chain.bad is None and all(are_proven) else 1
+        return 0 if chain.bad is None and not wrong and all(are_proven) else 1
 
 
 if __name__ == "__main__":

@@ -77,8 +77,12 @@ class Database:
 
     @contextmanager
     def unchanging(self) -> Iterator[Connection]:
-        """Yield a connection inside a transaction of PostgreSQL that sees the ledger as it is at its first statement."""
-        engine = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        """Yield a connection as ``read`` does, all of whose statements see the ledger as it is at the first.
+
+        Every transaction of SQLite does.
+        """
+        repeatable = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        engine = self._engine if self.is_sqlite else self._engine.execution_options(**repeatable)
         with _translated(), engine.connect() as connection:
             yield connection
 

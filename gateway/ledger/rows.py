@@ -26,6 +26,20 @@ def record_of(row: AnyRow) -> UsageRecord:
     return without_silence(dict(zip(FIELDS, row, strict=True)))
 
 
+AS_SPELLED = tuple(sorted(FIELDS))
+COLUMNS_AS_SPELLED = tuple(usage_records.c[field] for field in AS_SPELLED)
+"""The same columns in the order in which a record is hashed, for ``record_as_spelled``."""
+
+
+def record_as_spelled(row: AnyRow) -> UsageRecord:
+    """Return the record in a row that was selected by COLUMNS_AS_SPELLED: half of the time until it is spelled for its hash."""
+    record = dict(zip(AS_SPELLED, row, strict=True))
+    for field in FIELDS_IF_SAID:
+        if record[field] is None:
+            del record[field]
+    return record
+
+
 def without_silence(record: UsageRecord) -> UsageRecord:
     """Return the record as it is hashed and shown: without the optional fields that are null."""
     shown = record.copy()

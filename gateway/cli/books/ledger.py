@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +20,7 @@ from gateway.errors import NotSealedYet, StartupError
 from gateway.holds.store.clients import connect
 from gateway.holds.store.projection import Projection
 from gateway.holds.store.watermarks import Watermarks
+from gateway.ledger.billing.invoice_check import wrong_invoices, wrong_notes
 from gateway.ledger.book.dead_letters import count_dead_letters
 from gateway.ledger.book.proofs import proof_of
 from gateway.ledger.book.seals import seals_in_order
@@ -27,6 +30,8 @@ from gateway.ledger.database import Database
 from gateway.ledger.installation import currency_of, refuse_other_redis
 from gateway.ledger.recovery.hot_state import bounds_of
 from gateway.ledger.recovery.recovery import Recovery
+from gateway.ledger.sums.rollup import Rollup
+from gateway.ledger.sums.sum_check import WrongTotal, wrong_sums
 from gateway.redaction import log_to_stderr
 from gateway.runtime.running_valkey import reached
 from gateway.settings import Settings, read_settings
@@ -48,7 +53,7 @@ def verify(
         typer.Option("--seals", metavar="FILE", help="Seals that you kept, as `tokencap ledger seals` prints."),
     ] = None,
 ) -> None:
-    """Recount the books row by row; exit 1 and name the first bad row where they do not add up.
+    """Recount the books row by row; exit 1 where they do not add up, naming the first bad row and each wrong total.
 
     Anyone who can write the whole ledger can write another that adds up: seals stored elsewhere show the difference.
     """
@@ -57,13 +62,17 @@ def verify(
         database.check()
         verifications = verify_all(database, published)
         dead_letters = count_dead_letters(database)
-    for verification in verifications:
-        print("\n".join(_lines(verification)))
-    if not verifications:
-        print("The books are empty.")
+        for verification in verifications:
+            print("\n".join(_lines(verification)))
+        if not verifications:
+            print("The books are empty.")
+        wrong = 0
+        for total in wrong_totals(database):
+            wrong += 1
+            print(_line(total))
     if dead_letters:
         print(f"{dead_letters} records are set aside and in no chain: see the table usage_aside for the reasons.")
-    if not all(verification.is_sound for verification in verifications):
+    if wrong or not all(verification.is_sound for verification in verifications):
         raise typer.Exit(1)
 
 
@@ -106,6 +115,9 @@ def recover(
     book_missing: Annotated[
         bool, typer.Option("--book-missing", help="Book what Redis counts of such records, and keep what it holds.")
     ] = False,
+    recount: Annotated[
+        bool, typer.Option("--recount", help="Add up the running sums from the records first, where one was wrong.")
+    ] = False,
 ) -> None:
     """Rebuild what Redis holds - customers, keys, menus, windows, conversations - from the ledger."""
     if without_missing and book_missing:
@@ -113,19 +125,21 @@ def recover(
     log_to_stderr()
     settings = read_settings()
     with timed("Booking" if book_missing else "Rebuilding"):
-        print(asyncio.run(_recover(settings, without_missing, book_missing)))
+        print(asyncio.run(_recover(settings, without_missing, book_missing, recount)))
 
 
-async def _recover(settings: Settings, without_missing: bool, book_missing: bool) -> str:
+async def _recover(settings: Settings, without_missing: bool, book_missing: bool, recount: bool) -> str:
     async with reached(settings) as redis_url:
-        return await asyncio.to_thread(_rebuild, settings, redis_url, without_missing, book_missing)
+        return await asyncio.to_thread(_rebuild, settings, redis_url, without_missing, book_missing, recount)
 
 
-def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_missing: bool) -> str:
+def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_missing: bool, recount: bool) -> str:
     with closing(Database(settings.ledger_url)) as database, connect(redis_url) as client:
         database.check()
         refuse_other_redis(client, database)
         currency = currency_of(database, settings.configured_currency, settings.currency)
+        if recount:
+            Rollup(database).forget()
         projection = Projection(client)
         recovery = Recovery(
             database,
@@ -144,6 +158,19 @@ def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_mis
             raise StartupError(str(error.__cause__)) from error
         except NothingCounted as error:
             raise StartupError(str(error)) from error
+
+
+def wrong_totals(database: Database) -> Iterator[WrongTotal]:
+    """Yield each stored total that is not what its records come to."""
+    return chain(wrong_sums(database), wrong_invoices(database), wrong_notes(database))
+
+
+def _line(total: WrongTotal) -> str:
+    whose = "All customers" if total.customer is None else f"Customer {total.customer}"
+    stored = "is not stored" if total.stored is None else f"is stored as {total.stored}"
+    if total.recounted is None:
+        return f"{whose}, {total.of}: {total.column} {stored}, and there is nothing that it is the total of."
+    return f"{whose}, {total.of}: {total.column} {stored}, and the records come to {total.recounted}."
 
 
 def _lines(verification: Verification) -> list[str]:

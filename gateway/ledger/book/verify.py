@@ -15,7 +15,7 @@ from gateway.ledger.book.dropped import dropped_in
 from gateway.ledger.book.seal_check import SealCheck
 from gateway.ledger.book.seals import Seal, sealed_in_order
 from gateway.ledger.database import Database
-from gateway.ledger.rows import COLUMNS, record_of
+from gateway.ledger.rows import COLUMNS_AS_SPELLED, record_as_spelled
 from gateway.ledger.tables import chains, erasures, seals, usage_records
 from pricing.usage import UsageRecord
 
@@ -109,12 +109,12 @@ def _rows(database: Database, chain: str, last: int, erased: Erased) -> Iterator
 
     ``erased`` receives the digests and leaves of the page's erased rows.
     """
-    on_chain = select(*COLUMNS).where(usage_records.c.chain == chain, usage_records.c.seq <= last)
+    on_chain = select(*COLUMNS_AS_SPELLED).where(usage_records.c.chain == chain, usage_records.c.seq <= last)
     page = on_chain.order_by(usage_records.c.seq).limit(PAGE)
     query = page
     while True:
         with database.read() as connection:
-            records = [record_of(row) for row in connection.execute(query)]
+            records = [record_as_spelled(row) for row in connection.execute(query).all()]
             if records:
                 _look_up(connection, chain, records[0]["seq"], records[-1]["seq"], erased)
         if not records:

@@ -107,6 +107,11 @@ class Rollup:
         while self.turn(now_ms):
             pass
 
+    def forget(self) -> None:
+        """Have the next turn add up all sums from the records."""
+        with self._database.write() as connection:
+            connection.execute(delete(rollup_read))
+
     def forget_ended(self, now_ms: int, late_ms: int) -> None:
         """Remove conversations that ended so long ago that no record of them can come: ``late_ms`` after their end."""
         ended = rollup_conversations.c.last < now_ms - HOUR_MS - late_ms

@@ -145,10 +145,14 @@ def _add(connection: Connection, added: Mapping[Place, Sequence[int]]) -> None:
 
 
 def _add_anew(connection: Connection, place: Place, upto: int) -> None:
-    """Add up a period from the book, and forget the periods before the last one."""
+    """Add up a period from the book, and forget the periods before the last one.
+
+    A period of an earlier zone that has a moment of this one goes too: nothing is added to it any more, and it would be
+    behind its records if its customer returned to that zone.
+    """
     customer, start, end = place
-    this = (windows.start == start) & (windows.end == end)
-    connection.execute(delete(rollup_windows).where(windows.customer == customer, this | (windows.end < start)))
+    overlaps = (windows.start < end) & (windows.end > start)
+    connection.execute(delete(rollup_windows).where(windows.customer == customer, overlaps | (windows.end < start)))
     connection.execute(insert(rollup_windows), [added_up(connection, place, upto)])
 
 

@@ -73,7 +73,7 @@ def test_a_ledger_that_was_written_anew_is_found_out_by_seals_that_were_kept(
     options = (("--seals", str(seals)), ("--seal", last))
     before = [tokencap(directory, "ledger", "verify", *option) for option in options]
     with closing(sqlite3.connect(directory / "ledger.sqlite")) as connection, connection:
-        for table in ("usage_records", "chains", "seals"):
+        for table in ("usage_records", "chains", "seals", "rollup_read", "rollup_windows", "rollup_conversations"):
             connection.execute(f"DELETE FROM {table}")
 
     blind = tokencap(directory, "ledger", "verify")
@@ -85,6 +85,22 @@ def test_a_ledger_that_was_written_anew_is_found_out_by_seals_that_were_kept(
     assert by_file.stdout.startswith("Chain main, row 1: the ledger has no seal 1, which was published")
     assert by_hash.returncode == 1
     assert f"no seal has the hash {last}" in by_hash.stdout
+
+
+def test_a_running_sum_that_was_changed_is_named_and_added_up_anew(directory: Path, kept: tuple[str, Sold]) -> None:
+    """Exit 1 naming the customer, its period and both numbers; `recover --recount` has the records decide."""
+    with closing(sqlite3.connect(directory / "ledger.sqlite")) as connection, connection:
+        [tokens] = connection.execute("SELECT tokens_low FROM rollup_windows").fetchone()
+        connection.execute("UPDATE rollup_windows SET tokens_low = 1")
+
+    changed = tokencap(directory, "ledger", "verify")
+    recovered = tokencap(directory, "ledger", "recover", "--recount")
+    mended = tokencap(directory, "ledger", "verify")
+
+    named = changed.stdout.splitlines()[-1]
+    assert (changed.returncode, recovered.returncode, mended.returncode) == (1, 0, 0)
+    assert named.startswith(f"Customer {kept[1].id}, period 20")
+    assert named.endswith(f": tokens is stored as 1, and the records come to {tokens}.")
 
 
 def test_what_is_no_seal_is_wrong_use(directory: Path, kept: tuple[str, Sold], tmp_path: Path) -> None:
