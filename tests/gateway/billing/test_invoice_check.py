@@ -19,7 +19,7 @@ from gateway.ledger.database import Database
 from gateway.ledger.sums.rollup import Rollup
 from gateway.ledger.sums.sum_check import WrongTotal, wrong_sums
 from gateway.ledger.tables import customers
-from tests.gateway.billing.test_retention import MONTHS, NOW, ZONES, history, retain
+from tests.gateway.billing.test_retention import MONTHS, NOW, ZONES, at, history, retain
 from tests.gateway.ledger.records import customer_row, record
 
 ISSUER = Issuer((), (), "", "USD")
@@ -69,6 +69,19 @@ def test_invoices_that_were_left_alone_are_right(ledger: Database, seed: int) ->
 
     assert list(wrong_invoices(ledger)) == []
     assert list(wrong_sums(ledger)) == []
+
+
+def test_the_sum_of_a_period_that_retention_dropped_is_not_compared(ledger: Database) -> None:
+    """The last period of a customer that has been silent since: its records are gone, and nothing reads its sum."""
+    january = {"customer": "cus_utc", "time": at("2026-01-10T00:00:00"), "settled": at("2026-01-10T00:00:01")}
+    april = {"customer": "cus_berlin", "time": at("2026-04-10T00:00:00"), "settled": at("2026-04-10T00:00:01")}
+    invoiced(ledger, [record(number, **(january if number == 1 else april)) for number in range(16)])
+    assert list(wrong_sums(ledger)) == []
+
+    assert retain(ledger) == 1
+
+    assert list(wrong_sums(ledger)) == []
+    assert list(wrong_invoices(ledger)) == []
 
 
 def test_the_total_of_an_invoice_that_was_changed_is_named(ledger: Database) -> None:
