@@ -62,6 +62,7 @@ def _groups(root: Path) -> Iterator[Path]:
 ANSWER_S = 5.0
 START_S = 30.0
 STOP_S = 30.0
+KILLED_S = 5.0
 PAUSE_S = 0.01
 ON_PATH = ("valkey-server", "redis-server")
 
@@ -160,13 +161,14 @@ async def is_listening(socket: Path, directory: Path | None = None) -> bool:
             return False
 
 
-async def shut_down(socket: Path, directory: Path | None = None) -> None:
+async def shut_down(socket: Path, directory: Path | None = None, *, patience_s: float = STOP_S) -> None:
     """Shut down the server on ``socket``, if there is one, and wait until its process is gone.
 
-    With a ``directory``, a server of another directory is not touched.
+    A server that takes longer than ``patience_s`` is killed: what it answered is on disk. With a ``directory``, a server
+    of another directory is not touched.
 
     Raises:
-        StartupError: the server does not answer or does not end.
+        StartupError: the server does not answer, or cannot be killed.
     """
     async with _client(socket) as client:
         try:
@@ -179,7 +181,11 @@ async def shut_down(socket: Path, directory: Path | None = None) -> None:
             return
         except RedisError as error:
             raise StartupError(f"The Valkey left on {socket} does not shut down: {error}.") from error
-    if not await process.ended(STOP_S):
+    if await process.ended(patience_s):
+        return
+    log.warning("The Valkey left on %s did not end within %g s and is killed.", socket, patience_s)
+    process.kill()
+    if not await process.ended(KILLED_S):
         raise StartupError(f"The Valkey left on {socket}, process {process.pid}, does not end.")
 
 

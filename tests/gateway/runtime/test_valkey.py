@@ -95,6 +95,36 @@ async def test_a_server_left_behind_is_shut_down_and_gone(directory: Path) -> No
         assert await server.wait() == 0
 
 
+@asynccontextmanager
+async def deaf(socket: Path, server: Path) -> AsyncIterator[None]:
+    """Stand before a server and pass on every command but the last, SHUTDOWN, at which the connection ends."""
+
+    async def serve(caller: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+        reader, writer = await asyncio.open_unix_connection(server)
+        while (command := await caller.read(65_536)) and b"SHUTDOWN" not in command:
+            writer.write(command)
+            answers.write(await reader.read(65_536))
+        writer.close()
+        answers.close()
+
+    async with await asyncio.start_unix_server(serve, socket):
+        yield
+
+
+async def test_a_server_that_does_not_stop_in_time_is_killed_and_loses_nothing(directory: Path) -> None:
+    """It said that it stops, and goes on: the next one could not open its files."""
+    async with running(directory) as server:
+        for number in range(1, 101):
+            _client(directory).set("counter", number)
+
+        async with deaf(directory / "front.sock", directory / "valkey.sock"):
+            await valkey.shut_down(directory / "front.sock", patience_s=0.2)
+
+        assert await server.wait() == -signal.SIGKILL
+    async with running(directory):
+        assert _client(directory).get("counter") == "100"
+
+
 @pytest.mark.parametrize("left", ["nothing", "a socket nobody listens on"])
 async def test_where_nobody_listens_there_is_nothing_to_shut_down(directory: Path, left: str) -> None:
     """No socket, or one whose server was killed, is fine."""
