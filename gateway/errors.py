@@ -273,6 +273,10 @@ class MeteringUnavailable(HouseError):
         super().__init__(message, headers={"retry-after": "1"})
 
 
+class CallsUnbooked(MeteringUnavailable):
+    """Calls that were settled before a request to read records are known not to be in the ledger yet."""
+
+
 class AccountInconsistent(HouseError):
     """One customer's used and held amounts do not add up: only this customer is refused until they do."""
 

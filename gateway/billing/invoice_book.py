@@ -57,14 +57,17 @@ class InvoiceBook:
 
     def one(self, invoice_id: str) -> Invoice | None:
         """Return an invoice by its id: a final invoice, or the draft of a month that has records."""
-        final = invoice_of(self._database, invoice_id)
-        if final is not None:
-            return _shown(final)
-        month, _, customer = invoice_id.removeprefix(PREFIX).partition("_")
-        if not is_month(month) or not customer:
-            return None
+        final = self.final(invoice_id)
+        if final is not None or (customer := customer_in(invoice_id)) is None:
+            return final
+        month = invoice_id.removeprefix(PREFIX).partition("_")[0]
         found = next(iter(months_of(self._database, month, customer)), None)
         return None if found is None or id_of(found) != invoice_id else self._draft(found)
+
+    def final(self, invoice_id: str) -> Invoice | None:
+        """Return a final invoice by its id, or None where there is none."""
+        final = invoice_of(self._database, invoice_id)
+        return None if final is None else _shown(final)
 
     def of_customer(self, customer: str) -> list[Invoice]:
         """Return a customer's final invoices, and the drafts of its open months."""
@@ -119,14 +122,26 @@ class InvoiceBook:
         return {**body, "name": name, "external_id": external_id}
 
 
+def customer_in(invoice_id: str) -> str | None:
+    """Return the customer that an invoice's id names; None where it is no such id."""
+    month, _, customer = invoice_id.removeprefix(PREFIX).partition("_")
+    return customer if is_month(month) and customer else None
+
+
 class LatestInvoices:
     """Invoices for requests by customers: each customer's are made at most once in ``KEPT_S``, one customer at a time.
 
     A draft reads every record of its month, so nobody can keep the ledger busy by requests.
+
+    Args:
+        require_booked: raises where a customer's settled calls are not in the ledger; then no invoice is made.
     """
 
-    def __init__(self, book: InvoiceBook, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, book: InvoiceBook, monotonic: Callable[[], float], require_booked: Callable[[str], None]
+    ) -> None:
         self._book = book
+        self._require_booked = require_booked
         self._monotonic = monotonic
         self._turn = Lock()
         self._kept: dict[str, tuple[float, list[Invoice]]] = {}
@@ -138,6 +153,7 @@ class LatestInvoices:
             cached = self._kept.pop(customer, (0.0, None))
             found = cached[1] if cached[1] is not None and now - cached[0] < KEPT_S else None
             if found is None:
+                self._require_booked(customer)
                 found, cached = self._book.of_customer(customer), (now, None)
             self._kept[customer] = cached[0], found
             while len(self._kept) > KEPT_MOST:

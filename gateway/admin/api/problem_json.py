@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from gateway.catalog.problems import AdminProblem, Invalid, SavedOnly, Unauthorized
-from gateway.errors import MeteringUnavailable, TokencapError
+from gateway.errors import CallsUnbooked, MeteringUnavailable, TokencapError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -55,7 +55,7 @@ def response_to(error: TokencapError) -> JSONResponse:
     """Return the answer for an error."""
     code = error.code or "internal_error"
     detail, more = error.message, error.more if isinstance(error, AdminProblem) else {}
-    if isinstance(error, MeteringUnavailable):
+    if isinstance(error, MeteringUnavailable) and not isinstance(error, CallsUnbooked):
         detail = "The ledger or Redis cannot be reached just now, so this request was not carried out."
     body = {
         "type": f"urn:tokencap:{code}",

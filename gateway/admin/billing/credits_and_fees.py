@@ -18,14 +18,13 @@ from gateway.billing.postings import posting
 from gateway.billing.prepaid import left_at
 from gateway.catalog import audit_rows, customer_rows
 from gateway.catalog.problems import Conflict, Invalid, NotAllowed
-from gateway.holds.store import redis_keys
 from gateway.ledger.billing import adjustment_reasons
 from gateway.ledger.billing.adjustment_reasons import NO_RECORD, Adjustment, Creditable
 from gateway.ledger.billing.issued_notes import Invoiced, InvoicePending, invoice_of_record, invoiced, issue
 from gateway.ledger.billing_tables import REASON_MOST
 from gateway.ledger.book.appender import book
 from gateway.ledger.book.watermark import Watermark
-from gateway.ledger.read.read_your_writes import wait_until_booked
+from gateway.ledger.read.read_your_writes import require_booked
 from gateway.ledger.rows import without_silence
 from gateway.ledger.sums.rollup import Rollup
 from pricing.usage import UsageRecord
@@ -136,11 +135,12 @@ class Adjustments:
     def prepaid(self, customer_id: str) -> PrepaidShown:
         """Read a customer's remaining prepaid credit.
 
-        The answer waits, up to two seconds, until every call that was settled before this request is in the book.
+        The answer waits, up to two seconds, until every call that was settled before this request is in the book. Where
+        some are not by then, it is 503.
         """
         with self._database.read() as connection:
             customer_rows.find(connection, customer_id)
-        wait_until_booked(self._services.redis, [redis_keys.bucket_of(customer_id)])
+        require_booked(self._services.redis, customer_id)
         left = left_at(self._database, customer_id, self._services.now_ms())
         return PrepaidShown(customer=customer_id, currency=self._issuer.currency, left_nanousd=left)
 

@@ -12,15 +12,15 @@ from gateway.admin.api.inputs import Moment, MonthName
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.records.spans import OfCustomer
-from gateway.billing.invoice_book import InvoiceBook
+from gateway.admin.records.usage_records import AskedOpen
+from gateway.billing.invoice_book import InvoiceBook, customer_in
 from gateway.billing.invoice_page import page
 from gateway.billing.invoices import Issuer
 from gateway.billing.lines import KINDS
 from gateway.catalog import customer_rows
 from gateway.catalog.problems import Invalid, NotFound
-from gateway.holds.store import redis_keys
 from gateway.ledger.cursors import cursor_of
-from gateway.ledger.read.read_your_writes import wait_until_booked
+from gateway.ledger.read.read_your_writes import require_booked
 
 HTML = "text/html"
 
@@ -138,10 +138,13 @@ class Invoices:
         ] = None,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
+        is_open: AskedOpen = False,
     ) -> InvoicesShown:
         """List a month's drafts and final invoices by customer or, without `period`, final invoices by number.
 
-        The answer waits, up to two seconds, until every call that was settled before this request is in the book.
+        Where there may be drafts, the answer waits, up to two seconds, until every call that was settled before this
+        request is in the book. Where some are not by then, it is 503, unless `open=true`: then drafts are what the book
+        has.
         """
         if period is None:
             if status == "draft":
@@ -149,9 +152,8 @@ class Invoices:
             after = 0 if cursor is None else position_of(cursor, int)[0]
             listed = self._book.finals(customer, after, limit)
         else:
-            wait_until_booked(
-                self._redis, redis_keys.ALL_BUCKETS if customer is None else [redis_keys.bucket_of(customer)]
-            )
+            if status != "final":
+                require_booked(self._redis, customer, is_open=is_open)
             last = "" if cursor is None else position_of(cursor, str)[0]
             listed = self._book.of_month(period, customer=customer, status=status, after=last, limit=limit)
         return InvoicesShown(
@@ -160,21 +162,30 @@ class Invoices:
         )
 
     def invoice(
-        self, invoice_id: str, accept: Annotated[str | None, Header(description="`text/html` returns a page.")] = None
+        self,
+        invoice_id: str,
+        accept: Annotated[str | None, Header(description="`text/html` returns a page.")] = None,
+        is_open: AskedOpen = False,
     ) -> Response:
-        """Read a final invoice or a draft; with `Accept: text/html` as a printable page."""
-        invoice = self._book.one(invoice_id)
+        """Read a final invoice or a draft; with `Accept: text/html` as a printable page.
+
+        A draft waits as the list of a month does.
+        """
+        invoice = self._book.final(invoice_id)
+        if invoice is None and (customer := customer_in(invoice_id)) is not None:
+            require_booked(self._redis, customer, is_open=is_open)
+            invoice = self._book.one(invoice_id)
         if invoice is None:
             raise NotFound(f"There is no invoice {invoice_id[:128]!r}.")
         if prefers_page(accept):
             return HTMLResponse(page(invoice), headers=ALONE)
         return JSONResponse(InvoiceShown(**invoice).model_dump(mode="json"))
 
-    def customer_invoices(self, customer_id: str) -> InvoicesShown:
-        """List a customer's final invoices, and the drafts of its open months."""
+    def customer_invoices(self, customer_id: str, is_open: AskedOpen = False) -> InvoicesShown:
+        """List a customer's final invoices, and the drafts of its open months, which wait as the list of a month does."""
         with self._database.read() as connection:
             customer_rows.find(connection, customer_id)
-        wait_until_booked(self._redis, [redis_keys.bucket_of(customer_id)])
+        require_booked(self._redis, customer_id, is_open=is_open)
         invoices = self._book.of_customer(customer_id)
         return InvoicesShown(data=[InvoiceShown(**invoice) for invoice in invoices], next_cursor=None)
 

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.records.spans import OfSpan
+from gateway.admin.records.usage_records import AskedOpen
 from gateway.billing.totals import FIELD_OF, totals_by
 from gateway.catalog.problems import Invalid
-from gateway.holds.store import redis_keys
-from gateway.ledger.read.read_your_writes import wait_until_booked
+from gateway.ledger.read.read_your_writes import require_booked
 
 By = Annotated[
     str,
@@ -55,16 +55,16 @@ class Totals:
     def add_to(self, routes: Routes) -> None:
         routes.add("GET", "/totals", self.totals, "Add up usage and charges", 409)
 
-    def totals(self, by: By, query: OfSpan) -> TotalsShown:
+    def totals(self, by: By, query: OfSpan, is_open: AskedOpen = False) -> TotalsShown:
         """Add up the records of a month or of a span of time, by one of their fields or by day.
 
-        The answer waits, up to two seconds, until every call that was settled before this request is in the book. A
-        record that came after its period was closed counts in the period in which it was written.
+        The answer waits, up to two seconds, until every call that was settled before this request is in the book. Where
+        some are not by then, an open span is 503, unless `open=true`: then it is what the book has. A record that came after its period was closed counts in the period in which it was written.
         """
         if by not in FIELD_OF:
             raise Invalid.field("by", f"Totals are by one of {', '.join(FIELD_OF)}.")
-        customer = query.customer
-        wait_until_booked(self._redis, redis_keys.ALL_BUCKETS if customer is None else [redis_keys.bucket_of(customer)])
         counted = query.counted(self._database)
+        if not counted.is_closed:
+            require_booked(self._redis, query.customer, is_open=is_open)
         sums: list[dict[str, Any]] = totals_by(self._database, by, counted.span, counted.month)
         return TotalsShown(data=[Total(**group) for group in sums], closed=counted.is_closed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from gateway.admin.api.routes import AdminServices
@@ -13,7 +14,6 @@ from gateway.billing.invoices import Issuer
 from gateway.billing.organization import COSTS, USAGE, page, question
 from gateway.catalog import customer_rows, menu_rows
 from gateway.errors import BadRequest, RouteNotFound, TierNotFound
-from gateway.holds.store import redis_keys
 from gateway.holds.terms import standing
 from gateway.ledger.billing.issued_notes import note_of, notes_in
 from gateway.ledger.billing.usage_buckets import sums_by_bucket
@@ -21,7 +21,7 @@ from gateway.ledger.book.proofs import proof_of
 from gateway.ledger.book.seals import seals_page
 from gateway.ledger.cursors import NoCursor, cursor_of, position_of
 from gateway.ledger.read.queries import Span, usage_page
-from gateway.ledger.read.read_your_writes import wait_until_booked
+from gateway.ledger.read.read_your_writes import require_booked
 
 
 class SelfService:
@@ -29,13 +29,14 @@ class SelfService:
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable, from every method.
+        CallsUnbooked: the customer's settled calls are known not to be in the ledger, from those that read records or drafts.
     """
 
     def __init__(self, services: AdminServices, customers: Customers) -> None:
         self._services = services
         self._customers = customers
-        book = InvoiceBook(services.database, Issuer.of(services.settings), services.now_ms)
-        self._invoices = LatestInvoices(book, time.monotonic)
+        self._book = InvoiceBook(services.database, Issuer.of(services.settings), services.now_ms)
+        self._invoices = LatestInvoices(self._book, time.monotonic, partial(require_booked, services.redis))
 
     def choose(self, customer_id: str, tier: str) -> None:
         """Give the customer the tier: from its next conversation on, or from the end of its paid period.
@@ -67,7 +68,7 @@ class SelfService:
         Raises:
             BadRequest: ``cursor`` is not one of this list.
         """
-        wait_until_booked(self._services.redis, [redis_keys.bucket_of(customer_id)])
+        require_booked(self._services.redis, customer_id)
         span = Span(customer_id, since, until, end_user)
         records_page = usage_page(self._services.database, span, limit=limit, cursor=cursor)
         return {"data": records_page.records, "next_cursor": records_page.next_cursor}
@@ -77,11 +78,14 @@ class SelfService:
         return {"data": self._invoices.of(customer_id), "next_cursor": None}
 
     def invoice(self, customer_id: str, invoice_id: str) -> Any:
-        """Return one of the customer's invoices.
+        """Return one of the customer's invoices. A final invoice is read also where the ledger is behind.
 
         Raises:
             RouteNotFound: the customer has no such invoice.
         """
+        final = self._book.final(invoice_id) if invoice_id.isprintable() else None
+        if final is not None and final["customer"] == customer_id:
+            return final
         invoice = next(
             (candidate for candidate in self._invoices.of(customer_id) if candidate["id"] == invoice_id), None
         )
@@ -131,7 +135,7 @@ class SelfService:
             RouteNotFound: the customer has no such record.
             NotSealedYet: no seal covers it yet.
         """
-        wait_until_booked(self._services.redis, [redis_keys.bucket_of(customer_id)])
+        require_booked(self._services.redis, customer_id)
         proof = proof_of(self._services.database, record_id, customer_id)
         if proof is None:
             raise RouteNotFound(f"There is no usage record {record_id[:64]!r} of yours.")
@@ -154,7 +158,7 @@ class SelfService:
         """
         services = self._services
         request = question(COSTS if is_costs else USAGE, query, services.now_ms())
-        wait_until_booked(services.redis, [redis_keys.bucket_of(customer_id)])
+        require_booked(services.redis, customer_id)
         filters = dict(request.only)
         is_empty = request.is_empty or customer_id not in filters.pop("customer", (customer_id,))
         buckets = (

@@ -18,7 +18,7 @@ from gateway.clock import written
 from gateway.errors import BadRequest
 from gateway.exports.formats import FORMATS, format_named
 from gateway.ledger.billing.counted import records_counted_in
-from gateway.ledger.read.read_your_writes import wait_until_booked
+from gateway.ledger.read.read_your_writes import require_booked
 
 Kind = Literal["usage", "fee", "credit", "correction", "prepaid"]
 FormatName = Annotated[str, Query(description="The format of the file.", json_schema_extra={"enum": list(FORMATS)})]
@@ -67,16 +67,17 @@ class Exports:
         """Stream the usage records of a month or a span of time, oldest first: the bytes that `tokencap export` writes.
 
         A closed span is the same bytes for ever. An open span is refused, unless `open=true`; then the answer waits,
-        up to two seconds, until every call that was settled before this request is in the book.
+        up to two seconds, until every call that was settled before this request is in the book, and has what is there.
         """
         try:
             chosen = format_named(format)
         except BadRequest as error:
             raise Invalid.field(error.param or "", error.message) from error
-        wait_until_booked(self._redis)
         counted = query.counted(self._database)
-        if not (counted.is_closed or is_open):
-            raise PeriodOpen
+        if not counted.is_closed:
+            if not is_open:
+                raise PeriodOpen
+            require_booked(self._redis, query.customer, is_open=True)
         span = replace(counted.span, kind=kind, tier=tier, key_id=key, end_user=end_user)
         chunks = chosen.encode(records_counted_in(self._database, span, counted.month))
         first = next(chunks, b"")  # an unavailable ledger is refused here, before half a file is sent

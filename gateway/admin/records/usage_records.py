@@ -12,9 +12,8 @@ from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.catalog.problems import Invalid
 from gateway.errors import BadRequest
-from gateway.holds.store import redis_keys
 from gateway.ledger.read.queries import Span, usage_page
-from gateway.ledger.read.read_your_writes import wait_until_booked
+from gateway.ledger.read.read_your_writes import require_booked
 from pricing.usage import END_USER_MOST
 
 
@@ -26,6 +25,9 @@ def _printed(name: str) -> str:
 
 EndUser = Annotated[str, StringConstraints(min_length=1, max_length=END_USER_MOST), AfterValidator(_printed)]
 From = Annotated[InputMoment | None, Query(alias="from", description="The start, inclusive: `from` ≤ time.")]
+AskedOpen = Annotated[
+    bool, Query(alias="open", description="Also where calls that were settled are known not to be in the ledger yet.")
+]
 To = Annotated[InputMoment | None, Query(alias="to", description="The end, exclusive: time < `to`.")]
 
 
@@ -116,12 +118,14 @@ class Usage:
         end_user: Annotated[
             EndUser | None, Query(description="Only records of this end user, as the record names it.")
         ] = None,
+        is_open: AskedOpen = False,
     ) -> dict[str, Any]:
         """List usage records by time of admission.
 
-        The answer waits, up to two seconds, until every call that was settled before this request is in the book.
+        The answer waits, up to two seconds, until every call that was settled before this request is in the book. Where
+        some are not by then, it is 503, unless `open=true`: then it is what the book has.
         """
-        wait_until_booked(self._redis, redis_keys.ALL_BUCKETS if customer is None else [redis_keys.bucket_of(customer)])
+        require_booked(self._redis, customer, is_open=is_open)
         try:
             page = usage_page(self._database, Span(customer, since, until, end_user), limit=limit, cursor=cursor)
         except BadRequest as error:

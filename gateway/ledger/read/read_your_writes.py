@@ -1,4 +1,4 @@
-"""Read your own writes: waits until every call that is settled by now is in the ledger."""
+"""Read your own writes: waits until every call that is settled by now is in the ledger, or says that it is not."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import redis
 
+from gateway.errors import CallsUnbooked
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import translated
 
 WITHIN_S = 2.0
 PAUSE_S = 0.01
+
+BEHIND = "Calls that were settled before this request are not in the ledger yet: repeat it in a moment."
+OR_OPEN = f"{BEHIND[:-1]}, or ask with open=true for what is there."
 
 
 def wait_until_booked(
@@ -40,6 +44,21 @@ def wait_until_booked(
             return False
         pause(PAUSE_S)
     return True
+
+
+def require_booked(client: redis.Redis, customer: str | None = None, *, is_open: bool | None = None) -> None:
+    """Wait for what was settled before this request, of all customers or of one.
+
+    Args:
+        is_open: whether the caller asked for what is there; None where it cannot ask so.
+
+    Raises:
+        CallsUnbooked: some of it is known not to be in the ledger, and was not asked without.
+        MeteringUnavailable: Redis is unavailable.
+    """
+    buckets = redis_keys.ALL_BUCKETS if customer is None else [redis_keys.bucket_of(customer)]
+    if not wait_until_booked(client, buckets) and not is_open:
+        raise CallsUnbooked(BEHIND if is_open is None else OR_OPEN)
 
 
 def _last_entries(client: redis.Redis, streams: Sequence[str]) -> dict[str, bytes]:

@@ -373,7 +373,7 @@ def test_a_customers_own_view_is_made_once_a_minute(database: Database, services
     booked(services, call(1, "cus_a", "m1"))
     closed_month(database, "cus_a")
     seconds = [1_000.0]
-    latest = LatestInvoices(InvoiceBook(database, ISSUER, lambda: CLOSED), lambda: seconds[0])
+    latest = LatestInvoices(InvoiceBook(database, ISSUER, lambda: CLOSED), lambda: seconds[0], lambda _: None)
     before = latest.of("cus_a")
     booked(services, call(2, "cus_a", "m1", OCTOBER_END))
     seconds[0] = 1_059.0

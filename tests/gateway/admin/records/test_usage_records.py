@@ -113,7 +113,7 @@ async def test_what_was_settled_before_the_question_is_in_the_answer(
 
 
 async def test_usage_without_redis_is_refused(operator_without_redis: Operator) -> None:
-    for path in ("/admin/usage", "/admin/exports"):
+    for path in ("/admin/usage", "/admin/exports?open=true"):
         assert (await operator_without_redis.refused("GET", path))["code"] == "metering_unavailable"
 
 
