@@ -28,15 +28,28 @@ def record_of(row: AnyRow) -> UsageRecord:
 
 AS_SPELLED = tuple(sorted(FIELDS))
 COLUMNS_AS_SPELLED = tuple(usage_records.c[field] for field in AS_SPELLED)
-"""The same columns in the order in which a record is hashed, for ``record_as_spelled``."""
+"""The same columns in the order in which a record is hashed, for ``records_as_spelled``."""
 
 
-def record_as_spelled(row: AnyRow) -> UsageRecord:
-    """Return the record in a row that was selected by COLUMNS_AS_SPELLED: half of the time until it is spelled for its hash."""
+def records_as_spelled(connection: Connection, query: Select[Any]) -> list[UsageRecord]:
+    """Return the records that a query of COLUMNS_AS_SPELLED finds, their fields in the order in which they are hashed.
+
+    The rows are the driver's: SQLAlchemy takes a fifth of the time of reading to make its own.
+    """
+    result = connection.execute(query)
+    rows = result.cursor.fetchall()
+    result.close()
+    return [_as_spelled(row) for row in rows]
+
+
+def _as_spelled(row: Sequence[Any]) -> UsageRecord:
     record = dict(zip(AS_SPELLED, row, strict=True))
     for field in FIELDS_IF_SAID:
         if record[field] is None:
             del record[field]
+    record["stream"] = bool(record["stream"])  # SQLite's are numbers
+    if "conversation_is_included" in record:
+        record["conversation_is_included"] = bool(record["conversation_is_included"])
     return record
 
 

@@ -15,7 +15,7 @@ from gateway.ledger.book.dropped import dropped_in
 from gateway.ledger.book.seal_check import SealCheck
 from gateway.ledger.book.seals import Seal, sealed_in_order
 from gateway.ledger.database import Database
-from gateway.ledger.rows import COLUMNS_AS_SPELLED, record_as_spelled
+from gateway.ledger.rows import COLUMNS_AS_SPELLED, records_as_spelled
 from gateway.ledger.tables import chains, erasures, seals, usage_records
 from pricing.usage import UsageRecord
 
@@ -114,7 +114,7 @@ def _rows(database: Database, chain: str, last: int, erased: Erased) -> Iterator
     query = page
     while True:
         with database.read() as connection:
-            records = [record_as_spelled(row) for row in connection.execute(query).all()]
+            records = records_as_spelled(connection, query)
             if records:
                 _look_up(connection, chain, records[0]["seq"], records[-1]["seq"], erased)
         if not records:
