@@ -83,33 +83,69 @@ def takers_of(offers: Sequence[Offer], customers: Customers) -> Takers | None:
 
 @dataclass(frozen=True, slots=True)
 class Climbed:
-    """The distribution of urgency that makes customers' behaviour most likely, and its log likelihood."""
+    """The distributions of urgency that make customers' behaviour most likely, one a value, and their log likelihoods.
+
+    Attributes:
+        share: the distributions. Shape (values, n).
+        log_likelihood: of all that customers did. Shape (values,).
+    """
 
     share: Floats
-    log_likelihood: float
+    log_likelihood: Floats
 
 
-def climb(takers: Takers, chances: Sequence[Floats], share: Floats | None, steps: int) -> Climbed:
-    """Return the distribution that so many steps of expectation-maximisation climb to, from ``share`` or an even one.
+class Slopes:
+    """The likelihood of customers' behaviour at several values of an answer, to climb at all of them at once.
 
-    Args:
-        takers: the customers' behaviour.
-        chances: for each offer, the chance that each urgency takes each option; the first is no tier.
-            Shapes (n, tiers + 1).
-        share: the start. Shape (n,).
-        steps: their number.
+    Rows that took the same tiers differ between values by one factor for each urgency. So the likelihood of leaving is
+    held once, and a step at all values is one product of matrices for each combination of tiers taken.
     """
-    joint = takers.likelihood.copy()
-    for column, chance in enumerate(chances):
-        chose = np.flatnonzero(takers.taken[:, column] != UNKNOWN)
-        taken = takers.taken[chose, column]
-        table = np.ascontiguousarray(np.column_stack((chance, chance[:, 1:].sum(axis=1))).T)
-        joint[chose] *= table[np.where(taken == BOUGHT, len(table) - 1, taken)]
-    total = float(takers.weight.sum())
-    share = np.full(joint.shape[1], 1 / joint.shape[1]) if share is None else share
-    for _ in range(steps):
-        share = share * (joint.T @ (takers.weight / np.maximum(joint @ share, 1e-300))) / total
-    return Climbed(share, float(takers.weight @ np.log(np.maximum(joint @ share, 1e-300))))
+
+    def __init__(self, takers: Takers, chances: Sequence[Sequence[Floats]]) -> None:
+        """Hold the behaviour and, for each value and offer, the chance that each urgency takes each option.
+
+        Args:
+            takers: the customers' behaviour.
+            chances: the first option of an offer is no tier. Shapes (values, offers, n, tiers + 1).
+        """
+        self.weight, self._values = takers.weight, len(chances)
+        options, group = np.unique(takers.taken, axis=0, return_inverse=True)
+        self._groups = [np.flatnonzero(group.ravel() == place) for place in range(len(options))]
+        self._likelihood = [takers.likelihood[rows] for rows in self._groups]
+        self._factor = [np.stack([_chance_of(taken, offers) for offers in chances], axis=1) for taken in options]
+
+    def climb(self, share: Floats | None, steps: int, weight: Floats | None = None) -> Climbed:
+        """Return the distributions that so many steps of expectation-maximisation climb to.
+
+        Args:
+            share: the start at every value; None starts from an even distribution. Shape (n,).
+            steps: their number.
+            weight: customers of each row, if not the takers'. Shape (rows,).
+        """
+        weight = self.weight if weight is None else weight
+        weights, total = [weight[rows][:, None] for rows in self._groups], float(weight.sum())
+        points = self._likelihood[0].shape[1]
+        start = np.full(points, 1 / points) if share is None else share
+        shares: Floats = np.repeat(start[:, None], self._values, axis=1)
+        for _ in range(steps):
+            more = np.zeros_like(shares)
+            for likelihood, factor, rows_weight in zip(self._likelihood, self._factor, weights, strict=True):
+                behaved = likelihood @ (factor * shares)
+                more += factor * (likelihood.T @ (rows_weight / np.maximum(behaved, 1e-300)))
+            shares *= more / total
+        logs = np.zeros(self._values)
+        for likelihood, factor, rows_weight in zip(self._likelihood, self._factor, weights, strict=True):
+            logs += (rows_weight * np.log(np.maximum(likelihood @ (factor * shares), 1e-300))).sum(axis=0)
+        return Climbed(shares.T, logs)
+
+
+def _chance_of(taken: Ints, chances: Sequence[Floats]) -> Floats:
+    """Return the chance that each urgency takes these options, one of each offer, at one value. Shape (n,)."""
+    chance: Floats = np.ones(1)
+    for option, offer in zip(taken.tolist(), chances, strict=False):
+        if option != UNKNOWN:
+            chance = chance * (offer[:, 1:].sum(axis=1) if option == BOUGHT else offer[:, option])
+    return chance
 
 
 def chances_of(

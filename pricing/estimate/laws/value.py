@@ -11,7 +11,7 @@ from scipy.special import chdtrc, logsumexp
 
 from pricing.estimate.laws.choices import Answers, Intervals
 from pricing.estimate.laws.other_leaving import Otherwise
-from pricing.estimate.laws.taking import STEP, Climbed, Takers, as_seen, chances_of, climb, of_intervals, takers_of
+from pricing.estimate.laws.taking import STEP, Slopes, Takers, as_seen, chances_of, of_intervals, takers_of
 from pricing.estimate.observations.statistics import Customers, Offer
 from pricing.market.answers import Floats
 
@@ -186,19 +186,18 @@ def value_told(
     takers = takers_of(offers, customers)
     if takers is None:
         return None
-    start, at = answers.value_nanousd, partial(_climbed, takers := takers.of_at_most(CUSTOMERS_MOST), offers, otherwise)
+    start, at = answers.value_nanousd, partial(_slopes, takers := takers.of_at_most(CUSTOMERS_MOST), offers, otherwise)
     coarse = start * (MULTIPLES if is_said else SOUGHT)
-    climbed = [at(value, answers, None, STEPS) for value in coarse.tolist()]
-    best = max(climbed, key=lambda entry: entry.log_likelihood)
-    rough = np.array([entry.log_likelihood - best.log_likelihood for entry in climbed])
+    climbed = at(answers, coarse).climb(None, STEPS)
+    rough = climbed.log_likelihood - climbed.log_likelihood.max()
     near_best = np.flatnonzero(rough >= -FAR)
-    likely_share = np.mean([climbed[place].share for place in near_best], axis=0)
+    likely_share = climbed.share[near_best].mean(axis=0)
     values = np.geomspace(coarse[max(0, near_best[0] - 1)], coarse[min(len(coarse) - 1, near_best[-1] + 1)], FINE)
-    logs = np.array([_along(at, values, entry, likely_share) for entry in draws[: _lengths_read(customers)]])
+    read = draws[: _lengths_read(customers)]
+    logs = np.array([at(entry, values).climb(likely_share, MORE_STEPS).log_likelihood for entry in read])
     fine = logsumexp(logs, axis=0) - logsumexp(logs, axis=0).max()
     row, column = np.divmod(int(logs.argmax()), len(values))
-    at_likely = partial(_chances_at, takers, offers, otherwise, draws[row])
-    drop = _drop(takers, at_likely, values, fine, likely_share, random)
+    drop = _drop(takers.weight, partial(at, draws[row]), values, fine, likely_share, random)
     best_value, low, high = _interval(values, fine, drop)
     chance = np.exp(logs - logs.max())
     likely = replace(draws[row], value_nanousd=float(values[column]))
@@ -211,38 +210,21 @@ def value_told(
         values_nanousd=values,
         chance=chance / chance.sum(),
         drop=drop,
-        agrees_p=_agreement(takers, as_seen(offers, likely, otherwise), best.share),
+        agrees_p=_agreement(takers, as_seen(offers, likely, otherwise), climbed.share[rough.argmax()]),
     )
 
 
-def _chances_at(
-    takers: Takers, offers: Sequence[Offer], otherwise: Otherwise | None, answers: Answers, value_nanousd: float
-) -> list[Floats]:
-    """Return for each offer the chance that each urgency takes each tier, at one value of an answer."""
-    return chances_of(offers, replace(answers, value_nanousd=value_nanousd), takers, otherwise)
-
-
-def _climbed(
-    takers: Takers,
-    offers: Sequence[Offer],
-    otherwise: Otherwise | None,
-    value_nanousd: float,
-    answers: Answers,
-    share: Floats | None,
-    steps: int,
-) -> Climbed:
-    """Return the likeliest distribution of urgency at one value of an answer."""
-    return climb(takers, _chances_at(takers, offers, otherwise, answers, value_nanousd), share, steps)
+def _slopes(
+    takers: Takers, offers: Sequence[Offer], otherwise: Otherwise | None, answers: Answers, values_nanousd: Floats
+) -> Slopes:
+    """Return the likelihood of what customers did at each value of an answer, under one law of lengths."""
+    at_values = [replace(answers, value_nanousd=value) for value in values_nanousd.tolist()]
+    return Slopes(takers, [chances_of(offers, at_value, takers, otherwise) for at_value in at_values])
 
 
 def _lengths_read(customers: Customers) -> int:
     """Return the number of draws of lengths and pace under which values are read."""
     return LENGTHS if len(customers.conversations) <= MANY_CUSTOMERS else FEW_LENGTHS
-
-
-def _along(at: Callable[..., Climbed], values: Floats, answers: Answers, share: Floats) -> list[float]:
-    """Return the log likelihood of each value."""
-    return [at(value, answers, share, MORE_STEPS).log_likelihood for value in values.tolist()]
 
 
 def _agreement(takers: Takers, intervals: Sequence[Intervals], share: Floats) -> float | None:
@@ -255,13 +237,12 @@ def _agreement(takers: Takers, intervals: Sequence[Intervals], share: Floats) ->
     if thresholds < 2:
         return None
 
-    def at(moved: Sequence[Intervals]) -> float:
-        chances = [of_intervals(ends, takers.urgency_per_s) for ends in moved]
-        return climb(takers, chances, share, MORE_STEPS).log_likelihood
+    def at(candidates: Sequence[Sequence[Intervals]]) -> Floats:
+        chances = [[of_intervals(ends, takers.urgency_per_s) for ends in moved] for moved in candidates]
+        return Slopes(takers, chances).climb(share, MORE_STEPS).log_likelihood
 
-    common = at(intervals)
-    highest = common
-    by_leaving = climb(takers, [], None, STEPS + MORE_STEPS).share
+    common = highest = float(at([intervals])[0])
+    by_leaving = Slopes(takers, [[]]).climb(None, STEPS + MORE_STEPS).share[0]
     for start in (
         list(intervals),
         [_by_shares(takers, index, ends, by_leaving) for index, ends in enumerate(intervals)],
@@ -270,10 +251,10 @@ def _agreement(takers: Takers, intervals: Sequence[Intervals], share: Floats) ->
         for offer, ends in enumerate(start):
             for edge in _edges(ends).tolist():
                 candidates = [[*best[:offer], _moved(best[offer], edge, to), *best[offer + 1 :]] for to in edge * MOVES]
-                scores = [at(candidate) for candidate in candidates]
-                index = int(np.argmax(scores))
+                scores = at(candidates)
+                index = int(scores.argmax())
                 if scores[index] > highest:
-                    highest, best = scores[index], candidates[index]
+                    highest, best = float(scores[index]), candidates[index]
     return float(chdtrc(thresholds - 1, 2 * (highest - common)))
 
 
@@ -303,8 +284,8 @@ def _moved(intervals: Intervals, edge: float, new_edge: float) -> Intervals:
 
 
 def _drop(
-    takers: Takers,
-    chances_at: Callable[[float], Sequence[Floats]],
+    weight: Floats,
+    at: Callable[[Floats], Slopes],
     values: Floats,
     logs: Floats,
     share: Floats,
@@ -317,8 +298,8 @@ def _drop(
     the value open, though, levels differ by more than redrawn crowds show, and the upper bound applies.
 
     Args:
-        takers: the customers' behaviour.
-        chances_at: the chance of each tier at a value. Shapes (offers, n, tiers + 1).
+        weight: customers of each row. Shape (rows,).
+        at: the likelihood of their behaviour at some values.
         values, logs: values and their log likelihoods, 0 for the best value. Shapes (values,).
         share: the distribution of urgency that climbing starts from. Shape (n,).
         random: the source of randomness.
@@ -327,17 +308,14 @@ def _drop(
     if high > WIDE * low:
         return DROP_MOST
     inside = np.flatnonzero(logs >= -DROP_MOST)
-    chances, likeliest = (
-        [chances_at(value) for value in values[inside].tolist()],
-        np.flatnonzero(logs[inside] >= -LIKELY),
-    )
+    slopes, likeliest = at(values[inside]), np.flatnonzero(logs[inside] >= -LIKELY)
     middle, drops = int(likeliest[0] + likeliest[-1]) // 2, []
-    total = float(takers.weight.sum())
+    total = float(weight.sum())
     for _ in range(REDRAWN):
-        weight = random.poisson(takers.weight).astype(np.float64)
-        redrawn = replace(takers, weight=weight * total / max(1.0, float(weight.sum())))
-        likelihoods = [climb(redrawn, offer_chances, share, REDRAWN_STEPS).log_likelihood for offer_chances in chances]
-        drops.append(max(likelihoods) - likelihoods[middle])
+        redrawn = random.poisson(weight).astype(np.float64)
+        redrawn *= total / max(1.0, float(redrawn.sum()))
+        likelihoods = slopes.climb(share, REDRAWN_STEPS, redrawn).log_likelihood
+        drops.append(float(likelihoods.max() - likelihoods[middle]))
     return float(np.clip(np.quantile(drops, 0.95), DROP_LEAST, DROP_MOST))
 
 
