@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from scipy.optimize import brentq
 
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Offer
 from pricing.market.answers import Floats, Ints
 
-PATIENT, URGENT = 1e-9, 1e6
-"""The urgency that is indifferent between two tiers is searched between these rates, 1/s."""
+PATIENT = 1e-9
+"""The urgency that is indifferent between two tiers is searched from this rate on, 1/s ..."""
+
+EXACT, ROUNDS = 1e-14, 200
+"""... until a round changes it by no more than this share, or for so many rounds; a dozen usually do."""
 
 BLUR_MOST = 0.05
 """How much worth that nobody saw may be hidden in a tier, as a share of what the tier costs more than the next."""
@@ -77,19 +79,24 @@ def intervals_of(offer: Offer, answers: Answers) -> Intervals:
     Raises:
         CannotEstimate: prices or caps fall from one tier to the next.
     """
+    return intervals_at(offer, answers, np.array([answers.value_nanousd]))[0]
+
+
+def intervals_at(offer: Offer, answers: Answers, values_nanousd: Floats) -> list[Intervals]:
+    """Return the same at each of several values of an answer, shape (values,); that of ``answers`` is not used."""
     caps: tuple[int | None, ...] = (0, *offer.caps_tokens)
     prices = (0, *offer.prices_nanousd)
     sizes = [np.inf if cap is None else cap for cap in caps]
     if any(after < before for before, after in pairwise(sizes)):
         raise CannotEstimate("The caps of an offer rise from tier to tier.")
     count = len(caps)
-    low, high = np.zeros(count), np.full(count, np.inf)
+    low, high = np.zeros((len(values_nanousd), count)), np.full((len(values_nanousd), count), np.inf)
     for lower in range(count):
         for upper in range(lower + 1, count):
-            edge = _indifferent(answers, (caps[lower], caps[upper]), prices[upper] - prices[lower])
-            high[upper] = min(high[upper], edge)
-            low[lower] = max(low[lower], edge)
-    return Intervals(low, high)
+            edge = _indifferent(answers, (caps[lower], caps[upper]), prices[upper] - prices[lower], values_nanousd)
+            high[:, upper] = np.minimum(high[:, upper], edge)
+            low[:, lower] = np.maximum(low[:, lower], edge)
+    return [Intervals(*ends) for ends in zip(low, high, strict=True)]
 
 
 def is_blurred(offer: Offer, intervals: Intervals, answers: Answers) -> bool:
@@ -161,20 +168,25 @@ def worth_from_refusals(answers: Answers, cap_tokens: int | None, price_nanousd:
     return price_nanousd / unit
 
 
-def _indifferent(answers: Answers, caps: tuple[int | None, int | None], rise: int) -> float:
-    """Return the urgency that is indifferent between two caps: 0 if all prefer the smaller, inf if all the larger."""
+def _indifferent(answers: Answers, caps: tuple[int | None, int | None], rise: int, values_nanousd: Floats) -> Floats:
+    """Return the urgency that is indifferent between two caps, at each value: 0 if all prefer the smaller, inf if all the larger.
 
-    smaller, larger = (answers.within(cap) for cap in caps)
-    time_s, probability, value = answers.time_s[:larger], answers.probability[:larger], answers.value_nanousd
-
-    def gain(log_urgency: float) -> float:
-        """Return the worth of the larger cap less that of the smaller and less the rise; both discount alike."""
-        discount = np.exp(-float(np.exp(log_urgency)) * time_s)
-        worth = value * float(np.dot(discount, probability))
-        return worth - value * float(np.dot(discount[:smaller], probability[:smaller])) - rise
-
+    What the larger cap adds, v E[e^(-r t); answer between the caps], has a logarithm that is convex in r and falls. So
+    Newton's method on the logarithm, begun at a lower rate, rises to the root and never passes it.
+    """
     if rise <= 0:
-        return float("inf")
-    if gain(float(np.log(PATIENT))) <= 0:
-        return 0.0
-    return float(np.exp(brentq(gain, np.log(PATIENT), np.log(URGENT), xtol=1e-12)))
+        return np.full(len(values_nanousd), np.inf)
+    between = slice(*(answers.within(cap) for cap in caps))
+    time_s, probability = answers.time_s[between], answers.probability[between]
+    urgency = np.where(values_nanousd * float(np.exp(-PATIENT * time_s) @ probability) > rise, PATIENT, 0.0)
+    sought = np.flatnonzero(urgency)
+    rate, target = urgency[sought], rise / values_nanousd[sought]
+    for _ in range(ROUNDS if len(sought) else 0):
+        left = np.exp(np.multiply.outer(-rate, time_s))
+        added = left @ probability
+        step = np.log(added / target) * added / (left @ (probability * time_s))
+        rate += step
+        if np.all(step <= EXACT * rate):
+            break
+    urgency[sought] = rate
+    return urgency

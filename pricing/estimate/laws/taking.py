@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pricing.estimate.laws.choices import Answers, Intervals, intervals_of
+from pricing.estimate.laws.choices import Answers, Intervals, intervals_at
 from pricing.estimate.laws.other_leaving import Otherwise
 from pricing.estimate.observations.statistics import BOUGHT, Customers, Offer
 from pricing.market.answers import Floats, Ints
@@ -149,16 +149,31 @@ def _chance_of(taken: Ints, chances: Sequence[Floats]) -> Floats:
 
 
 def chances_of(
-    offers: Sequence[Offer], answers: Answers, takers: Takers, otherwise: Otherwise | None = None
-) -> list[Floats]:
-    """Return for each offer the chance that each rate of leaving takes each option. Shapes (n, tiers + 1)."""
-    return [of_intervals(intervals, takers.urgency_per_s) for intervals in as_seen(offers, answers, otherwise)]
+    offers: Sequence[Offer],
+    answers: Answers,
+    values_nanousd: Floats,
+    takers: Takers,
+    otherwise: Otherwise | None = None,
+) -> list[list[Floats]]:
+    """Return for each value and offer the chance that each rate of leaving takes each option. Shapes (n, tiers + 1)."""
+    at_values = as_seen(offers, answers, values_nanousd, otherwise)
+    return [[of_intervals(ends, takers.urgency_per_s) for ends in intervals] for intervals in at_values]
 
 
-def as_seen(offers: Sequence[Offer], answers: Answers, otherwise: Otherwise | None) -> list[Intervals]:
-    """Return for each offer the rates of leaving that take each option, including leaving for other reasons."""
-    intervals = [intervals_of(offer, answers) for offer in offers]
-    return intervals if otherwise is None else [otherwise.seeming_of(ends) for ends in intervals]
+def as_seen(
+    offers: Sequence[Offer], answers: Answers, values_nanousd: Floats, otherwise: Otherwise | None
+) -> list[list[Intervals]]:
+    """Return for each value and offer the rates of leaving that take each option, for whatever reason customers leave.
+
+    Args:
+        offers, answers: the menus, and the law of lengths under which their tiers are taken.
+        values_nanousd: values of an answer; that of ``answers`` is not used. Shape (values,).
+        otherwise: leaving for other reasons than impatience.
+    """
+    by_offer = [intervals_at(offer, answers, values_nanousd) for offer in offers]
+    if otherwise is not None:
+        by_offer = [[otherwise.seeming_of(ends) for ends in intervals] for intervals in by_offer]
+    return [list(intervals) for intervals in zip(*by_offer, strict=True)]
 
 
 def of_intervals(intervals: Intervals, urgency_per_s: Floats) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -200,7 +200,7 @@ def value_told(
     drop = _drop(takers.weight, partial(at, draws[row]), values, fine, likely_share, random)
     best_value, low, high = _interval(values, fine, drop)
     chance = np.exp(logs - logs.max())
-    likely = replace(draws[row], value_nanousd=float(values[column]))
+    likely = as_seen(offers, draws[row], values[column : column + 1], otherwise)[0]
     return ValueTold(
         best_nanousd=best_value,
         low_nanousd=low,
@@ -210,7 +210,7 @@ def value_told(
         values_nanousd=values,
         chance=chance / chance.sum(),
         drop=drop,
-        agrees_p=_agreement(takers, as_seen(offers, likely, otherwise), climbed.share[rough.argmax()]),
+        agrees_p=_agreement(takers, likely, climbed.share[rough.argmax()]),
     )
 
 
@@ -218,8 +218,7 @@ def _slopes(
     takers: Takers, offers: Sequence[Offer], otherwise: Otherwise | None, answers: Answers, values_nanousd: Floats
 ) -> Slopes:
     """Return the likelihood of what customers did at each value of an answer, under one law of lengths."""
-    at_values = [replace(answers, value_nanousd=value) for value in values_nanousd.tolist()]
-    return Slopes(takers, [chances_of(offers, at_value, takers, otherwise) for at_value in at_values])
+    return Slopes(takers, chances_of(offers, answers, values_nanousd, takers, otherwise))
 
 
 def _lengths_read(customers: Customers) -> int:
