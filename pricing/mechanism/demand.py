@@ -51,9 +51,11 @@ class Crowd:
             return _with_tastes(worth, offer.prices, self.sigma, self.taste)
         if not self.sigma.any():
             return _alike(worth, offer.prices)
-        low, high = _between(worth, offer.prices)
-        within = _below(high, self.sigma) - _below(low, self.sigma)
-        return np.where(self.sigma[:, None] > 0, np.maximum(within, 0.0), _alike(worth, offer.prices))
+        takers, differing = _alike(worth, offer.prices), np.flatnonzero(self.sigma > 0)
+        low, high = _between(worth[differing], offer.prices)
+        below = _below(np.concatenate((low, high), axis=1), self.sigma[differing])
+        takers[differing] = np.maximum(below[:, len(offer.caps) :] - below[:, : len(offer.caps)], 0.0)
+        return takers
 
     def profit(self, offer: Offer) -> float:
         """Return what an offer earns, nano-units for each conversation offered."""
@@ -64,6 +66,20 @@ class Crowd:
         margin = offer.prices - (0.0 if self.cost is None else self.cost[:, offer.caps])
         earned: Floats = self.weight * np.sum(self.takers(offer) * margin, axis=1)
         return earned
+
+    def single_profits(self, cap: int, prices: Ints) -> Floats:
+        """Return what a single tier of one cap earns at each of several prices, as ``profit`` does. Shape (prices,)."""
+        if self.taste.any():
+            return np.array([self.profit(Offer(np.array([cap]), np.array([price]))) for price in prices.tolist()])
+        worth, differing = self.worth[:, cap], np.flatnonzero(self.sigma > 0)
+        gains = worth - prices[:, None]
+        takers = (gains >= np.maximum(gains, 0.0) - EQUAL * np.abs(worth)).astype(np.float64)
+        multiple = np.full((len(differing), len(prices)), np.inf)
+        np.divide(prices, worth[differing, None], out=multiple, where=worth[differing, None] > 0)
+        takers[:, differing] = 1.0 - _below(multiple, self.sigma[differing]).T
+        margin = prices[:, None] - (0.0 if self.cost is None else self.cost[:, cap])
+        profits: Floats = (self.weight * (takers * margin)).sum(axis=1)
+        return profits
 
     def surplus(self, offer: Offer) -> float:
         """Return customers' surplus, averaged over equally likely values, nano-units for each conversation offered."""
@@ -132,24 +148,22 @@ def _between(worth: Floats, prices: Ints) -> tuple[Floats, Floats]:
     A customer whose value is z times the average gains z u_k - p_k from tier k, a line in z, and 0 from none: tier k is
     best from where its line passes those of all smaller tiers until the line of a larger tier passes it.
     """
-    tiers = len(prices)
     worth_with_none = np.concatenate((np.zeros((len(worth), 1)), worth), axis=1)
     prices_with_none = np.concatenate(([0.0], prices.astype(np.float64)))
-    low, high = np.zeros((len(worth), tiers)), np.full((len(worth), tiers), np.inf)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for tier in range(1, tiers + 1):
-            for other in range(tier):
-                rise = worth_with_none[:, tier] - worth_with_none[:, other]
-                crossing = np.where(rise > 0, (prices_with_none[tier] - prices_with_none[other]) / rise, np.inf)
-                low[:, tier - 1] = np.maximum(low[:, tier - 1], crossing)
-                if other:
-                    high[:, other - 1] = np.minimum(high[:, other - 1], crossing)
-    return low, high
+    tier = np.arange(len(prices))
+    smaller = tier[:, None] >= tier
+    rise = worth_with_none[:, 1:, None] - worth_with_none[:, None, :-1]
+    more = prices_with_none[1:, None] - prices_with_none[:-1]
+    crosses = smaller & (rise > 0)
+    crossing = np.where(crosses, more / np.where(crosses, rise, 1.0), np.inf)
+    low = np.where(smaller, crossing, 0.0).max(axis=2)
+    high = np.append(crossing[:, :, 1:].min(axis=1), np.full((len(worth), 1), np.inf), axis=1)
+    return np.maximum(low, 0.0), high
 
 
 def _below(multiple: Floats, sigma: Floats) -> Floats:
     """Return the share of customers whose value is below a multiple of the average. Shapes (n, k), (n,) -> (n, k)."""
-    spread = np.where(sigma > 0, sigma, 1.0)[:, None]
+    spread = sigma[:, None]
     with np.errstate(divide="ignore"):
         below: Floats = ndtr(np.log(multiple) / spread + spread / 2)
     return below

@@ -42,8 +42,10 @@ def cleaned(caps: Ints, prices: Ints) -> Offer:
             if undominated and undominated[-1][1] == price:
                 undominated.pop()
             undominated.append((-cap, price))
-    columns = np.array(undominated, dtype=np.int64).reshape(-1, 2)
-    return Offer(columns[:, 0].copy(), columns[:, 1].copy())
+    return Offer(
+        np.array([cap for cap, _ in undominated], dtype=np.int64),
+        np.array([price for _, price in undominated], dtype=np.int64),
+    )
 
 
 def chosen(valuation: Valuation, offer: Offer) -> Published:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
 
-from pricing.market.answers import Floats
+from pricing.market.answers import Floats, Ints
 from pricing.market.estimated import Estimated, estimated
 from pricing.market.market import Market, read_market
 from pricing.market.neighbourhood import Neighbourhood
@@ -45,7 +46,7 @@ SINGLE_PRICES = 61
 """How many prices around a type's worth are tried for a single plan where customers of one urgency differ."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Robust:
     """The markets over which a robust menu is judged, ready to score offers.
 
@@ -68,7 +69,12 @@ class Robust:
     one_price: int
     floors: Floats
 
-    @property
+    @cached_property
+    def weights(self) -> Floats:
+        """Return the weights of all markets. Shape (markets,)."""
+        return np.array([market.weight for market in self.near])
+
+    @cached_property
     def near_weights(self) -> Floats:
         """Return the weights of the assumed market and those near it; 0 of draws. Shape (markets,)."""
         return np.array([0.0 if market.is_draw else market.weight for market in self.near])
@@ -81,14 +87,12 @@ class Robust:
 
     def profits(self, offer: Offer) -> Floats:
         """Return an offer's profit in each market, nano-units for each conversation offered. Shape (markets,)."""
-        sizes = [len(market.valuation.share) for market in self.near]
-        first = np.concatenate(([0], np.cumsum(sizes)[:-1]))
-        profits: Floats = np.add.reduceat(self.crowd.earned(offer), first) / [market.weight for market in self.near]
+        profits: Floats = np.add.reduceat(self.crowd.earned(offer), self._first_types) / self.weights
         return profits
 
     def average(self, profits: Floats) -> float:
         """Return the average profit over the markets, by their weights."""
-        return float(np.dot(profits, [market.weight for market in self.near]))
+        return float(np.dot(profits, self.weights))
 
     def score(self, _: Valuation, offer: Offer) -> float:
         """Return the average profit, less several times the shortfall from the least profit in each market.
@@ -114,7 +118,17 @@ class Robust:
 
     def missing(self, profits: Floats) -> Floats:
         """Return the shortfall from the least profit in each market. Shape (markets,)."""
-        return np.maximum(0.0, np.array([market.least for market in self.near]) - profits)
+        return np.maximum(0.0, self._leasts - profits)
+
+    @cached_property
+    def _leasts(self) -> Floats:
+        return np.array([market.least for market in self.near])
+
+    @cached_property
+    def _first_types(self) -> Ints:
+        """Return where the types of each market begin in the crowd. Shape (markets,)."""
+        sizes = [len(market.valuation.share) for market in self.near]
+        return np.cumsum([0, *sizes[:-1]])
 
     def bound(self) -> float:
         """Return a bound on the average profit of any mechanism, even one that knows in which market it is."""
@@ -241,12 +255,13 @@ def best_single(crowd: Crowd) -> tuple[int, float]:
     if len(worth) > 24:
         worth = worth[np.unique(np.linspace(0, len(worth) - 1, 24).round().astype(int))]
     factors: Floats = np.linspace(0.7, 1.05, SINGLE_PRICES) if crowd.sigma.any() or crowd.taste.any() else np.ones(1)
-    best = (0, 0.0)
-    for price in np.unique(np.floor(worth[:, None] * factors)).astype(np.int64).tolist():
-        if price >= 1:
-            earned = crowd.profit(Offer(np.array([last]), np.array([price])))
-            best = max(best, (price, earned), key=lambda plan: plan[1])
-    return best
+    prices = np.unique(np.floor(worth[:, None] * factors)).astype(np.int64)
+    prices = prices[prices >= 1]
+    profits = crowd.single_profits(last, prices)
+    if profits.max(initial=0.0) <= 0:
+        return 0, 0.0
+    best = int(profits.argmax())
+    return int(prices[best]), float(profits[best])
 
 
 def most_of(valuation: Valuation, sigma: float = 0.0, taste: float = 0.0, tiers: int = 0) -> float:
