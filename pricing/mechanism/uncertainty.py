@@ -134,7 +134,11 @@ def understated(
         discounts: the shares by which the value may be understated, each in [0, 1).
     """
     lowered = [_discounted(market, discount) for discount in discounts]
-    menus = [menu for lower in lowered for menu in _menus_of(lower, tiers)]
+    menus, caps = list[tuple[Ints, Floats]](), list[Ints]()
+    for valuation in map(valuation_of, lowered):
+        # Where serving costs nothing, all that a menu earns is in proportion to the value, so the best caps stay.
+        caps = _caps_of(valuation, tiers) if valuation.cost_per_token or not caps else caps
+        menus += [_sold(valuation, by_type) for by_type in caps]
     profits = np.empty((len(menus), len(draws)))
     for column, draw in enumerate(draws):
         profits[:, column] = _profits_of(valuation_of(draw), menus)
@@ -181,21 +185,25 @@ def _profits_of(valuation: Valuation, menus: Sequence[tuple[Ints, Floats]]) -> F
 
 
 def _menu_of(market: Market, tiers: int | None) -> tuple[Ints, Floats]:
-    return _menus_of(market, (tiers,))[0]
-
-
-def _menus_of(market: Market, tiers: Sequence[int | None]) -> list[tuple[Ints, Floats]]:
-    """Return the best menu of each number of tiers: caps in tokens and prices."""
     valuation = valuation_of(market)
+    return _sold(valuation, _caps_of(valuation, (tiers,))[0])
+
+
+def _caps_of(valuation: Valuation, tiers: Sequence[int | None]) -> list[Ints]:
+    """Return the best caps by type for each number of tiers."""
     by_tiers = best_tiers(valuation, max((number for number in tiers if number is not None), default=1))
-    menus = []
-    for number in tiers:
-        caps = full_menu(valuation).caps if number is None else by_tiers[min(number, len(by_tiers)) - 1].caps
-        published: Published = publish(valuation, caps)
-        limits = [valuation.steps.cap_tokens(cap) for cap in published.caps.tolist()]
-        tokens = [np.iinfo(np.int64).max if limit is None else limit for limit in limits]
-        menus.append((np.array(tokens, dtype=np.int64), published.prices.astype(np.float64)))
-    return menus
+    return [
+        full_menu(valuation).caps if number is None else by_tiers[min(number, len(by_tiers)) - 1].caps
+        for number in tiers
+    ]
+
+
+def _sold(valuation: Valuation, by_type: Ints) -> tuple[Ints, Floats]:
+    """Return the menu that sells caps: caps in tokens and prices."""
+    published: Published = publish(valuation, by_type)
+    limits = [valuation.steps.cap_tokens(cap) for cap in published.caps.tolist()]
+    tokens = [np.iinfo(np.int64).max if limit is None else limit for limit in limits]
+    return np.array(tokens, dtype=np.int64), published.prices.astype(np.float64)
 
 
 def _discounted(market: Market, discount: float) -> Market:
