@@ -41,15 +41,18 @@ def without_machines(seen: Statistics) -> Statistics:
     answers_in_bin = seen.own.observed + seen.own.censored
     answers = np.bincount(seen.own.customer, answers_in_bin, count)
     capped = np.bincount(seen.own.customer, seen.own.censored, count)
-    by_bin = np.zeros((count, bins_in(seen.own) + BINS_A_DOUBLING))
-    np.add.at(by_bin, (seen.own.customer, seen.own.bin), answers_in_bin)
+    candidates = np.flatnonzero((answers >= MACHINE_LEAST) & (capped < answers / 2))
+    own, answers = seen.own.only(candidates, count), answers[candidates]
+    by_bin = np.zeros((len(candidates), bins_in(seen.own) + BINS_A_DOUBLING))
+    np.add.at(by_bin, (own.customer, own.bin), own.observed + own.censored)
     reached = np.cumsum(by_bin, axis=1)
     within = (reached[:, BINS_A_DOUBLING:] - reached[:, :-BINS_A_DOUBLING]).max(axis=1)
     within = np.maximum(within, reached[:, BINS_A_DOUBLING - 1])
-    is_frequent = seen.customers.conversations >= REGULAR_TIMES * np.median(seen.customers.conversations)
+    conversations = seen.customers.conversations
+    is_frequent = conversations[candidates] >= REGULAR_TIMES * np.median(conversations)
     is_uniform = (by_bin.max(axis=1) == answers) | (is_frequent & (within >= REGULAR * answers))
-    machines = (answers >= MACHINE_LEAST) & is_uniform & (capped < answers / 2)
-    return _set_aside(seen, np.flatnonzero(machines), MACHINES) if machines.any() else seen
+    machines = candidates[is_uniform]
+    return _set_aside(seen, machines, MACHINES) if len(machines) else seen
 
 
 def _set_aside(observed: Statistics, rows: Ints, reason: str) -> Statistics:

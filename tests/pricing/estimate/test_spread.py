@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import astuple, replace
 from functools import partial
 
@@ -18,7 +19,7 @@ from pricing.estimate.laws.pace import estimate_pace
 from pricing.estimate.notes import OWN_SPREAD_LEAST
 from pricing.estimate.observations.conversations import CannotEstimate, length_bin
 from pricing.estimate.observations.spread import Differing, bins_of, by_urgency, own_spread
-from pricing.estimate.observations.statistics import Offer, Statistics
+from pricing.estimate.observations.statistics import Customers, Offer, Statistics
 from pricing.market.answers import Floats
 from tests.pricing.estimate.crowds import UNCAPPED, Crowd, Habits, crowd_of, watched
 from tests.pricing.estimate.own_laws import worth_of
@@ -210,6 +211,26 @@ def test_programs_of_about_one_length_are_set_aside_only_where_people_differ_mor
 
     assert len(kept.customers.conversations) == CUSTOMERS + 3 - aside
     assert kept.set_aside == ({"customers_like_programs": aside} if aside else {})
+
+
+def test_looking_for_programs_takes_memory_for_those_who_may_be_one_not_for_all_customers() -> None:
+    """The lengths of some ten thousand customers are read one by one; a table of bins for each of a million took 800 MB."""
+    random, others = np.random.default_rng(3), 200_000
+    people = crowd(random)
+    bots = Crowd(np.full(3, 1e-6), np.full(3, 1e9), np.full(3, 0.01), np.full(3, 15_000), np.full(3, 0.8))
+    seen = watched(
+        Crowd(*(np.concatenate(pair) for pair in zip(astuple(people), astuple(bots), strict=True))), THREE, None, random
+    )
+    counts = (seen.customers.disconnects, seen.customers.waited_s, seen.customers.conversations)
+    many = Customers(*(np.append(column, np.ones(others, dtype=column.dtype)) for column in counts))
+
+    tracemalloc.start()
+    kept = without_machines(replace(seen, customers=many))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert len(kept.customers.conversations) == CUSTOMERS + others
+    assert most < 40e6
 
 
 def test_a_few_customers_who_hold_most_of_the_conversations_are_named_with_what_they_do() -> None:
