@@ -20,6 +20,7 @@ from pricing.estimate.laws.readings import (
     UNEXPLAINED,
     answers_of,
     are_chosen,
+    are_named,
     as_read,
     as_timed,
     leaving_alone,
@@ -118,9 +119,10 @@ def known(
         return Known(value.taken_nanousd, value, drawn, values, read, offers, blurred, sources, left_out)
     rows, chosen, sources, left_out = as_read(seen, [seeming(entry, leaving) for entry in offers], leaving)
     read = [(rows, chosen)]
-    has_both = are_chosen(seen) and leaving.refused is None
+    has_both = are_named(seen) and leaving.refused is None
     by_leaving = leaving_alone(seen, leaving, random, sweeps) if has_both else None
-    implied_value = _value_beside(usable, leaving, answers, random)
+    crowd_random = random.spawn(1 if are_named(seen) else 2)[-1]
+    implied_value = _value_beside(usable, leaving, answers, crowd_random)
     _refuse_unexplained(seen, left_out)
     if rereads:
         drawn, read = read_anew(drawn, seen, grid, leaving, by_leaving, reference_nanousd, random, min(READINGS, draws))
@@ -247,10 +249,7 @@ def _value_beside(
     if leaving.refused is not None:
         return None
     customers = as_timed(observed.customers, leaving)
-    crowd_random = random.spawn(1)[0]
-    implied_value = value_told(
-        answers[0], answers[1:], observed.offers, customers, crowd_random, otherwise=leaving.otherwise
-    )
+    implied_value = value_told(answers[0], answers[1:], observed.offers, customers, random, otherwise=leaving.otherwise)
     if implied_value is not None and implied_value.contradicts:
         raise CannotEstimate(implied_value.contradiction(answers[0].value_nanousd))
     if implied_value is not None and implied_value.disagrees:

@@ -51,7 +51,8 @@ def read_anew(
     """Return draws of lengths and pace, resampled by the likelihood of the conversations' choices, and customers and
     choices as read under each of them.
 
-    The likelihood is averaged over ``before``, urgency by leaving alone; without it, all draws are equally likely.
+    The likelihood is averaged over ``before``, urgency by leaving alone; without it, all draws are equally likely, as
+    they are where tiers were taken for accounts only.
     """
     possible = [answers_of(curve, grid, speed, value_nanousd) for curve, speed in drawn]
     read = [[seeming(taken_by(offer, answers), leaving) for offer in seen.offers] for answers in possible]
@@ -82,14 +83,18 @@ def seeming(intervals: Intervals, leaving: LeavingTests) -> Intervals:
 def are_chosen(seen: Statistics) -> bool:
     """Return whether any choice of a tier was observed, for a conversation or for an account."""
     by_account = seen.customers.choices is not None and bool(np.any(seen.customers.choices >= 0))
-    return by_account or any(offer.taken is not None for offer in seen.offers)
+    return by_account or are_named(seen)
+
+
+def are_named(seen: Statistics) -> bool:
+    """Return whether tiers were named for single conversations, whose choices tell which lengths are likely."""
+    return any(offer.taken is not None for offer in seen.offers)
 
 
 def leaving_alone(
     seen: Statistics, leaving: LeavingTests, random: np.random.Generator, sweeps: Sweeps = FULL
 ) -> Mixing:
-    """Return urgency by leaving, ignoring choices; randomness is spawned where no conversation's tier was chosen."""
-    random = random if any(offer.taken is not None for offer in seen.offers) else random.spawn(1)[0]
+    """Return urgency by leaving, ignoring choices."""
     customers = as_timed(seen.customers, leaving)
     rows, _ = rows_of_customers(replace(customers, choices=None), [], leaving=True)
     return estimate_mixing(rows, joined([]), draws=LEAVING_DRAWS, random=random, sweeps=sweeps)
