@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -134,12 +135,13 @@ def elsewhere_at_most(near: Sequence[Near], most: int) -> float | None:
 
 
 def _lowest(bound: Callable[[Sequence[float]], float], weights: list[float]) -> float:
-    """Return the lowest bound found by choosing one weight after the other."""
-    lowest = bound(weights)
+    """Return the lowest bound found by choosing one weight after the other; no weights are tried twice."""
+    bound_at = cache(bound)
+    lowest = bound_at(tuple(weights))
     for place in list(range(len(weights))) * ROUNDS:
         for weight in BOUND_WEIGHTS:
             tried = [*weights[:place], weight, *weights[place + 1 :]]
-            found = bound(tried)
+            found = bound_at(tuple(tried))
             if found < lowest - BETTER * abs(lowest):
                 lowest, weights = found, tried
     return lowest
