@@ -37,6 +37,9 @@ KINDS = ("sqlite", "postgresql")
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
+# Processes of tests share the cores, and the threads of linear algebra wait for each other by spinning. Read by numpy as it loads.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 LONGEST_FIRST = (
     "tests/house/test_types.py",
     "tests/loop/selling/test_learning.py",

@@ -119,8 +119,7 @@ def known(
         return Known(value.taken_nanousd, value, drawn, values, read, offers, blurred, sources, left_out)
     rows, chosen, sources, left_out = as_read(seen, [seeming(entry, leaving) for entry in offers], leaving)
     read = [(rows, chosen)]
-    has_both = are_named(seen) and leaving.refused is None
-    by_leaving = leaving_alone(seen, leaving, random, sweeps) if has_both else None
+    by_leaving = None if leaving.refused or not are_named(seen) else leaving_alone(seen, leaving, random, sweeps)
     crowd_random = random.spawn(1 if are_named(seen) else 2)[-1]
     implied_value = _value_beside(usable, leaving, answers, crowd_random)
     _refuse_unexplained(seen, left_out)
