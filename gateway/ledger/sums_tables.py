@@ -120,6 +120,15 @@ sums_pace = Table(
     PrimaryKeyConstraint("week"),
 )
 
+sums_paced = Table(  # streamed calls of a customer that are in its week's pace
+    "sums_paced",
+    metadata,
+    Column("week", BigInteger, nullable=False),
+    Column("customer", String(64), nullable=False),
+    Column("calls", BigInteger, nullable=False),
+    PrimaryKeyConstraint("customer", "week"),
+)
+
 sums_excluded = Table(
     "sums_aside",
     metadata,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, insert, or_, select, tuple_, update
+from sqlalchemy import Column, Connection, Table, case, delete, insert, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.ledger.database import Database
@@ -23,6 +23,7 @@ from gateway.ledger.sums_tables import (
     sums_lengths,
     sums_own_lengths,
     sums_pace,
+    sums_paced,
     sums_read,
     sums_tiers,
 )
@@ -46,6 +47,7 @@ TABLES: dict[str, Table] = {
     "tiers": sums_tiers,
     "ages": sums_ages,
     "pace": sums_pace,
+    "paced": sums_paced,
     "aside": sums_excluded,
 }
 """Where each of the sums stands; the columns are those of its key, then those of its amounts."""
@@ -111,7 +113,15 @@ def _add_batch(database: Database, chain: str, batch: int) -> int | None:
     touched = {(record["customer"], record["conversation"]) for record in records}
     known = _known(database, touched)
     began = min([conversation.first for conversation in known] + [record["time"] for record in records])
-    watch = Watch(known, _counted(database, {customer for customer, _ in touched}, began))
+    customers = {customer for customer, _ in touched}
+    counted, paced = (
+        _counted(database, column, customers, since_ms)
+        for column, since_ms in (
+            (sums_customers.c.conversations, began),
+            (sums_paced.c.calls, min(record["time"] for record in records)),
+        )
+    )
+    watch = Watch(known, counted, paced)
     watch.see(records)
     watch.close_ended(watch.latest_ms - LATE_MS)
     with database.write() as connection:
@@ -127,10 +137,16 @@ def _add_batch(database: Database, chain: str, batch: int) -> int | None:
 
 def _close_ended(database: Database, chain: str, by_ms: int) -> int:
     """Add up some of the conversations that have ended; return how many."""
+    last_end, first_end = sums_going.c.last + IDLE_MS, sums_going.c.first + LONGEST_MS
     over = or_(sums_going.c.last <= by_ms - IDLE_MS, sums_going.c.first <= by_ms - LONGEST_MS)
     place = _place(database, chain)
     with database.read() as connection:
-        rows = connection.execute(select(sums_going).where(over).limit(PAGE)).all()
+        by_end = (
+            case((last_end < first_end, last_end), else_=first_end),
+            sums_going.c.customer,
+            sums_going.c.conversation,
+        )
+        rows = connection.execute(select(sums_going).where(over).order_by(*by_end).limit(PAGE)).all()
     if not rows:
         return 0
     known = [Going(**row._asdict()) for row in rows]
@@ -138,6 +154,7 @@ def _close_ended(database: Database, chain: str, by_ms: int) -> int:
         known,
         _counted(
             database,
+            sums_customers.c.conversations,
             {conversation.customer for conversation in known},
             min(conversation.first for conversation in known),
         ),
@@ -188,16 +205,18 @@ def _known(database: Database, touched: Iterable[tuple[str, Any]]) -> list[Going
     return known
 
 
-def _counted(database: Database, customers: Iterable[str], since_ms: int) -> dict[tuple[int, str], int]:
-    """Return how many conversations of each customer have been added up in each week since then."""
+def _counted(
+    database: Database, column: Column[int], customers: Iterable[str], since_ms: int
+) -> dict[tuple[int, str], int]:
+    """Return what a column of a table by week and customer has for some customers in each week since then."""
     counted: dict[tuple[int, str], int] = {}
-    of = sums_customers.c
-    query = select(of.week, of.customer, of.conversations).where(of.week >= since_ms // WEEK_MS)
+    of = column.table.c
+    query = select(of.week, of.customer, column).where(of.week >= since_ms // WEEK_MS)
     named = sorted(customers)
     for start in range(0, len(named), KEYS_AT_ONCE):
         with database.read() as connection:
             rows = connection.execute(query.where(of.customer.in_(named[start : start + KEYS_AT_ONCE])))
-            counted |= {(week, customer): conversations for week, customer, conversations in rows}
+            counted |= {(week, customer): number for week, customer, number in rows}
     return counted
 
 

@@ -132,8 +132,13 @@ class Going:
     fault: str = ""
     """Why it is set aside; empty if it is not."""
 
+    @property
+    def end(self) -> tuple[int, str, str]:
+        """Return when the conversation has ended if no call follows, and its names, which put equal ends in order."""
+        return min(self.first + LONGEST_MS, self.last + IDLE_MS), self.customer, self.conversation
+
     def is_open(self, now_ms: int) -> bool:
-        return now_ms - self.first < LONGEST_MS and now_ms - self.last < IDLE_MS
+        return now_ms < self.end[0]
 
 
 Key = tuple[Any, ...]
@@ -156,7 +161,8 @@ class Sums:
         ages: (week, age in s) to waits that ended at this age, those of them that were disconnects, ms into that second;
             of the same conversations.
         pace: (week,) to streamed calls, ms to the first token, its square, tokens after it, its square, ms after
-            it, its square, tokens times ms; about as many of each customer.
+            it, its square, tokens times ms; at most ``POOLED_MOST`` a week of each customer, as they are settled.
+        paced: (week, customer) to the streamed calls of these.
         aside: (week, reason) to the number set aside.
     """
 
@@ -166,6 +172,7 @@ class Sums:
     tiers: Table = field(default_factory=dict)
     ages: Table = field(default_factory=dict)
     pace: Table = field(default_factory=dict)
+    paced: Table = field(default_factory=dict)
     aside: Table = field(default_factory=dict)
 
 
@@ -200,28 +207,34 @@ class Watch:
     Args:
         going: the conversations that were open when an earlier watch stopped.
         counted: (week, customer) to the conversations that earlier watches have added up.
+        paced: (week, customer) to the streamed calls that they have added to the pace.
     """
 
-    def __init__(self, going: Iterable[Going] = (), counted: Mapping[tuple[int, str], int] | None = None) -> None:
+    def __init__(
+        self,
+        going: Iterable[Going] = (),
+        counted: Mapping[tuple[int, str], int] | None = None,
+        paced: Mapping[tuple[int, str], int] | None = None,
+    ) -> None:
         self.sums = Sums()
-        self.counted = counted or {}
-        self.paced: dict[tuple[int, str], int] = {}
+        self.counted, self.paced = counted or {}, paced or {}
         self.going = {(conversation.customer, conversation.conversation): conversation for conversation in going}
         self.latest_ms = 0
 
     def see(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Take in some records."""
-        for record in sorted(records, key=lambda entry: (entry["time"], entry["id"])):
-            if is_of_a_conversation(record):
-                self._see(record)
-                self.latest_ms = max(self.latest_ms, record["settled"] or record["time"])
+        """Take in some records: calls into the pace in their own order, and into conversations in that of their times."""
+        of_conversations = [record for record in records if is_of_a_conversation(record)]
+        for record in of_conversations:
+            if record["kind"] == "usage" and record["stream"] and record.get("usage_source") not in UNHEARD:
+                self._pace(record)
+        for record in sorted(of_conversations, key=lambda entry: (entry["time"], entry["id"])):
+            self._see(record)
+            self.latest_ms = max(self.latest_ms, record["settled"] or record["time"])
 
     def _see(self, record: Mapping[str, Any]) -> None:
         key = record["customer"], record["conversation"]
         time, fault = record["time"], fault_of(record)
         duration = 0 if fault == IMPOSSIBLE_TIMES else record["duration_ms"] or 0
-        if record["stream"] and not fault and record["kind"] == "usage" and record.get("usage_source") not in UNHEARD:
-            self._pace(record)
         conversation = self.going.get(key)
         if conversation is not None and not conversation.is_open(time) and time > conversation.last:
             self._close(self.going.pop(key))
@@ -250,27 +263,26 @@ class Watch:
 
     def _pace(self, record: Mapping[str, Any]) -> None:
         first, duration, tokens = record["ttft_ms"], record["duration_ms"], record["output_tokens"]
-        if first is None or duration is None or tokens < 1:
+        if first is None or duration is None or tokens < 1 or fault_of(record):
             return
         x, y = tokens - 1, duration - first
         week_customer = record["time"] // WEEK_MS, record["customer"]
-        before = max(self.paced.get(week_customer, 0), self.counted.get(week_customer, 0))
-        if before >= POOLED_MOST:
+        if self.paced.get(week_customer, 0) + self.sums.paced.get(week_customer, [0])[0] >= POOLED_MOST:
             return
-        self.paced[week_customer] = before + 1
+        _sum(self.sums.paced, week_customer, (1,))
         _sum(self.sums.pace, week_customer[:1], (1, first, first * first, x, x * x, y, y * y, x * y))
 
     def close_ended(self, now_ms: int) -> list[Going]:
-        """Add up the conversations that have ended by ``now_ms``, and return them."""
+        """Add up the conversations that have ended by ``now_ms``, in the order of their ends, and return them."""
         ended = [going for going in self.going.values() if not going.is_open(now_ms)]
-        for going in ended:
+        for going in sorted(ended, key=lambda going: going.end):
             self._close(self.going.pop((going.customer, going.conversation)))
         return ended
 
     def close_all(self) -> int:
         """Add up all conversations as they stand; return the number of those that may go on."""
         open_count = sum(going.is_open(self.latest_ms) for going in self.going.values())
-        for going in self.going.values():
+        for going in sorted(self.going.values(), key=lambda going: going.end):
             self._close(going)
         self.going.clear()
         return open_count

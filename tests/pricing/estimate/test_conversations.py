@@ -203,7 +203,7 @@ def test_no_customer_is_more_than_a_hundred_conversations_a_week_of_what_all_are
     """In this week and in the next, and what an earlier watch has added up counts as well."""
     records = [call(number, time=MONDAY + 60_000 * number, conversation=f"c{number}") for number in range(250)]
     records += [call(number, time=MONDAY + WEEK_MS, conversation=f"c{number}") for number in range(250, 260)]
-    watch = Watch(counted={(WEEK, "cus_acme"): 90})
+    watch = Watch(counted={(WEEK, "cus_acme"): 90}, paced={(WEEK, "cus_acme"): 90})
     for record in records:
         watch.see([record])
     watch.close_all()

@@ -119,6 +119,59 @@ def test_a_customers_hundred_conversations_of_a_week_are_pooled_however_many_com
         assert sum(row[3] + row[4] for row in rows) == POOLED_MOST * (2 if week == first_week else 1)
 
 
+@pytest.mark.parametrize("batch", [10, 1_000])
+def test_a_hundred_streamed_calls_of_a_customer_are_in_a_weeks_pace_however_many_come_at_a_time(
+    database: Database, batch: int
+) -> None:
+    """300 conversations within an hour, none of which has ended when the last begins: all 300 were in, ten at a time."""
+    records = [
+        record(number, time=NOON + 10_000 * number, settled=NOON + 10_000 * number + 1500, conversation=f"c{number}")
+        for number in range(300)
+    ]
+    append(database, records)
+
+    bring_up_to_date(database, LATER, batch=batch)
+
+    assert in_sql(database) == in_memory(records)
+    assert [row[0] for row in in_sql(database).pace.values()] == [POOLED_MOST]
+
+
+@pytest.mark.parametrize("batch", [10, 1_000])
+def test_the_conversations_that_end_first_are_pooled_however_many_records_come_at_a_time(
+    database: Database, batch: int
+) -> None:
+    """150 conversations begin in one order and end in the other; other customers' calls show that time passes."""
+    calls = [(number, number, 1 + number) for number in range(150)]
+    calls += [(number, 600 + 10 * (150 - number), 1000) for number in range(150)]
+    records = [
+        record(
+            place,
+            time=NOON + 1000 * second,
+            settled=NOON + 1000 * second,
+            conversation=f"c{number}",
+            billed_output_tokens=tokens,
+        )
+        for place, (number, second, tokens) in enumerate(sorted(calls, key=lambda call: call[1]))
+    ]
+    records += [
+        record(
+            1000 + number,
+            time=NOON + 60_000 * number,
+            settled=NOON + 60_000 * number,
+            customer="cus_other",
+            conversation=f"o{number}",
+        )
+        for number in range(40, 300)
+    ]
+    append(database, records)
+
+    bring_up_to_date(database, LATER, batch=batch)
+
+    pooled = {key[3] - 1001 for key in in_sql(database).lengths if key[3] > 1000}
+    assert pooled == set(range(50, 150))
+    assert in_sql(database) == in_memory(records)
+
+
 def test_open_conversations_wait_until_nobody_can_go_on_with_them(database: Database) -> None:
     append(database, [record(1, conversation="c1"), record(2, conversation="c2")])
 
