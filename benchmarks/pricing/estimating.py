@@ -164,12 +164,15 @@ def _own(owner: Ints, tier: Ints, window: Ints, even: Flags, tokens: Ints, ended
     return OwnLengths(customer, tiers, windows, days, places, observed, totals - observed)
 
 
-def estimate_and_price(customers: int, conversations: int) -> tuple[float, float]:
+def drawn_anew(customers: int, conversations: int) -> Statistics:
+    """Return the same sums each time."""
+    return statistics(customers, conversations, np.random.default_rng(1))
+
+
+def estimate_and_price(observed: Statistics) -> tuple[float, float]:
     """Return the CPU seconds of a fit and its menu, and the peak memory of this process, MB."""
-    random = np.random.default_rng(1)
-    observed = statistics(customers, conversations, random)
     began = time.process_time()
-    estimate = fit(observed, Given(VALUE, 0.0), draws=60, random=random)
+    estimate = fit(observed, Given(VALUE, 0.0), draws=60, random=np.random.default_rng(2))
     value = understated(read_market(estimate.market), [read_market(draw) for draw in estimate.averaged])
     full_menu(valuation_of(read_market(value.market)))
     spent = time.process_time() - began
@@ -178,11 +181,14 @@ def estimate_and_price(customers: int, conversations: int) -> tuple[float, float
 
 
 def main() -> None:
+    """Print the table; conversations are drawn in another process than the fit's, whose memory they would exceed."""
     print("| customers | conversations | fit and menu | peak memory |")
     print("| ---: | ---: | ---: | ---: |")
     for customers, conversations in ((10_000, 100), (100_000, 100), (1_000_000, 10), (1_000_000, 100)):
         with get_context("spawn").Pool(1) as pool:
-            spent, peak = pool.apply(estimate_and_price, (customers, conversations))
+            observed = pool.apply(drawn_anew, (customers, conversations))
+        with get_context("spawn").Pool(1) as pool:
+            spent, peak = pool.apply(estimate_and_price, (observed,))
         print(f"| {customers:,} | {customers * conversations:,} | {spent:.1f} CPU s | {peak:.0f} MB |", flush=True)
 
 
