@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,8 +177,15 @@ def estimate_and_price(observed: Statistics) -> tuple[float, float]:
     value = understated(read_market(estimate.market), [read_market(draw) for draw in estimate.averaged])
     full_menu(valuation_of(read_market(value.market)))
     spent = time.process_time() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return spent, peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
+    return spent, peak_mb()
+
+
+def peak_mb() -> float:
+    """Return the peak memory of this process alone; the usage that Linux reports of a child begins with its parent's."""
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+    (peak,) = (line for line in Path("/proc/self/status").read_text("ascii").splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) / 1024
 
 
 def main() -> None:
