@@ -243,6 +243,15 @@ def test_a_manifest_says_what_its_file_holds(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["usage.jsonl", "usage.jsonl.manifest.json"]
 
 
+def test_a_manifest_of_a_long_open_export_counts_all_of_it_and_says_that_it_is_open(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+
+    manifest = write_file(path, FORMATS["jsonl"], map(booked, range(300)), is_closed=False)
+
+    assert manifest.size_bytes == path.stat().st_size > 2 * CHUNK_CHARACTERS
+    assert (manifest.records, manifest.closed) == (300, False)
+
+
 def test_the_same_records_are_the_same_bytes_and_the_same_manifest(tmp_path: Path) -> None:
     path = tmp_path / "usage.csv"
     write_file(path, FORMATS["csv"], [booked(1), booked(2)], is_closed=True)

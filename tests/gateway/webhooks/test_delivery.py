@@ -117,6 +117,7 @@ async def test_two_hundred_settlements_at_once_tell_each_threshold_once(
         signature = base64.b64encode(hmac.new(KEY, content, hashlib.sha256).digest()).decode()
         assert headers["webhook-signature"] == f"v1,{signature}"
         assert headers["webhook-id"] == json.loads(body)["id"]
+        assert abs(int(headers["webhook-timestamp"]) - now_ms() / 1000) < 300
     assert notices(client) == 0
 
 

@@ -77,7 +77,7 @@ def test_a_webhook_without_a_good_secret_is_refused_at_the_start(secret: str | N
 
 
 def test_a_customer_that_is_locked_out_is_told_of_with_what_it_asked() -> None:
-    """Another amount of the limit, or another period, is another notice."""
+    """Another amount of the limit, another period or another customer is another notice."""
     facts = {
         **{"time": 1_767_225_600_123, "limit": "spend", "max": 1_000, "used": 803, "held": 0, "asked": 200},
         **{"customer": "cus_1", "period_start": 1_767_225_600_000, "period_end": 1_769_904_000_000},
@@ -90,5 +90,6 @@ def test_a_customer_that_is_locked_out_is_told_of_with_what_it_asked() -> None:
         "period": {"start": "2026-01-01T00:00:00.000Z", "end": "2026-02-01T00:00:00.000Z"},
     }
     assert isinstance(notice, LockedOut)
-    assert len({notice.id, replace(notice, max=2_000).id, replace(notice, period_start=1).id, NOTICE.id}) == 4
+    others = [replace(notice, max=2_000), replace(notice, period_start=1), replace(notice, customer="cus_2"), NOTICE]
+    assert len({notice.id, *(other.id for other in others)}) == 5
     assert replace(notice, used=900, asked=1).id == notice.id

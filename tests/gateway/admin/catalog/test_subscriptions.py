@@ -9,18 +9,19 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Select, select
+from sqlalchemy import Select, insert, select
 
 from gateway.admin.api.routes import AdminServices
 from gateway.billing.charges import prorated
 from gateway.billing.invoices import Issuer, drafted
-from gateway.catalog.subscriptions import Subscriptions
+from gateway.catalog.subscriptions import AT_ONCE, Subscriptions
 from gateway.ledger.billing.closings import months_of
 from gateway.ledger.billing.final_invoices import Terms
 from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.tables import customers
 from gateway.settings import Settings
 from tests.gateway.admin.operator import NOON, Clock, Operator
+from tests.gateway.ledger.records import customer_row
 
 DAY_MS = 86_400_000
 START = NOON - DAY_MS // 2
@@ -59,6 +60,19 @@ async def test_a_subscription_that_begins_on_the_24th_pays_its_share(
 
     assert (first, second) == ([1, 0], [1, 0])
     assert await rows(operator, customer) == [("fee", "basic", due), ("fee", "basic", 30_000_000_000)]
+
+
+async def test_every_customer_pays_however_many_there_are(
+    operator: Operator, services: AdminServices, clock: Clock, tiers: None
+) -> None:
+    clock.ms = START
+    names = [f"cus_{number:03}" for number in range(AT_ONCE + 1)]
+    with services.database.write() as connection:
+        connection.execute(insert(customers), [customer_row(name) | {"tier": "basic"} for name in names])
+
+    assert [turn(services, clock) for _ in range(2)] == [len(names), 0]
+    [total] = (await operator.get("/admin/totals?by=kind&period=2026-11"))["data"]
+    assert (total["kind"], total["charge_nanousd"]) == ("fee", 30_000_000_000 * len(names))
 
 
 async def test_a_change_of_tier_credits_what_is_left(

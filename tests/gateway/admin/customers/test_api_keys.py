@@ -7,6 +7,8 @@ import hashlib
 import pytest
 from sqlalchemy import select
 
+from gateway.admin.api.routes import AdminServices
+from gateway.catalog.projector import project_pending
 from gateway.clock import written
 from gateway.holds.store import redis_keys
 from gateway.ledger.database import Database
@@ -182,3 +184,33 @@ async def test_an_overlap_is_a_whole_number_of_seconds_up_to_a_month(
 )
 async def test_what_does_not_exist_is_not_found(operator: Operator, method: str, path: str) -> None:
     assert (await operator.refused(method, path))["code"] == "not_found"
+
+
+async def test_a_customer_that_is_deleted_loses_its_own_keys_alone(operator: Operator, customer: str, hot: Hot) -> None:
+    """And its list has no key of another customer."""
+    other = await operator.customer()
+    made = {name: await operator.post(f"/admin/customers/{name}/keys") for name in (customer, other)}
+    listed = {name: (await operator.get(f"/admin/customers/{name}/keys"))["data"] for name in made}
+    await operator.delete(f"/admin/customers/{customer}")
+
+    assert {name: [key["key_id"] for key in keys] for name, keys in listed.items()} == {
+        name: [key["key_id"]] for name, key in made.items()
+    }
+    assert hot.key(digest_of(made[customer]["key"])) is None
+    assert hot.key(digest_of(made[other]["key"])) is not None
+
+
+@pytest.mark.parametrize("ended", ["key", "customer"])
+async def test_a_key_that_ends_without_redis_is_shut_out_once_it_is_back(
+    operator: Operator, operator_without_redis: Operator, services: AdminServices, customer: str, hot: Hot, ended: str
+) -> None:
+    """The sweep of the bookkeeper finds what Redis has not heard."""
+    made = await operator.post(f"/admin/customers/{customer}/keys")
+    path = f"/admin/keys/{made['key_id']}" if ended == "key" else f"/admin/customers/{customer}"
+    await operator_without_redis.send("DELETE", path)
+    before = hot.key(digest_of(made["key"]))
+
+    project_pending(services.database, services.projection)
+
+    assert before is not None
+    assert hot.key(digest_of(made["key"])) is None

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
-from sqlalchemy import MetaData, select, update
+from sqlalchemy import MetaData, insert, select, update
 
 from gateway.exports.jsonl import encode
 from gateway.ledger.book.appender import append
-from gateway.ledger.book.erasure import erase_records
+from gateway.ledger.book.erasure import ROWS_AT_ONCE, erase_records
 from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Span, usage_records_in
-from gateway.ledger.tables import customers, erasures, usage_dead_letters, usage_records
+from gateway.ledger.sums_tables import sums_going
+from gateway.ledger.tables import conversation_threads, customers, erasures, usage_dead_letters, usage_records
 from tests.gateway.admin.operator import Operator
 from tests.gateway.ledger.records import record
 
@@ -157,3 +158,34 @@ async def test_no_table_has_a_word_of_it(operator: Operator, database: Database,
     left = dumped(database)
     assert ada in left
     assert [name for name in NAMES if name in left] == []
+
+
+def test_every_record_is_erased_however_many_there_are(database: Database) -> None:
+    """Also words that begin like what the erasure puts in their place; doing it again changes nothing."""
+    append(database, [spoken(number, "cus_many") for number in range(ROWS_AT_ONCE + 1)])
+    append(database, [record(900, customer="cus_many", conversation="erased-ada-trip", end_user="erased by ada-user")])
+
+    counts = [erase_records(database, "cus_many", SECRET, 5) for _ in range(2)]
+
+    assert counts == [ROWS_AT_ONCE + 2, 0]
+    assert "ada-" not in json.dumps(exported(database))
+    assert verify_chain(database).is_sound
+
+
+async def test_conversations_that_go_on_are_erased_with_their_customer_alone(
+    operator: Operator, database: Database, ada: str
+) -> None:
+    """Those of the sums and those that answers lead to."""
+    numbers = dict.fromkeys(("first", "last", "tokens", "waited_ms", "early_ms", "untimed_ms", "duration_ms", "at"), 1)
+    texts = {"tier": "t2", "menu_version": "m1", "record": "call-000001", "finish": "cap", "chosen": False, "fault": ""}
+    names = [{"customer": customer, "conversation": "ada-trip"} for customer in (ada, "cus_other")]
+    with database.write() as connection:
+        connection.execute(insert(conversation_threads), [{**name, "thread": "tail-1", "settled": 1} for name in names])
+        connection.execute(insert(sums_going), [{**name, **numbers, **texts} for name in names])
+
+    await operator.delete(f"/admin/customers/{ada}?erase=true")
+
+    with database.read() as connection:
+        for table in (conversation_threads, sums_going):
+            left = connection.execute(select(table.c.customer).where(table.c.conversation == "ada-trip")).scalars()
+            assert list(left) == ["cus_other"]

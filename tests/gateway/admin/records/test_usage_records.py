@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 
 from gateway.admin.api.routes import AdminServices
 from gateway.admin.records.usage_records import UsageShown
@@ -17,6 +18,7 @@ from gateway.ledger.book.appender import append
 from gateway.ledger.book.chain import link
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Span, usage_records_in
+from gateway.ledger.read.read_your_writes import wait_until_booked
 from gateway.ledger.writer import Writer
 from pricing.usage import FIELDS
 from tests.gateway.admin.operator import Operator, fields_of
@@ -157,3 +159,17 @@ async def test_an_export_holds_what_was_settled_before_it(operator: Operator, se
     exported = [json.loads(line) for line in response.text.splitlines()]
     assert exported == list(usage_records_in(services.database, Span()))
     assert len(exported) == 1
+
+
+def test_an_answer_waits_for_the_last_record_on_its_way(valkey: redis.Redis) -> None:
+    """Not only for the first: it is booked, the one behind it is not."""
+    stream = settle(valkey, settled_call(1))
+    first = valkey.xrevrange(stream, count=1)[0][0]
+    settle(valkey, settled_call(2))
+    seconds = iter(range(10))
+
+    was_booked = wait_until_booked(
+        valkey, within_s=3, clock=lambda: next(seconds), pause=lambda _: valkey.xdel(stream, first)
+    )
+
+    assert was_booked is False

@@ -308,6 +308,15 @@ def test_an_open_month_before_is_found_by_its_first_record(ledger: Database) -> 
         assert open_before(connection, months["cus_utc"]) == at("2026-09-01T00:00:00")
 
 
+def test_what_comes_into_the_last_of_several_closed_months_is_late(ledger: Database) -> None:
+    for month in ("2026-09", OCTOBER):
+        close_all(ledger, month)
+    append(ledger, [call(1, "cus_utc", NOON)])
+
+    assert ids(ledger, OCTOBER) == []
+    assert ids(ledger, "2026-11") == ["call-000001"]
+
+
 def test_records_before_any_close_are_never_late(ledger: Database) -> None:
     append(ledger, [call(1, "cus_utc", NOON), call(2, "cus_nobody", NOON)])
     close_all(ledger, "2026-09")
