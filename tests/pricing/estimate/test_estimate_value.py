@@ -12,9 +12,10 @@ import pytest
 from pricing.estimate.as_market import market_of, priced
 from pricing.estimate.fit import Estimate, fit
 from pricing.estimate.given import Given
+from pricing.estimate.laws.taking import UNKNOWN, Slopes, chances_of, takers_of
 from pricing.estimate.laws.value import ValueTold, value_told
 from pricing.estimate.observations.conversations import CannotEstimate
-from pricing.estimate.observations.statistics import Offer, Statistics
+from pricing.estimate.observations.statistics import BOUGHT, Offer, Statistics
 from pricing.market.estimated import estimated
 from pricing.market.market import read_market
 from pricing.market.worth import valuation_of
@@ -195,6 +196,28 @@ def test_a_value_that_choices_contradict_is_told_with_what_its_menu_keeps() -> N
     [kept] = percentages(note)
     assert "lose buyers" in note
     assert 0.6 < kept < 0.85
+
+
+def test_all_values_at_once_climb_to_what_each_climbs_to_alone(seen: dict[str, Seen]) -> None:
+    """Beside the same steps row by row, one value after the other: customers who took a tier, none, or several, or whose choice is not known."""
+    statistics, random = seen["lognormal"].statistics, np.random.default_rng(0)
+    choices = random.integers(-2, 4, (CUSTOMERS, 1))
+    customers = replace(statistics.customers, choices=choices)
+    takers, values = takers_of(statistics.offers, customers), np.array([0.7e9, 1e9, 1.4e9])
+    assert takers is not None
+    chances = chances_of(statistics.offers, answers_of(KINDS["lognormal"]), values, takers)
+    weight = random.poisson(takers.weight).astype(np.float64)
+
+    found = Slopes(takers, chances).climb(None, 30, weight)
+
+    for place, (option,) in enumerate(chances):
+        tiers = {UNKNOWN: np.ones(len(option)), BOUGHT: option[:, 1:].sum(axis=1)} | dict(enumerate(option.T))
+        joint = np.array([row * tiers[int(tier)] for row, (tier,) in zip(takers.likelihood, takers.taken, strict=True)])
+        share = np.full(joint.shape[1], 1 / joint.shape[1])
+        for _ in range(30):
+            share = share * ((weight / (joint @ share)) @ joint) / weight.sum()
+        np.testing.assert_allclose(found.share[place], share, rtol=1e-9, atol=1e-15)
+        assert found.log_likelihood[place] == pytest.approx(float(weight @ np.log(joint @ share)), abs=1e-8)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,10 @@ import pytest
 
 from pricing.market.market import Market, read_market
 from pricing.market.worth import valuation_of
+from pricing.mechanism.demand import crowd_of
 from pricing.mechanism.lasting import advise, best_for_caps
 from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.offers import Offer
 from pricing.mechanism.uncertainty import best_on_average, profit_of
 from pricing.menus.menus import optimal_menu
 from pricing.simulate import simulate
@@ -135,3 +137,20 @@ def test_a_single_market_is_certain() -> None:
 
     assert choice.discount == 0
     assert choice.mean == pytest.approx(full_menu(valuation_of(market)).profit, abs=4)
+
+
+def test_what_a_single_tier_earns_at_many_prices_is_what_it_earns_at_each() -> None:
+    """To the last bit, of types who are alike, who differ by value, and whose tastes differ, with a cost and without."""
+    free, dear = (
+        valuation_of(read_market(markets.lognormal() | changes)) for changes in ({}, {"cost_nanousd_per_token": 1e5})
+    )
+    last = len(free.steps.tokens)
+    for tastes in ((0.0, 0.0), (0.0, 1e6)):
+        for one in (free, dear):
+            crowd = crowd_of([(0.4, one, 0.0, tastes[0]), (0.6, one, 0.3, tastes[1])])
+            prices = np.unique(np.floor(np.outer(crowd.worth[:, last], np.linspace(0.5, 1.2, 20)))).astype(np.int64)
+
+            earned = crowd.single_profits(last, prices)
+
+            alone = [crowd.profit(Offer(np.array([last]), np.array([price]))) for price in prices.tolist()]
+            assert earned.tolist() == alone
