@@ -13,9 +13,9 @@ from sqlalchemy import Select, insert, select
 
 from gateway.admin.api.routes import AdminServices
 from gateway.billing.charges import prorated
-from gateway.billing.invoices import Issuer, drafted
+from gateway.billing.invoices import Issuer, drafted, finalised
 from gateway.catalog.subscriptions import AT_ONCE, Subscriptions
-from gateway.ledger.billing.closings import months_of
+from gateway.ledger.billing.closings import close, months_of
 from gateway.ledger.billing.final_invoices import Terms
 from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.tables import customers
@@ -164,6 +164,63 @@ async def test_what_was_credited_by_hand_is_not_credited_again(
     turn(services, clock)
 
     assert sum(amount for *_, amount in await rows(operator, customer)) == 0
+
+
+async def test_a_fee_by_hand_is_not_taken_for_the_periods_fee(
+    operator: Operator, services: AdminServices, clock: Clock, tiers: None
+) -> None:
+    """The rest of a paid period is of the fee that paid for it, whatever else was charged since."""
+    clock.ms = START
+    customer = await operator.customer(tier="basic")
+    turn(services, clock)
+    clock.ms += DAY_MS
+    await operator.post(f"/admin/customers/{customer}/fees", {"amount_nanousd": 500, "reason": "Set-up"})
+    clock.ms = START + MONTH_MS // 2
+    await operator.put(f"/admin/customers/{customer}/tier", {"tier": "free"})
+    turn(services, clock)
+
+    records = (await operator.get(f"/admin/usage?customer={customer}"))["data"]
+    assert [(one["kind"], one["tier"], one["charge_nanousd"]) for one in records] == [
+        *(("fee", "basic", 30_000_000_000), ("fee", None, 500), ("credit", "basic", -15_000_000_000)),
+    ]
+
+
+async def test_a_tier_of_the_next_period_is_paid_for_once_it_begins(
+    operator: Operator, services: AdminServices, clock: Clock, tiers: None
+) -> None:
+    clock.ms = START
+    customer = await operator.customer(tier="free")
+    await operator.put(f"/admin/customers/{customer}/tier", {"tier": "basic", "effective": "next_period"})
+    before = turn(services, clock)
+    clock.ms = START + MONTH_MS
+
+    assert (before, turn(services, clock)) == (0, 1)
+    assert await rows(operator, customer) == [("fee", "basic", 30_000_000_000)]
+
+
+@pytest.mark.parametrize(("credited", "due"), [(0, 15_000_000_000), (29_000_000_000, 1_000_000_000)])
+async def test_the_rest_of_an_invoiced_period_is_credited_with_a_note(
+    operator: Operator, services: AdminServices, clock: Clock, tiers: None, credited: int, due: int
+) -> None:
+    """At most what is left of the invoice; the note has the reason."""
+    clock.ms = START
+    customer = await operator.customer(tier="basic")
+    turn(services, clock)
+    clock.ms = START + MONTH_MS // 2
+    await operator.put(f"/admin/customers/{customer}/tier", {"tier": "free"})
+    clock.ms = START + MONTH_MS + DAY_MS
+    with services.database.write() as connection:
+        close(connection, list(months_of(services.database, "2026-11", customer)), clock.ms)
+    [month] = months_of(services.database, "2026-11", customer)
+    finalised(services.database, month, Issuer((), (), "", "USD"), Terms(services.database), clock)
+    if credited:
+        body = {"amount_nanousd": credited, "reason": "Outage", "invoice": f"inv_2026-11_{customer}"}
+        await operator.post(f"/admin/customers/{customer}/credits", body)
+    turn(services, clock)
+
+    note = (await operator.get("/admin/credit-notes"))["data"][-1]
+    assert (note["invoice"]["month"], note["amount_nanousd"]) == ("2026-11", due)
+    assert note["reason"].startswith("1296000 of 2592000 seconds")
 
 
 async def test_random_changes_cost_what_the_seconds_of_each_tier_cost(

@@ -147,6 +147,22 @@ async def test_a_tier_that_nobody_has_can_be_withdrawn(operator: Operator) -> No
     assert (await operator.refused("DELETE", "/admin/tiers/pro"))["code"] == "not_found"
 
 
+async def test_a_tier_stays_for_who_is_blocked_or_will_have_it(operator: Operator) -> None:
+    """Not for a customer that is deleted."""
+    for name in ("basic", "pro"):
+        await operator.put(f"/admin/tiers/{name}", CAPPED)
+    blocked, coming, deleted = [await operator.customer(tier=tier) for tier in ("basic", None, "basic")]
+    await operator.patch(f"/admin/customers/{blocked}", {"status": "blocked"})
+    await operator.put(f"/admin/customers/{coming}/tier", {"tier": "pro", "effective": "next_period"})
+    await operator.delete(f"/admin/customers/{deleted}")
+
+    refusals = [await operator.refused("DELETE", f"/admin/tiers/{name}") for name in ("basic", "pro")]
+
+    assert [refusal["tiers"] for refusal in refusals] == [
+        *({"basic": {"count": 1, "customers": [blocked]}}, {"pro": {"count": 1, "customers": [coming]}}),
+    ]
+
+
 async def test_a_tier_that_customers_have_stays_and_they_are_named(operator: Operator) -> None:
     await operator.put("/admin/tiers/basic", CAPPED)
     customers = [await operator.customer(tier="basic") for _ in range(12)]
