@@ -60,6 +60,20 @@ async def test_it_rests_for_an_hour_at_most_counted_from_a_calls_end(
         assert await call(at, later, "c2") == granted
 
 
+async def test_a_name_that_is_used_again_begins_anew(valkey_url: str) -> None:
+    """Its price is charged again, and what the conversation before was sent does not count."""
+    async with desk(valkey_url) as at:
+        later = await at_work(at)
+        at.tier("basic", conversation_tokens_max=CAP, conversation_input_tokens_max=25, price_nanousd=7)
+        settled = []
+        for name in ("c1", "c2"):
+            hold = await at.reserve(name, "acme", CAP, conversation="talk", input_bound=20)
+            settled.append(await at.settlements.settle(hold, at.outcome(10)))
+            later.ahead_ms += HOUR_MS + MINUTE_MS
+
+        assert [one.charge_nanousd for one in settled] == [7, 7]
+
+
 async def test_it_does_not_end_while_a_call_runs(valkey_url: str) -> None:
     async with desk(valkey_url) as at:
         later = await at_work(at)
@@ -80,4 +94,17 @@ async def test_it_ends_a_day_after_it_began_though_somebody_goes_on_with_it(
         later.ahead_ms += at_ms
 
         assert (await at.reserve("c2", "acme", CAP, conversation="talk")).grant == granted
+        assert running.grant == 10
+
+
+async def test_a_call_of_the_conversation_before_does_not_keep_the_next_one_open(valkey_url: str) -> None:
+    """It runs on under the same name; the conversation that began meanwhile rests for an hour at most."""
+    async with desk(valkey_url) as at:
+        later = await at_work(at)
+        running = await at.reserve("c1", "acme", 10, conversation="talk")
+        later.ahead_ms += 24 * HOUR_MS + MINUTE_MS
+        await call(at, later, "c2")
+        later.ahead_ms += HOUR_MS + MINUTE_MS
+
+        assert await call(at, later, "c3") == CAP
         assert running.grant == 10

@@ -101,6 +101,14 @@ STORIES = {
         settle   c1 5                             -> charged 0
         reserve  c3 acme 5                        -> granted 5
     """,
+    "at_most_so_many_calls_at_once_where_requests_a_minute_are_limited_too": """
+        tier     basic concurrency_max=1 requests_per_minute=100
+        customer acme basic
+        reserve  c1 acme 5                        -> granted 5
+        reserve  c2 acme 5                        -> RateLimitExceeded
+        settle   c1 5                             -> charged 0
+        reserve  c3 acme 5                        -> granted 5
+    """,
     "at_most_so_many_requests_a_minute": """
         tier     basic requests_per_minute=2
         customer acme basic
