@@ -38,10 +38,10 @@ def certified(directory: Path) -> Certified:
     leaf = _certificate(_name("127.0.0.1"), authority, server_key.public_key(), authority_key, is_authority=False)
     pem = serialization.Encoding.PEM
     key = server_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    made = Certified(directory / "authority.pem", directory / "server.pem")
-    made.authority.write_bytes(root.public_bytes(pem))
-    made.server.write_bytes(leaf.public_bytes(pem) + key)
-    return made
+    certified_files = Certified(directory / "authority.pem", directory / "server.pem")
+    certified_files.authority.write_bytes(root.public_bytes(pem))
+    certified_files.server.write_bytes(leaf.public_bytes(pem) + key)
+    return certified_files
 
 
 def _name(name: str) -> x509.Name:

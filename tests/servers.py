@@ -100,8 +100,8 @@ class SetClock:
     @property
     def environment(self) -> dict[str, str]:
         [library] = (Path(libfaketime.__file__).parent / "vendor/libfaketime/src").glob("libfaketime*.so.1")
-        asked = {"FAKETIME_TIMESTAMP_FILE": str(self.path), "FAKETIME_NO_CACHE": "1"}
-        return {**os.environ, "LD_PRELOAD": str(library), "FAKETIME_DONT_FAKE_MONOTONIC": "1", **asked}
+        variables = {"FAKETIME_TIMESTAMP_FILE": str(self.path), "FAKETIME_NO_CACHE": "1"}
+        return {**os.environ, "LD_PRELOAD": str(library), "FAKETIME_DONT_FAKE_MONOTONIC": "1", **variables}
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def measure_invoice(count: int, url: str | None = None) -> int:
         fill(database, planned_month(count), meter, witness, closes=False)
         readings, agrees = Readings(database), True
 
-        def made(label: str, work: Callable[[], Any]) -> Any:
+        def timed(label: str, work: Callable[[], Any]) -> Any:
             nonlocal agrees
             before = readings.so_far()
             result = meter.timed(label, count, work)
@@ -96,11 +96,11 @@ def measure_invoice(count: int, url: str | None = None) -> int:
             return result
 
         [month] = months_of(database, MONTH, CUSTOMER)
-        draft = made("draft", lambda: drafted(database, month, ISSUER, terms))
+        draft = timed("draft", lambda: drafted(database, month, ISSUER, terms))
         with database.write() as connection:
             close(connection, [month], 0)
         [month] = months_of(database, MONTH, CUSTOMER)
-        made("close, and make final", lambda: finalised(database, month, ISSUER, terms, lambda: 0))
+        timed("close, and make final", lambda: finalised(database, month, ISSUER, terms, lambda: 0))
         final = invoice_of(database, draft["id"])
         agrees &= final is not None and all(final[name] == draft[name] for name in ("lines", "records", "prepaid"))
         agrees &= draft["total_nanousd"] == witness.whole["charge_nanousd"] and draft["records"] == count

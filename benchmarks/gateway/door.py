@@ -31,7 +31,7 @@ PAUSE_S = 0.05
 SETTINGS = {"HEAD_DEADLINE_S": "10", "BODY_RATE_MIN": "1024"}
 
 
-def ask(port: int, headers: dict[str, str], workers: list[int], calls: int) -> tuple[list[float], float]:
+def call(port: int, headers: dict[str, str], workers: list[int], calls: int) -> tuple[list[float], float]:
     """Request the account ``calls`` times; return the ms that each call took, and the worker's peak memory in MB."""
     call_ms: list[float] = []
     most_memory = 0.0
@@ -59,11 +59,11 @@ async def bodies_on_end(port: int, done: asyncio.Event, count: Counter[str]) -> 
 async def measure(subject: Subject, customer: ProcessPoolExecutor) -> dict[str, Any]:
     """Return the times of calls alone and beside everything hostile, and when the last hostile connection was gone."""
 
-    def asked() -> asyncio.Future[tuple[list[float], float]]:
+    def latencies() -> asyncio.Future[tuple[list[float], float]]:
         query = (subject.port, subject.headers, subject.parts["gateway"], CALLS)
-        return asyncio.get_running_loop().run_in_executor(customer, ask, *query)
+        return asyncio.get_running_loop().run_in_executor(customer, call, *query)
 
-    alone_ms, memory_before = await asked()
+    alone_ms, memory_before = await latencies()
     cpu_before, begun, done, answers = (
         cpu_s(subject.parts["gateway"]),
         time.monotonic(),
@@ -76,7 +76,7 @@ async def measure(subject: Subject, customer: ProcessPoolExecutor) -> dict[str, 
         for number in range(CONNECTIONS)
     ]
     bodies = [asyncio.create_task(bodies_on_end(subject.port, done, answers)) for _ in range(BODIES_AT_ONCE)]
-    beside_ms, most_memory = await asked()
+    beside_ms, most_memory = await latencies()
     done.set()
     await asyncio.gather(*bodies)
     hostile_answers = await asyncio.gather(*halves)

@@ -23,7 +23,7 @@ from benchmarks.gateway.processes import cpu_s, running
 from gateway.app import request_ids
 from gateway.holds.store import redis_keys
 from gateway.runtime.valkey import environment
-from tests.gateway.holds.desk import Desk, desk
+from tests.gateway.holds.harness import HoldsHarness, holds_harness
 from tests.waiting import until
 
 CORE = 1
@@ -31,40 +31,40 @@ ROUNDS, CALLS = 12, 3_200
 COUNTED = (320, 1_600)
 
 
-async def call(holds_desk: Desk, name: str) -> None:
+async def call(harness: HoldsHarness, name: str) -> None:
     """Reserve and settle one call that is a conversation of its own."""
-    hold = await holds_desk.reserve(name, "acme", None)
-    await holds_desk.settlements.settle(hold, holds_desk.outcome(10))
+    hold = await harness.reserve(name, "acme", None)
+    await harness.settlements.settle(hold, harness.outcome(10))
 
 
-async def calls(holds_desk: Desk, names: Iterator[str], count: int, at_once: int) -> None:
+async def calls(harness: HoldsHarness, names: Iterator[str], count: int, at_once: int) -> None:
     for _ in range(count // at_once):
-        await asyncio.gather(*(call(holds_desk, next(names)) for _ in range(at_once)))
+        await asyncio.gather(*(call(harness, next(names)) for _ in range(at_once)))
 
 
 @asynccontextmanager
-async def asked(directory: Path, *wrapper: str) -> AsyncIterator[tuple[Desk, int]]:
-    """Yield a desk at a server that runs under the program ``wrapper``, and the server's process id."""
+async def harness_of(directory: Path, *wrapper: str) -> AsyncIterator[tuple[HoldsHarness, int]]:
+    """Yield a harness at a server that runs under the program ``wrapper``, and the server's process id."""
     socket = directory / "valkey.sock"
     valkey = [*wrapper, get_binary_path(), "--port", "0", "--unixsocket", socket, "--dir", directory]
     valkey += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
     with running(valkey, CORE, environment(), directory / "valkey.log") as pid:
         until(socket.exists, 60)
-        async with desk(f"unix://{socket}") as holds_desk:
-            holds_desk.tier("all", **TIER)
-            holds_desk.customer("acme", "all")
-            yield holds_desk, pid
+        async with holds_harness(f"unix://{socket}") as harness:
+            harness.tier("all", **TIER)
+            harness.customer("acme", "all")
+            yield harness, pid
 
 
 async def cpu(at_once: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        async with asked(Path(directory)) as (holds_desk, pid):
+        async with harness_of(Path(directory)) as (harness, pid):
             names, call_us = request_ids(), []
             for _ in range(ROUNDS):
                 before = cpu_s([pid])
-                await calls(holds_desk, names, CALLS, at_once)
+                await calls(harness, names, CALLS, at_once)
                 call_us.append(1e6 * (cpu_s([pid]) - before) / CALLS)
-                holds_desk.blocking.delete(redis_keys.usage(redis_keys.bucket_of("acme")))
+                harness.blocking.delete(redis_keys.usage(redis_keys.bucket_of("acme")))
     print(f"{min(call_us):.0f} CPU µs of Redis a call, at the least of {ROUNDS} rounds of {CALLS}")
 
 
@@ -74,8 +74,8 @@ async def instructions(at_once: int) -> None:
         with tempfile.TemporaryDirectory() as directory:
             out = Path(directory) / "counted"
             wrapper = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={out}")
-            async with asked(Path(directory), *wrapper) as (holds_desk, _):
-                await calls(holds_desk, request_ids(), count, at_once)
+            async with harness_of(Path(directory), *wrapper) as (harness, _):
+                await calls(harness, request_ids(), count, at_once)
             totals = re.findall(r"^(?:totals|summary): (\d+)", out.read_text(), re.MULTILINE)
             instruction_counts.append(max(map(int, totals)))
     fewest, most = COUNTED

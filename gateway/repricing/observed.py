@@ -12,7 +12,7 @@ from gateway.catalog import menu_rows
 from gateway.catalog.menu_rows import HOUSE
 from gateway.holds.terms import Timeline
 from gateway.ledger.database import Database
-from gateway.ledger.sums import market_rows as asked
+from gateway.ledger.sums import market_rows
 from gateway.ledger.sums.market_sums import bring_up_to_date, going_in, unheard
 from pricing.estimate.observations.conversations import DAY_MS, WEEK_MS, Watch, windows_of
 from pricing.estimate.observations.gathering import Choosing, Summed, statistics_of
@@ -34,23 +34,23 @@ def ledger_statistics(
     watch = Watch(going_in(database))
     watch.latest_ms = now_ms
     in_progress = watch.close_all()
-    menus = asked.menus_in(database)
+    menus = market_rows.menus_in(database)
     with database.read() as connection:
         timeline = menu_rows.read_timeline(connection)
     chose, refusing = _chosen(database, timeline), _refusing(database, timeline, now_ms, watch)
-    was_chosen = bool(chose) or asked.was_named(database, since_week, watch.sums)
-    weeks = asked.weeks_in(database, since_week, watch.sums)
+    was_chosen = bool(chose) or market_rows.was_named(database, since_week, watch.sums)
+    weeks = market_rows.weeks_in(database, since_week, watch.sums)
     windows = windows_of(*weeks) if weeks else (since_week,)
     sums = Summed(
-        lengths=asked.lengths_in(database, since_week, watch.sums),
-        customers=asked.customers_in(database, since_week, watch.sums, windows),
-        tiers=asked.tiers_in(database, since_week, watch.sums) if was_chosen else (),
-        ages=asked.ages_in(database, since_week, watch.sums),
-        pace=asked.pace_in(database, since_week, watch.sums),
-        aside=asked.excluded_in(database, since_week, watch.sums),
+        lengths=market_rows.lengths_in(database, since_week, watch.sums),
+        customers=market_rows.customers_in(database, since_week, watch.sums, windows),
+        tiers=market_rows.tiers_in(database, since_week, watch.sums) if was_chosen else (),
+        ages=market_rows.ages_in(database, since_week, watch.sums),
+        pace=market_rows.pace_in(database, since_week, watch.sums),
+        aside=market_rows.excluded_in(database, since_week, watch.sums),
         going=in_progress,
         windows=windows,
-        own_lengths=asked.own_lengths_in(database, since_week, watch.sums),
+        own_lengths=market_rows.own_lengths_in(database, since_week, watch.sums),
     )
     choosing = Choosing(
         chose=lambda customer, version: (customer, version) in chose,
@@ -61,7 +61,7 @@ def ledger_statistics(
 
 def menu_bodies(database: Database) -> list[dict[str, Any]]:
     """Return a list of the newest menu that was computed from a market, complete; an empty list if there is none."""
-    newest = asked.newest_computed(database)
+    newest = market_rows.newest_computed(database)
     return [] if newest is None else [newest]
 
 
@@ -81,7 +81,7 @@ def _chosen(database: Database, timeline: Timeline) -> set[tuple[str, str]]:
             return menu_rows.in_force(timeline, moment, replace(HOUSE, id=customer, created=created[customer]))
         return by_day(bisect_right(moments, moment), moment // DAY_MS)
 
-    choices = ((customer, by_then(customer, moment)) for customer, moment in asked.own_choices(database))
+    choices = ((customer, by_then(customer, moment)) for customer, moment in market_rows.own_choices(database))
     return {(customer, version) for customer, version in choices if version is not None}
 
 
@@ -96,7 +96,7 @@ def _refusing(database: Database, timeline: Timeline, now_ms: int, watch: Watch)
     for version in {usual_version, *arms.values()} - {None}:
         assert version is not None
         conversing = {key[1] for key in watch.sums.tiers if key[2] == version}
-        customers = asked.refusing(database, version) - conversing
+        customers = market_rows.refusing(database, version) - conversing
         refusing[version] = frozenset(
             customer_id for customer_id in customers if arms.get(customer_id, usual_version) == version
         )
@@ -106,4 +106,4 @@ def _refusing(database: Database, timeline: Timeline, now_ms: int, watch: Watch)
 def _created(database: Database, timeline: Timeline) -> dict[str, int]:
     """Return the moments of creation, ms, of the customers that may be in an arm of an experiment."""
     earliest = min((publication.at for publication in timeline.publications if publication.arms), default=None)
-    return {} if earliest is None else asked.created_since(database, earliest)
+    return {} if earliest is None else market_rows.created_since(database, earliest)

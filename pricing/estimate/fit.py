@@ -23,7 +23,7 @@ from pricing.estimate.laws.pace import Pace, estimate_pace
 from pricing.estimate.laws.readings import are_chosen, as_timed
 from pricing.estimate.laws.sampling import FULL, Sweeps
 from pricing.estimate.laws.urgency import Mixing, mixing_of
-from pricing.estimate.laws.value import ValueTold
+from pricing.estimate.laws.value import ValueEstimate
 from pricing.estimate.notes import (
     differing,
     notes_of,
@@ -99,7 +99,7 @@ class Estimate:
     lengths_differ: bool
     leaving: LeavingTests
     mixing: Mixing
-    value: ValueTold | None
+    value: ValueEstimate | None
     value_known_by: str
     sources: tuple[str, ...]
     unseen_worth_nanousd: float
@@ -204,7 +204,7 @@ def _of_effects(
     return tuple(notes)
 
 
-def _of_value(value: ValueTold | None, inputs: Given, market: Json) -> tuple[str, ...]:
+def _of_value(value: ValueEstimate | None, inputs: Given, market: Json) -> tuple[str, ...]:
     """Return sentences on the value by customers' choices, and on the profit kept by a menu for another value."""
     return of_value(value, inputs.value_nanousd, lambda worth: kept(market | {"value_nanousd": worth}, market))
 

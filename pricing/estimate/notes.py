@@ -12,7 +12,7 @@ from pricing.estimate.laws.leaving import EARLY, UNTIMED_S, LeavingTests
 from pricing.estimate.laws.length import LengthEstimate
 from pricing.estimate.laws.pace import Pace
 from pricing.estimate.laws.urgency import Mixing
-from pricing.estimate.laws.value import ValueTold
+from pricing.estimate.laws.value import ValueEstimate
 from pricing.estimate.observations.gathering import BEYOND_CAP
 from pricing.estimate.observations.spread import Differing, OwnLengths, own_spread
 from pricing.estimate.observations.statistics import Customers, Statistics
@@ -92,43 +92,45 @@ def _of_own_lengths(own: OwnLengths | None) -> tuple[str, ...]:
     )
 
 
-def of_value(told: ValueTold | None, said_nanousd: float | None, keeps: Callable[[float], float]) -> tuple[str, ...]:
+def of_value(
+    estimate: ValueEstimate | None, stated_nanousd: float | None, keeps: Callable[[float], float]
+) -> tuple[str, ...]:
     """Return notes on the value by customers' choices, and on what a menu for the stated value does where it is wrong.
 
     Args:
-        told: the value by customers' choices, None where choices do not identify it.
-        said_nanousd: the stated value, None where none is stated.
+        estimate: the value by customers' choices, None where choices do not identify it.
+        stated_nanousd: the stated value, None where none is stated.
         keeps: the share of the profit that a menu for the stated value keeps, as a function of the true value.
     """
-    if said_nanousd is None and told is not None:
-        return (_as_estimated(told),)
-    assert said_nanousd is not None
-    if told is None:
-        less, more = (keeps(said_nanousd * (1 + by)) for by in (-WRONG, WRONG))
+    if stated_nanousd is None and estimate is not None:
+        return (_as_estimated(estimate),)
+    assert stated_nanousd is not None
+    if estimate is None:
+        less, more = (keeps(stated_nanousd * (1 + by)) for by in (-WRONG, WRONG))
         return (
             "Nobody's choice tells what an answer is worth: the value is as it was said, right or wrong. A menu made for it keeps "
             f"{less:.0%} of the profit where an answer is worth a fifth less, {more:.0%} where it is worth a fifth more.",
         )
-    if told.is_open:
-        least, most = keeps(told.low_nanousd), keeps(told.high_nanousd)
+    if estimate.is_open:
+        least, most = keeps(estimate.low_nanousd), keeps(estimate.high_nanousd)
         return (
-            f"Choices leave open what an answer is worth: {told.between} are about as likely. Made for {said_nanousd:,.0f}, a menu "
+            f"Choices leave open what an answer is worth: {estimate.between} are about as likely. Made for {stated_nanousd:,.0f}, a menu "
             f"keeps {least:.0%} of the profit at the least of these and {most:.0%} at the most: above what an answer is worth it "
             "loses buyers; made for the least it loses none.",
         )
-    if told.low_nanousd <= said_nanousd <= told.high_nanousd:
+    if estimate.low_nanousd <= stated_nanousd <= estimate.high_nanousd:
         return (
-            f"Choices tell that an answer is worth {told.between}; {said_nanousd:,.0f}, as was said, lies among them.",
+            f"Choices tell that an answer is worth {estimate.between}; {stated_nanousd:,.0f}, as was said, lies among them.",
         )
-    does = "lose buyers" if said_nanousd > told.high_nanousd else "give answers away"
+    does = "lose buyers" if stated_nanousd > estimate.high_nanousd else "give answers away"
     return (
-        f"Choices contradict the value: they tell that an answer is worth {told.between}, and {said_nanousd:,.0f} was said. "
-        f"Prices made for that {does}: at {told.best_nanousd:,.0f} they keep {keeps(told.best_nanousd):.0%} of the profit. Estimate "
+        f"Choices contradict the value: they tell that an answer is worth {estimate.between}, and {stated_nanousd:,.0f} was said. "
+        f"Prices made for that {does}: at {estimate.best_nanousd:,.0f} they keep {keeps(estimate.best_nanousd):.0%} of the profit. Estimate "
         "the value from choices, or say one that they bear.",
     )
 
 
-def _as_estimated(value: ValueTold) -> str:
+def _as_estimated(value: ValueEstimate) -> str:
     if value.is_open:
         return (
             f"What an answer is worth is estimated from choices, which leave it open: {value.between} are about "

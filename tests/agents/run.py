@@ -18,7 +18,7 @@ import httpx
 from gateway.serving.upstream.profiles import PROFILES
 from gateway.simulator.lengths import Table
 from gateway.simulator.model_server import Law
-from tests.agents.agents import AGENTS, Agent, Told, install
+from tests.agents.agents import AGENTS, Agent, AgentRun, install
 from tests.gateway.demo.test_demo import demo, until_line
 from tests.loop.rig import Rig, Sold, rig
 from tests.servers import short_directory, valkey_in
@@ -56,19 +56,19 @@ def house(profile: str) -> Iterator[Rig]:
         yield it
 
 
-def breaches_of(told: Told, tier: str, who: Sold, it: Rig) -> list[str]:
+def breaches_of(run: AgentRun, tier: str, who: Sold, it: Rig) -> list[str]:
     """Return what is not as it has to be, of the records and of what the user was shown."""
     it.until_nothing_is_held()
     records = [one for one in it.usage(who) if one["endpoint"] in ("/v1/messages", "/v1/responses")]
     if tier == "used-up":
-        reads_why = any(words in told.words for words in ("The period's 0 tokens", "Quota exceeded"))
-        return [] if reads_why and not records else [f"its user does not read why: {told.words!r}"]
+        reads_why = any(words in run.words for words in ("The period's 0 tokens", "Quota exceeded"))
+        return [] if reads_why and not records else [f"its user does not read why: {run.words!r}"]
     tokens = {"open": CALL_TOKENS + ANSWER_TOKENS, "cut-in-its-call": 3, "cut-in-its-answer": 9}[tier]
     finish = "complete" if tier == "open" else "cap"
     shown = (OPENING,) if tier == "open" else CUT
     wrong = {
-        "it went well and should not have, or did not": told.went_well != (tier == "open"),
-        f"its user does not read why: {told.words!r}": not any(words in told.words for words in shown),
+        "it went well and should not have, or did not": run.went_well != (tier == "open"),
+        f"its user does not read why: {run.words!r}": not any(words in run.words for words in shown),
         "its calls are several conversations": len({one["conversation"] for one in records}) != 1,
         f"not {tokens} tokens are on record": sum(one["output_tokens"] for one in records) != tokens,
         f"its last call did not end by {finish}": not records or records[-1]["finish"] != finish,
@@ -84,11 +84,11 @@ def in_each_profile(agent: Agent, profiles: list[str]) -> list[str]:
             for tier in ("open", "cut-in-its-call", "cut-in-its-answer", "used-up"):
                 who = it.customer(tier)
                 with tempfile.TemporaryDirectory() as directory:
-                    told = agent.do(Path(directory), it.url, who.key)
-                breaches = breaches_of(told, tier, who, it)
-                print(f"{agent.name:12} {profile:9} {tier:18} {told.words[:70]!r}", *breaches, sep="\n  ", flush=True)
+                    run = agent.do(Path(directory), it.url, who.key)
+                breaches = breaches_of(run, tier, who, it)
+                print(f"{agent.name:12} {profile:9} {tier:18} {run.words[:70]!r}", *breaches, sep="\n  ", flush=True)
                 if breaches:
-                    print(told.everything)
+                    print(run.everything)
                 found += breaches
     return found
 
@@ -98,22 +98,22 @@ def beside_the_demo(agent: Agent) -> list[str]:
     with tempfile.TemporaryDirectory() as directory, demo("--no-traffic", cwd=Path(directory)) as running:
         url = until_line(running, "Gateway").split()[-1]
         key = until_line(running, "A customer key").split()[-1]
-        told = agent.do(Path(directory) / "agent", url, key)
+        run = agent.do(Path(directory) / "agent", url, key)
         used = httpx.get(f"{url}/v1/account/usage", headers={"authorization": f"Bearer {key}"}, timeout=30).json()
-    shown = (OPENING,) if told.went_well else CUT
-    breaches = [] if used["data"] and any(words in told.words for words in shown) else [told.everything]
-    print(f"{agent.name:12} make demo                    {told.words[:70]!r}", *breaches, sep="\n  ", flush=True)
+    shown = (OPENING,) if run.went_well else CUT
+    breaches = [] if used["data"] and any(words in run.words for words in shown) else [run.everything]
+    print(f"{agent.name:12} make demo                    {run.words[:70]!r}", *breaches, sep="\n  ", flush=True)
     return breaches
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profiles", nargs="*", default=list(PROFILES), choices=list(PROFILES))
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     install()
     breaches = []
     for agent in AGENTS:
-        breaches += in_each_profile(agent, given.profiles) + beside_the_demo(agent)
+        breaches += in_each_profile(agent, arguments.profiles) + beside_the_demo(agent)
     print(f"{len(breaches)} breaches." if breaches else "Every promise held.")
     return 1 if breaches else 0
 

@@ -80,8 +80,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with ExitStack() as stack:
         redis_url = stack.enter_context(valkey_in(stack.enter_context(short_directory())))
         ledger = f"sqlite:///{directory / 'ledger.sqlite'}"
-        given = {"head_deadline_s": 5, "keep_alive_s": 5, "body_rate_min": 1024, "lease_s": 60, "shutdown_s": 1}
-        loop = stack.enter_context(rig(redis_url, ledger, directory, **given))
+        settings = {"head_deadline_s": 5, "keep_alive_s": 5, "body_rate_min": 1024, "lease_s": 60, "shutdown_s": 1}
+        loop = stack.enter_context(rig(redis_url, ledger, directory, **settings))
         loop.tier("open", requests_per_minute=1_000_000)
         port, pid = stack.enter_context(worker_of(loop.settings))
         yield House(port, pid, loop.customer("open").key)
@@ -111,9 +111,9 @@ async def attacked(house: House, send: Sends, at_once: int = AT_ONCE) -> tuple[l
 
 @pytest.mark.parametrize("kind", BODIES)
 async def test_a_body_without_a_key_costs_its_bytes_and_no_more(house: House, kind: str) -> None:
-    heard, felt, cpu, memory = await attacked(house, BODIES[kind])
+    answers, felt, cpu, memory = await attacked(house, BODIES[kind])
 
-    assert [one.split(b" ", 2)[1] for one in heard] == [b"401"] * AT_ONCE
+    assert [one.split(b" ", 2)[1] for one in answers] == [b"401"] * AT_ONCE
     assert max(felt) <= STALL_MOST_S
     assert cpu <= CPU_MOST_S
     assert memory <= MEMORY_MOST_MB
@@ -121,9 +121,9 @@ async def test_a_body_without_a_key_costs_its_bytes_and_no_more(house: House, ki
 
 @pytest.mark.parametrize("kind", HEADS)
 async def test_what_is_refused_once_enough_of_it_is_there_costs_that_much(house: House, kind: str) -> None:
-    heard, felt, cpu, memory = await attacked(house, HEADS[kind])
+    answers, felt, cpu, memory = await attacked(house, HEADS[kind])
 
-    assert all(one.startswith(b"HTTP/1.1 4") or not one for one in heard), heard
+    assert all(one.startswith(b"HTTP/1.1 4") or not one for one in answers), answers
     assert max(felt) <= STALL_MOST_S
     assert cpu <= CPU_MOST_S
     assert memory <= MEMORY_MOST_MB
@@ -132,9 +132,9 @@ async def test_what_is_refused_once_enough_of_it_is_there_costs_that_much(house:
 @pytest.mark.parametrize("kind", HALVES)
 async def test_halves_are_ended_by_their_deadline(house: House, kind: str) -> None:
     """Each connection ends by itself, though its stranger would go on: ``attack`` returns only then."""
-    heard, felt, cpu, memory = await attacked(house, HALVES[kind], CONNECTIONS // len(HALVES))
+    answers, felt, cpu, memory = await attacked(house, HALVES[kind], CONNECTIONS // len(HALVES))
 
-    assert all(one.startswith(b"HTTP/1.1 4") for one in heard), {one[:40] for one in heard}
+    assert all(one.startswith(b"HTTP/1.1 4") for one in answers), {one[:40] for one in answers}
     assert max(felt) <= STALL_MOST_S
     assert cpu <= CPU_MOST_S
     assert memory <= MEMORY_MOST_MB

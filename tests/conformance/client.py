@@ -49,13 +49,13 @@ class Late:
     Each process of a run reads which clients there are, and one of them uses them.
     """
 
-    def __init__(self, file: str, *given: Any) -> None:
-        self._file, self._given = file, given
+    def __init__(self, file: str, *arguments: Any) -> None:
+        self._file, self._arguments = file, arguments
 
     @cached_property
     def _client(self) -> Client:
-        made: Client = import_module(f"tests.conformance.clients.{self._file}").Client(*self._given)
-        return made
+        client: Client = import_module(f"tests.conformance.clients.{self._file}").Client(*self._arguments)
+        return client
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)

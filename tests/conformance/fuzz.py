@@ -46,7 +46,7 @@ class Witness:
     """Stands before the simulated model and remembers what each call was told."""
 
     def __init__(self) -> None:
-        self.told: dict[str, dict[str, Any]] = {}
+        self.calls: dict[str, dict[str, Any]] = {}
         self.unnamed = 0
         """Calls without a request id of the gateway's."""
         self._model = build_simulator(FAST)
@@ -64,7 +64,7 @@ class Witness:
         if name is None:
             self.unnamed += 1
         else:
-            self.told[call_id(scope)] = self._limits(scope["path"], json.loads(raw))
+            self.calls[call_id(scope)] = self._limits(scope["path"], json.loads(raw))
         waiting = [{"type": "http.request", "body": raw, "more_body": False}]
 
         async def again() -> Any:
@@ -72,7 +72,7 @@ class Witness:
 
         async def watched(message: Any) -> None:
             if message["type"] == "http.response.start" and name is not None:
-                self.told[call_id(scope)]["status"] = message["status"]
+                self.calls[call_id(scope)]["status"] = message["status"]
             await send(message)
 
         await self._model(scope, again, watched)
@@ -147,12 +147,12 @@ class House:
     def _compare(self, found: Found) -> None:
         self.loop.until_nothing_is_held()
         records = {record["id"]: record for record in self.loop.usage()}
-        told = dict(self.witness.told)
-        found.reached, found.records = len(told), len(records)
-        found.answered = sum(one["status"] == 200 for one in told.values())
+        calls = dict(self.witness.calls)
+        found.reached, found.records = len(calls), len(records)
+        found.answered = sum(one["status"] == 200 for one in calls.values())
         if self.witness.unnamed:
             found.breaches.append(f"{self.witness.unnamed} calls reached the model without a request id")
-        for name, one in told.items():
+        for name, one in calls.items():
             record = records.get(name)
             if one["status"] == 200 and record is None:
                 found.breaches.append(f"{name} was answered and has no record: {one}")
@@ -168,7 +168,7 @@ class House:
             if record["customer"] == self.sharing:
                 parts[record.get("end_user", "")] += record["billed_output_tokens"]
         found.breaches += [f"{name!r} had {had} tokens of {PART}" for name, had in parts.items() if had > PART]
-        found.breaches += [f"{name} has a record and never reached the model" for name in records.keys() - told.keys()]
+        found.breaches += [f"{name} has a record and never reached the model" for name in records.keys() - calls.keys()]
 
 
 @contextmanager
@@ -223,12 +223,12 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=2, help="processes that play transcripts")
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    held = _requests(given.cases, given.seed) if given.cases else True
-    if given.transcripts:
-        held &= _transcripts(given.transcripts, given.seed, given.workers)
-    if given.calls:
-        held &= play_all(given.calls, given.seed)
+    arguments = parser.parse_args()
+    held = _requests(arguments.cases, arguments.seed) if arguments.cases else True
+    if arguments.transcripts:
+        held &= _transcripts(arguments.transcripts, arguments.seed, arguments.workers)
+    if arguments.calls:
+        held &= play_all(arguments.calls, arguments.seed)
     if held:
         print("Every promise held.")
     return 0 if held else 1

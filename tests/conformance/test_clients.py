@@ -103,8 +103,8 @@ def test_it_gets_its_answer(house: Rig, name: str, stream: bool) -> None:
     assert answer.text.startswith(OPENING)
     assert not answer.was_cut
     (record,) = house.usage(who)
-    said = (record["endpoint"], record["stream"], record["finish"], record["output_tokens"], record["usage_source"])
-    assert said == (client.endpoint, stream, "complete", ANSWER_TOKENS, "upstream")
+    outcome = (record["endpoint"], record["stream"], record["finish"], record["output_tokens"], record["usage_source"])
+    assert outcome == (client.endpoint, stream, "complete", ANSWER_TOKENS, "upstream")
 
 
 @every_client
@@ -145,10 +145,10 @@ def test_it_gets_an_object_that_fits(house: Rig, name: str, stream: bool) -> Non
 @pytest.mark.parametrize("name", CUT_OBJECTS)
 def test_an_object_that_is_cut_at_the_cap_is_none(house: Rig, name: str) -> None:
     client, who = WITH_OBJECTS[name], house.customer("small")
-    with pytest.raises(Refused) as told:
+    with pytest.raises(Refused) as error:
         client.structure(where(house, who), stream=False)
 
-    assert told.value.name == CUT_OBJECTS[name]
+    assert error.value.name == CUT_OBJECTS[name]
     assert {(one["finish"], one["billed_output_tokens"]) for one in house.usage(who)} == {("cap", CAP)}
 
 
@@ -175,11 +175,11 @@ def test_its_refusals_are_the_exceptions_it_documents(house: Rig, name: str) -> 
         (lambda: client.stream(where(house, scarce)), 429, "insufficient_quota"),
     ]
     for call, status, code in cases:
-        with pytest.raises(Refused) as told:
+        with pytest.raises(Refused) as error:
             call()
-        assert told.value.name == client.exceptions[status]
-        assert told.value.status in (status, None)
-        assert told.value.code in (code, None)
+        assert error.value.name == client.exceptions[status]
+        assert error.value.status in (status, None)
+        assert error.value.code in (code, None)
     since = {code: count - before.get(code, 0) for code, count in refused(house).items()}
     expected = {"invalid_api_key": 1, "model_not_found": 1, "insufficient_quota": TRIES.get(name, 2)}
     assert {code: since[code] for _, _, code in cases} == expected
@@ -197,8 +197,8 @@ def test_embeddings_and_counts_are_metered_too(house: Rig) -> None:
 
     assert [len(one.embedding) for one in vectors.data] == [8, 8]
     assert counted.input_tokens == 6
-    said = [(one["endpoint"], one["input_tokens"], one["output_tokens"], one["finish"]) for one in house.usage(who)]
-    assert said == [("/v1/embeddings", 10, 0, "complete"), ("/v1/messages/count_tokens", 0, 0, "complete")]
+    outcome = [(one["endpoint"], one["input_tokens"], one["output_tokens"], one["finish"]) for one in house.usage(who)]
+    assert outcome == [("/v1/embeddings", 10, 0, "complete"), ("/v1/messages/count_tokens", 0, 0, "complete")]
 
 
 def test_both_makers_clients_find_the_models(house: Rig) -> None:
@@ -213,12 +213,12 @@ def test_both_makers_clients_find_the_models(house: Rig) -> None:
 
 
 def test_an_answer_of_somebody_else_cannot_be_gone_on_from(house: Rig) -> None:
-    mine, other = house.customer("open"), house.customer("open")
+    own, other = house.customer("open"), house.customer("open")
     body = {"model": "aligned-1", "input": "Hello"}
-    answer = httpx.post(f"{house.url}/v1/responses", json=body, headers=mine.headers).json()
+    answer = httpx.post(f"{house.url}/v1/responses", json=body, headers=own.headers).json()
     linked = {**body, "previous_response_id": answer["id"]}
     refused = httpx.post(f"{house.url}/v1/responses", json=linked, headers=other.headers)
 
     assert refused.status_code == 400
     assert refused.json()["error"]["code"] == "previous_response_not_found"
-    assert httpx.post(f"{house.url}/v1/responses", json=linked, headers=mine.headers).status_code == 200
+    assert httpx.post(f"{house.url}/v1/responses", json=linked, headers=own.headers).status_code == 200

@@ -29,9 +29,9 @@ def engine(
     """Each engine in turn behind a gateway that has to find out which it is; OpenAI is known by its host alone."""
     name = str(request.param)
     law = Law(tokens_per_s=float("inf"), first_token_s=0, lengths=LENGTHS, profile=name, context_tokens=20_000)
-    told = {"upstream_profile": name} if name == "openai" else {}
+    settings = {"upstream_profile": name} if name == "openai" else {}
     with rig(
-        valkey_url, sqlite_url, tmp_path, law=law, embedding_model="aligned-1-embedding", mode="enforce", **told
+        valkey_url, sqlite_url, tmp_path, law=law, embedding_model="aligned-1-embedding", mode="enforce", **settings
     ) as loop:
         loop.tier("small", conversation_tokens_max=CAP)
         yield name, loop

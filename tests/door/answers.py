@@ -41,8 +41,8 @@ class Answer:
     @property
     def code(self) -> str | None:
         """The code of a refusal, in whichever shape it has."""
-        told = self.json
-        error = told.get("error", told) if isinstance(told, dict) else None
+        parsed = self.json
+        error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
         return error.get("code") if isinstance(error, dict) else None
 
 
@@ -51,7 +51,7 @@ class Answers:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._got = b""
+        self._buffer = b""
         self.raw = bytearray()
         """All that came."""
 
@@ -61,7 +61,7 @@ class Answers:
         Raises:
             ConnectionEnded: there is none; TimeoutError: nothing comes; BrokenAnswer: it is none.
         """
-        head, _, self._got = self._until(b"\r\n\r\n").partition(b"\r\n\r\n")
+        head, _, self._buffer = self._until(b"\r\n\r\n").partition(b"\r\n\r\n")
         line, *fields = head.split(b"\r\n")
         if (status := STATUS.fullmatch(line)) is None:
             raise BrokenAnswer(f"a status line is not {line[:200]!r}")
@@ -87,7 +87,7 @@ class Answers:
             try:
                 self._more()
             except ConnectionEnded:
-                rest, self._got = self._got, b""
+                rest, self._buffer = self._buffer, b""
                 return rest
 
     def waiting(self) -> bytes:
@@ -98,7 +98,7 @@ class Answers:
             while True:
                 self._more()
         except (BlockingIOError, ConnectionEnded):
-            return self._got
+            return self._buffer
         finally:
             self._connection.settimeout(patience_s)
 
@@ -114,7 +114,7 @@ class Answers:
     def _chunks(self) -> bytes:
         body = b""
         while True:
-            size, _, self._got = self._until(b"\r\n").partition(b"\r\n")
+            size, _, self._buffer = self._until(b"\r\n").partition(b"\r\n")
             if re.fullmatch(rb"[0-9a-fA-F]{1,8}", size) is None:
                 raise BrokenAnswer(f"a chunk's size is not {size[:100]!r}")
             body += self._exactly(int(size, 16))
@@ -124,22 +124,22 @@ class Answers:
                 return body
 
     def _exactly(self, count: int) -> bytes:
-        while len(self._got) < count:
+        while len(self._buffer) < count:
             self._more()
-        taken, self._got = self._got[:count], self._got[count:]
+        taken, self._buffer = self._buffer[:count], self._buffer[count:]
         return taken
 
     def _until(self, end: bytes) -> bytes:
-        while end not in self._got:
+        while end not in self._buffer:
             self._more()
-        return self._got
+        return self._buffer
 
     def _more(self) -> None:
         try:
-            got = self._connection.recv(READ)
+            piece = self._connection.recv(READ)
         except (ConnectionResetError, BrokenPipeError):
-            got = b""
-        if not got:
-            raise ConnectionEnded(f"after {self._got[:200]!r}" if self._got else "")
-        self._got += got
-        self.raw += got
+            piece = b""
+        if not piece:
+            raise ConnectionEnded(f"after {self._buffer[:200]!r}" if self._buffer else "")
+        self._buffer += piece
+        self.raw += piece

@@ -149,10 +149,10 @@ def _put_together(entry: Mapping[str, Any]) -> str:
 
 
 def _expected(entry: Mapping[str, Any], otherwise: Mapping[str, Any]) -> Expected:
-    given = {**otherwise, **entry}
-    answers = tuple(given["answers"])
-    calls = given.get("calls", sum(bool(_CONVERSATION.search(answer)) for answer in answers))
-    return Expected(answers, given["goes_on"], calls, given.get("records", calls))
+    fields = {**otherwise, **entry}
+    answers = tuple(fields["answers"])
+    calls = fields.get("calls", sum(bool(_CONVERSATION.search(answer)) for answer in answers))
+    return Expected(answers, fields["goes_on"], calls, fields.get("records", calls))
 
 
 def _meant(macro: str, names: Names) -> str:

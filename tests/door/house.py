@@ -53,7 +53,7 @@ class Witness:
         while more:
             message = await receive()
             raw, more = raw + message.get("body", b""), message.get("more_body", False)
-        given = dict(scope["headers"]).get(b"x-request-id")
+        sent_id = dict(scope["headers"]).get(b"x-request-id")
         marks = frozenset(found.decode() for found in MARK.findall(raw))
         waiting = [{"type": "http.request", "body": raw, "more_body": False}]
 
@@ -63,7 +63,7 @@ class Witness:
         async def watched(message: Any) -> None:
             if message["type"] == "http.response.start":
                 self.reached.append(
-                    Reached(None if given is None else "req_" + given.decode(), marks, message["status"])
+                    Reached(None if sent_id is None else "req_" + sent_id.decode(), marks, message["status"])
                 )
             await send(message)
 
@@ -179,14 +179,14 @@ class House:
     def _records(self, start_ms: int) -> list[dict[str, Any]]:
         since = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(start_ms // 1000)) + f".{start_ms % 1000:03d}Z"
         records: list[dict[str, Any]] = []
-        asked: dict[str, Any] = {"limit": 1000, "from": since}
+        query: dict[str, Any] = {"limit": 1000, "from": since}
         while True:
-            page = self.loop.admin.get("/admin/usage", params=asked)
+            page = self.loop.admin.get("/admin/usage", params=query)
             assert page.status_code == 200, page.text
             records += page.json()["data"]
             if page.json()["next_cursor"] is None:
                 return records
-            asked["cursor"] = page.json()["next_cursor"]
+            query["cursor"] = page.json()["next_cursor"]
 
 
 def _disagreements(found: Found, calls: list[Reached], records: dict[str, dict[str, Any]]) -> Iterator[str]:

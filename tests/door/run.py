@@ -32,11 +32,14 @@ def main() -> int:
     parser.add_argument("--cuts", choices=WAYS, default="all", help="how the corpus is cut")
     parser.add_argument("--themes", nargs="*", default=themes(), help="files of the corpus")
     parser.add_argument("--routes", nargs="*", choices=ROUTES, default=None, help="the corpus goes through: direct")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, house(Path(directory)) as running:
-        breaches = _corpus(running, given.themes, given.routes or (DIRECT,), WAYS[given.cuts])
+        breaches = _corpus(running, arguments.themes, arguments.routes or (DIRECT,), WAYS[arguments.cuts])
         breaches += _mutations(
-            running, range(given.first, given.first + given.mutations), given.seed, given.routes or ROUTES
+            running,
+            range(arguments.first, arguments.first + arguments.mutations),
+            arguments.seed,
+            arguments.routes or ROUTES,
         )
     print(f"{len(breaches)} breaches." if breaches else "Every promise held.")
     return 1 if breaches else 0

@@ -120,10 +120,12 @@ class Stranger(Player):
         customer = answer.json.get("customer") if isinstance(answer.json, dict) else None
         return None if customer is None or customer in self._pair.customers else "another customer's account"
 
-    def _strange(self, told: bytes) -> set[str]:
+    def _strange(self, answer: bytes) -> set[str]:
         """Return the marks in what came that were sent, and not on this connection."""
-        return ({found.decode() for found in MARK.findall(told)} - self._marks) & self._house.marks.keys()
+        return ({found.decode() for found in MARK.findall(answer)} - self._marks) & self._house.marks.keys()
 
-    def _of_others(self, told: bytes) -> bool:
+    def _of_others(self, answer: bytes) -> bool:
         """Return whether there are marks in what came that other customers sent."""
-        return any(self._house.marks.get(found.decode(), self._pair) is not self._pair for found in MARK.findall(told))
+        return any(
+            self._house.marks.get(found.decode(), self._pair) is not self._pair for found in MARK.findall(answer)
+        )

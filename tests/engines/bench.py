@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 
 from gateway.serving.upstream.profiles import RESPONSES
-from tests.engines.asks import Ask
 from tests.engines.engines import Engine
-from tests.engines.said import Said, in_stream, in_whole
+from tests.engines.requests import EngineRequest
+from tests.engines.shown import Shown, in_stream, in_whole
 from tests.faults.wire import Wire
 from tests.loop.rig import Rig, Sold
-from tests.wire.heard import heard_stream, heard_whole, strict_json
+from tests.wire.sdk_models import read_stream, read_whole, strict_json
 
 PATIENCE_S = 300
 NO_IDLE = httpx.Limits(max_keepalive_connections=0)
@@ -29,14 +29,14 @@ FINISHES = {"stop": "complete", "tool_calls": "tool_calls", "content_filter": "f
 
 
 @dataclass(frozen=True)
-class Heard:
+class Received:
     """What a caller of the gateway got, and what the engine said to the gateway for it.
 
     ``untaken`` is what its vendor's SDK raises at that.
     """
 
-    ask: Ask
-    said: Said
+    request: EngineRequest
+    shown: Shown
     headers: httpx.Headers
     untaken: str | None
     of_engine: bytes
@@ -67,107 +67,111 @@ class Bench:
         self.house.tier(tier, conversation_tokens_max=cap, price_nanousd=1)
         return self.house.customer(tier)
 
-    def _directly(self, ask: Ask) -> Said:
+    def _directly(self, request: EngineRequest) -> Shown:
         """Return what the engine says."""
-        answer = self.client.post(self.url + ask.endpoint, json=ask.body())
+        answer = self.client.post(self.url + request.endpoint, json=request.body())
         if answer.status_code != httpx.codes.OK:
-            return Said(status=answer.status_code, error=answer.text)
-        return _said(ask, answer.content)
+            return Shown(status=answer.status_code, error=answer.text)
+        return _shown(request, answer.content)
 
-    def tokens(self, ask: Ask) -> int | None:
+    def tokens(self, request: EngineRequest) -> int | None:
         """Return what the engine made for all choices: of several, some engines count one, and all are alike here."""
-        one = replace(ask, n=1)
-        said = self.directly(one).tokens
-        each = self.directly(replace(one, stream=False)).tokens if said is None else said
-        return None if each is None else each * ask.n
+        one = replace(request, n=1)
+        shown = self.directly(one).tokens
+        each = self.directly(replace(one, stream=False)).tokens if shown is None else shown
+        return None if each is None else each * request.n
 
-    def through(self, ask: Ask, conversation: str | None = None) -> Heard:
+    def through(self, request: EngineRequest, conversation: str | None = None) -> Received:
         """Return what a caller of the gateway hears by its vendor's SDK."""
-        headers = self.customer(ask.cap).headers | ({"x-conversation-id": conversation} if conversation else {})
-        answer = self.client.post(self.house.url + ask.endpoint, json=ask.body(), headers=headers)
+        headers = self.customer(request.cap).headers | ({"x-conversation-id": conversation} if conversation else {})
+        answer = self.client.post(self.house.url + request.endpoint, json=request.body(), headers=headers)
         if answer.status_code != httpx.codes.OK:
-            return Heard(ask, Said(status=answer.status_code, error=answer.text), answer.headers, None, b"")
-        said, untaken = _taken(ask, answer.content)
-        return Heard(ask, said, answer.headers, untaken, bytes(self.between.said))
+            return Received(request, Shown(status=answer.status_code, error=answer.text), answer.headers, None, b"")
+        shown, untaken = _taken(request, answer.content)
+        return Received(request, shown, answer.headers, untaken, bytes(self.between.shown))
 
-    def records(self, asks: Iterable[Ask]) -> dict[str, dict[str, Any]]:
+    def records(self, requests: Iterable[EngineRequest]) -> dict[str, dict[str, Any]]:
         """Return what is on record of the customers of these calls, by id."""
-        customers = {self.customer(ask.cap) for ask in asks}
+        customers = {self.customer(request.cap) for request in requests}
         return {record["id"]: record for who in customers for record in self.house.usage(who)}
 
-    def breaches(self, asks: Iterable[Ask]) -> Iterator[tuple[Ask, str]]:
+    def breaches(self, requests: Iterable[EngineRequest]) -> Iterator[tuple[EngineRequest, str]]:
         """Make these calls of both, and yield what is not as it must be."""
-        heard = [self.through(ask) for ask in asks]
+        received = [self.through(request) for request in requests]
         self.house.until_nothing_is_held()
-        records = self.records(one.ask for one in heard)
-        for one in heard:
+        records = self.records(one.request for one in received)
+        for one in received:
             for breach in self._wrong(one, records.get(one.record_id)):
-                yield one.ask, breach
+                yield one.request, breach
 
-    def _wrong(self, heard: Heard, record: dict[str, Any] | None) -> Iterator[str]:
-        ask, said = heard.ask, heard.said
-        if ask.grant == 0:
-            if said.status != httpx.codes.TOO_MANY_REQUESTS or "conversation_cap_reached" not in said.error:
-                yield f"it was not refused at its cap: {said}"
+    def _wrong(self, received: Received, record: dict[str, Any] | None) -> Iterator[str]:
+        request, shown = received.request, received.shown
+        if request.grant == 0:
+            if shown.status != httpx.codes.TOO_MANY_REQUESTS or "conversation_cap_reached" not in shown.error:
+                yield f"it was not refused at its cap: {shown}"
             return
-        if ask.grant is not None and heard.grant is not None and heard.grant != ask.grant:
-            yield f"it was granted {heard.grant}, not {ask.grant}"
-        of_engine = ask.of_the_engine()
+        if request.grant is not None and received.grant is not None and received.grant != request.grant:
+            yield f"it was granted {received.grant}, not {request.grant}"
+        of_engine = request.of_the_engine()
         truth = self.directly(of_engine)
         if truth.status != httpx.codes.OK or truth.error:
-            if not ask.may_be_refused:
+            if not request.may_be_refused:
                 yield f"the engine itself refuses: {truth.error[:200]}"
             status = truth.status if truth.status != httpx.codes.OK else httpx.codes.BAD_REQUEST
-            if said.status != status or record is not None:
-                yield f"the engine refuses by {status} ({truth.error[:200]}), the gateway says {said}, on record is {record}"
+            if shown.status != status or record is not None:
+                yield f"the engine refuses by {status} ({truth.error[:200]}), the gateway says {shown}, on record is {record}"
             return
-        if not truth.choices and ask.may_be_refused:
-            if "no_answer" not in said.error or record is None or record["output_tokens"] or record["charge_nanousd"]:
-                yield f"the engine says nothing, the gateway says {said}, on record is {record}"
+        if not truth.choices and request.may_be_refused:
+            if "no_answer" not in shown.error or record is None or record["output_tokens"] or record["charge_nanousd"]:
+                yield f"the engine says nothing, the gateway says {shown}, on record is {record}"
             return
-        if heard.untaken is not None and heard.untaken != _taken(ask, _body(heard.of_engine))[1]:
-            yield f"its client does not take it: {heard.untaken} of {said}"
-        if said.status != httpx.codes.OK or said.error or record is None:
-            yield f"the engine answers, the gateway says {said}, on record is {record}"
+        if received.untaken is not None and received.untaken != _taken(request, _body(received.of_engine))[1]:
+            yield f"its client does not take it: {received.untaken} of {shown}"
+        if shown.status != httpx.codes.OK or shown.error or record is None:
+            yield f"the engine answers, the gateway says {shown}, on record is {record}"
             return
         tokens = self.tokens(of_engine)
-        if unlike := list(_unlike(said, truth)):
-            yield from _unlike(said, _said(ask, _body(heard.of_engine))) if ask.tools and ask.stream else unlike
-        end = _end(ask, truth, tokens, of_engine.limit)
-        if {one.end for one in said.choices} != {end}:
-            yield f"it ended by {[one.end for one in said.choices]}, not {end}"
+        if unlike := list(_unlike(shown, truth)):
+            yield from (
+                _unlike(shown, _shown(request, _body(received.of_engine)))
+                if request.tools and request.stream
+                else unlike
+            )
+        end = _end(request, truth, tokens, of_engine.limit)
+        if {one.end for one in shown.choices} != {end}:
+            yield f"it ended by {[one.end for one in shown.choices]}, not {end}"
         wanted: dict[str, object] = {
             "output_tokens": tokens,
             "billed_output_tokens": tokens,
-            "finish": _finish(ask, end, tokens),
+            "finish": _finish(request, end, tokens),
             "usage_source": "counted" if truth.tokens is None else "upstream",
             "charge_nanousd": 1,
         }
         if truth.input_tokens is not None:
             wanted["input_tokens"] = truth.input_tokens
-        if ask.n > 1 and ask.grant is None and end == "length":
+        if request.n > 1 and request.grant is None and end == "length":
             del wanted["finish"]  # of several choices nobody says what each has had
         for name, value in wanted.items():
             if record[name] != value:
                 yield f"{name} on record is {record[name]}, not {value}"
-        if said.tokens != tokens:
-            yield f"its caller is told {said.tokens} tokens, not {tokens}"
+        if shown.tokens != tokens:
+            yield f"its caller is told {shown.tokens} tokens, not {tokens}"
 
 
-def _taken(ask: Ask, raw: bytes) -> tuple[Said, str | None]:
+def _taken(request: EngineRequest, raw: bytes) -> tuple[Shown, str | None]:
     """Return what an answer says by its vendor's SDK; by ourselves where that raises, and what it raises."""
     try:
-        if not ask.stream:
-            return in_whole(ask.endpoint, heard_whole(ask.endpoint, strict_json(raw))), None
-        whole, error = heard_stream(ask.endpoint, raw)
+        if not request.stream:
+            return in_whole(request.endpoint, read_whole(request.endpoint, strict_json(raw))), None
+        whole, error = read_stream(request.endpoint, raw)
     except (AssertionError, LookupError, TypeError, ValueError) as untaken:
-        return _said(ask, raw), repr(untaken)
-    return (in_whole(ask.endpoint, whole) if error is None else Said(error=str(error))), None
+        return _shown(request, raw), repr(untaken)
+    return (in_whole(request.endpoint, whole) if error is None else Shown(error=str(error))), None
 
 
-def _said(ask: Ask, raw: bytes) -> Said:
+def _shown(request: EngineRequest, raw: bytes) -> Shown:
     """Return what an engine's answer says, or one that is read as leniently."""
-    return in_whole(ask.endpoint, json.loads(raw)) if raw.startswith(b"{") else in_stream(ask.endpoint, raw)
+    return in_whole(request.endpoint, json.loads(raw)) if raw.startswith(b"{") else in_stream(request.endpoint, raw)
 
 
 class _Wire:
@@ -187,24 +191,24 @@ def _body(raw: bytes) -> bytes:
     return answer.read()
 
 
-def _unlike(said: Said, truth: Said) -> Iterator[str]:
-    if len(said.choices) != len(truth.choices):
-        yield f"{len(said.choices)} choices came, not {len(truth.choices)}"
-    for ours, its in zip(said.choices, truth.choices, strict=False):
+def _unlike(shown: Shown, truth: Shown) -> Iterator[str]:
+    if len(shown.choices) != len(truth.choices):
+        yield f"{len(shown.choices)} choices came, not {len(truth.choices)}"
+    for ours, its in zip(shown.choices, truth.choices, strict=False):
         if ours.content != its.content:
             yield f"its caller got {ours.content}, the engine says {its.content}"
 
 
-def _end(ask: Ask, truth: Said, tokens: int | None, grant: int | None) -> str | None:
+def _end(request: EngineRequest, truth: Shown, tokens: int | None, grant: int | None) -> str | None:
     """Return how the answer ended: some engines call each response completed, whatever ended it."""
-    if ask.endpoint == RESPONSES and tokens == grant:
+    if request.endpoint == RESPONSES and tokens == grant:
         return "length"
     return truth.choices[0].end
 
 
-def _finish(ask: Ask, end: str | None, tokens: int | None) -> str:
+def _finish(request: EngineRequest, end: str | None, tokens: int | None) -> str:
     if end != "length":
         return FINISHES[end or "stop"]
-    if ask.grant is None or tokens != ask.grant * ask.n:
+    if request.grant is None or tokens != request.grant * request.n:
         return "context"
-    return "caller_limit" if ask.grant == ask.limit else "cap"
+    return "caller_limit" if request.grant == request.limit else "cap"

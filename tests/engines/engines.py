@@ -91,8 +91,10 @@ class Engine(ABC):
         self.home.mkdir(parents=True, exist_ok=True)
         url = f"http://127.0.0.1:{port}"
         with log.open("wb") as out:
-            command, told = self.command(port), {**os.environ, **self.environment()}
-            process = subprocess.Popen(command, stdout=out, stderr=out, env=told, cwd=self.home, start_new_session=True)
+            command, environment = self.command(port), {**os.environ, **self.environment()}
+            process = subprocess.Popen(
+                command, stdout=out, stderr=out, env=environment, cwd=self.home, start_new_session=True
+            )
         try:
             with ends_with_us(process.pid, "KILL"):
                 until(lambda: process.poll() is not None or _answers(url), START_S)
@@ -107,7 +109,7 @@ class Engine(ABC):
                 os.killpg(process.pid, signal.SIGKILL)  # and whoever it started and left behind
             process.wait()
 
-    def made(self, url: str) -> int | None:
+    def generated(self, url: str) -> int | None:
         """Return how many tokens it has made since its start, where it counts them."""
         return None if self.counter is None else _shown(url, self.counter)
 
@@ -172,10 +174,10 @@ class LlamaServer(Engine):
                 "LLAMA_BUILD_TESTS",
                 "LLAMA_BUILD_EXAMPLES",
             )
-            given = [f"-D{one}" for one in (*options, *(f"{part}=OFF" for part in parts))]
+            options_given = [f"-D{one}" for one in (*options, *(f"{part}=OFF" for part in parts))]
             build = self.home / "build"
             ninja = f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}"
-            _run(tools / "cmake", "-S", self.source, "-B", build, "-G", "Ninja", ninja, *given)
+            _run(tools / "cmake", "-S", self.source, "-B", build, "-G", "Ninja", ninja, *options_given)
             _run("nice", tools / "cmake", "--build", build, "--target", "llama-server", "--parallel", "2")
         anew = self.home / "tiny.part"  # an engine that runs reads the file as it was
         _run(tools / "python", HERE / "tiny_gguf.py", anew)
@@ -295,17 +297,17 @@ def _tiny_hf(home: Path) -> None:
 
 
 def _shown(url: str, metric: str) -> int:
-    said = re.search(rf"^{metric}(?:\{{.*\}})? ([0-9.e+]+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
-    assert said is not None, f"no {metric} is shown"
-    return int(float(said[1]))
+    found = re.search(rf"^{metric}(?:\{{.*\}})? ([0-9.e+]+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
+    assert found is not None, f"no {metric} is shown"
+    return int(float(found[1]))
 
 
 def _version(directory: Path, package: str) -> str:
-    asked = (directory / "bin" / "python", "-c", f"import importlib.metadata as it; print(it.version({package!r}))")
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    command = (directory / "bin" / "python", "-c", f"import importlib.metadata as it; print(it.version({package!r}))")
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _environment(directory: Path, *packages: str, without: Sequence[str] = (), **told: str) -> Path:
+def _environment(directory: Path, *packages: str, without: Sequence[str] = (), **environment: str) -> Path:
     """Return the programs of an environment that has these packages, made once."""
     done = directory / ".installed"
     if not done.exists():
@@ -318,7 +320,7 @@ def _environment(directory: Path, *packages: str, without: Sequence[str] = (), *
             "--quiet",
             "--disable-pip-version-check",
             *packages,
-            **told,
+            **environment,
         )
         if without:
             _run(directory / "bin" / "python", "-m", "pip", "uninstall", "--quiet", "--yes", *without)
@@ -326,7 +328,7 @@ def _environment(directory: Path, *packages: str, without: Sequence[str] = (), *
     return directory / "bin"
 
 
-def _run(*command: str | Path, **told: str) -> None:
+def _run(*command: str | Path, **environment: str) -> None:
     print("$", *command, flush=True)
-    if subprocess.run(list(map(str, command)), env=os.environ | told, stdout=sys.stderr, check=False).returncode:
+    if subprocess.run(list(map(str, command)), env=os.environ | environment, stdout=sys.stderr, check=False).returncode:
         raise DidNotStart(f"{command[0]} failed.")

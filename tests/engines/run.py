@@ -34,7 +34,7 @@ MANNERS: tuple[dict[str, str], ...] = (
 
 
 @contextmanager
-def bench(engine: Engine, url: str, **given: Any) -> Iterator[Bench]:
+def bench(engine: Engine, url: str, **settings: Any) -> Iterator[Bench]:
     """Start a gateway before an engine, which finds out by itself what that is."""
     at = urlsplit(url)
     with (
@@ -42,7 +42,7 @@ def bench(engine: Engine, url: str, **given: Any) -> Iterator[Bench]:
         short_directory() as beside,
         valkey_in(beside) as redis_url,
         wire((str(at.hostname), at.port or 80)) as between,
-        rig(redis_url, f"sqlite:///{data}/ledger", Path(data), upstream=between.url, model=MODEL, **given) as house,
+        rig(redis_url, f"sqlite:///{data}/ledger", Path(data), upstream=between.url, model=MODEL, **settings) as house,
     ):
         yield Bench(engine, url, house, between)
 
@@ -51,8 +51,8 @@ def all_kinds(engine: Engine, url: str) -> Iterator[Kind]:
     """Yield every kind of calls, each while its gateway runs."""
     with bench(engine, url) as one:
         yield from kinds(one)
-    for given in MANNERS:
-        with bench(engine, url, **given) as one:
+    for settings in MANNERS:
+        with bench(engine, url, **settings) as one:
             yield from hang_ups(one)
 
 
@@ -83,11 +83,11 @@ def main() -> int:
     parser.add_argument(
         "--kinds", nargs="*", default=[], metavar="WORD", help="only kinds with one of these in their name"
     )
-    given = parser.parse_args()
+    settings = parser.parse_args()
     broken = {}
-    for name in given.engines:
+    for name in settings.engines:
         try:
-            broken[name] = tried(by_name[name], given.kinds)
+            broken[name] = tried(by_name[name], settings.kinds)
         except (DidNotStart, TimeoutError) as error:
             broken[name] = 1
             print(f"{name}: {error}", flush=True)

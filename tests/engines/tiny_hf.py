@@ -28,15 +28,15 @@ TEMPLATE = (
 
 def tokenizer() -> Tokenizer:
     """Return one of bytes, and of some words."""
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
+    weights = Tokenizer(models.BPE())
+    weights.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    weights.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=320, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
-    made.train_from_iterator([WORDS * 20], trainer)
-    return made
+    weights.train_from_iterator([WORDS * 20], trainer)
+    return weights
 
 
 def weights(vocabulary: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -48,7 +48,7 @@ def weights(vocabulary: int, seed: int = 0) -> dict[str, np.ndarray]:
     ones = np.ones(WIDTH, np.float32)
     out = random(vocabulary, WIDTH, 0.6)
     out[END] *= END_IS_LIKELIER
-    made = {
+    weights = {
         "model.embed_tokens.weight": random(vocabulary, WIDTH, 4),
         "model.norm.weight": ones,
         "lm_head.weight": out,
@@ -56,13 +56,13 @@ def weights(vocabulary: int, seed: int = 0) -> dict[str, np.ndarray]:
     for layer in range(LAYERS):
         begin = f"model.layers.{layer}"
         for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            made[f"{begin}.self_attn.{name}.weight"] = random(WIDTH, WIDTH)
+            weights[f"{begin}.self_attn.{name}.weight"] = random(WIDTH, WIDTH)
         for name in ("input_layernorm", "post_attention_layernorm"):
-            made[f"{begin}.{name}.weight"] = ones
-        made[f"{begin}.mlp.gate_proj.weight"] = random(INNER, WIDTH)
-        made[f"{begin}.mlp.up_proj.weight"] = random(INNER, WIDTH)
-        made[f"{begin}.mlp.down_proj.weight"] = random(WIDTH, INNER)
-    return made
+            weights[f"{begin}.{name}.weight"] = ones
+        weights[f"{begin}.mlp.gate_proj.weight"] = random(INNER, WIDTH)
+        weights[f"{begin}.mlp.up_proj.weight"] = random(INNER, WIDTH)
+        weights[f"{begin}.mlp.down_proj.weight"] = random(WIDTH, INNER)
+    return weights
 
 
 def write(folder: Path) -> None:
@@ -98,8 +98,8 @@ def write(folder: Path) -> None:
         },
         "generation_config.json": ids,
     }
-    for name, said in files.items():
-        (folder / name).write_text(json.dumps(said), "utf-8")
+    for name, shown in files.items():
+        (folder / name).write_text(json.dumps(shown), "utf-8")
     save_file(weights(words.get_vocab_size()), str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 

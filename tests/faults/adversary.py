@@ -25,10 +25,10 @@ from gateway.holds.offer import HouseLimits
 from gateway.holds.store import redis_keys
 from gateway.holds.store.projection import Admitted
 from gateway.metrics.counters import Counters
+from tests.faults.dialects import DIALECTS
 from tests.faults.played_house import HOUSES, LENGTHS, House, Plan, Play
 from tests.faults.shapes import Script, characters, script
-from tests.faults.tongues import TONGUES
-from tests.gateway.holds.desk import Desk, desk
+from tests.gateway.holds.harness import HoldsHarness, holds_harness
 from tests.servers import short_directory, valkey_in
 from tests.wire.transcripts import TRANSCRIPTS
 
@@ -118,28 +118,28 @@ class Found:
 class World:
     """All that is real, and the customers."""
 
-    def __init__(self, told: Desk, keeper: Keeper, claims: IdempotencyClaims, seed: int) -> None:
+    def __init__(self, harness: HoldsHarness, keeper: Keeper, claims: IdempotencyClaims, seed: int) -> None:
         deadlines = Deadlines(0.01)
-        self.keeper, self.told, self.seed = keeper, told, seed
-        self.houses = {name: House(told, keeper, claims, deadlines, name) for name in HOUSES}
+        self.keeper, self.harness, self.seed = keeper, harness, seed
+        self.houses = {name: House(harness, keeper, claims, deadlines, name) for name in HOUSES}
         self.keys: list[tuple[str, str]] = []
         self.plays: dict[str, tuple[str, Play]] = {}
         self.conversations: list[tuple[str, list[Play]]] = []
-        self.asked = 0
+        self.requests = 0
         """Calls that came to the upstream."""
         self._ids = request_ids()
 
     def sell(self) -> None:
         """Put tiers and customers into the books."""
-        self.told.tier("open", conversation_tokens_max=None, output_nanousd_per_mtok=1_000_000)
-        self.told.tier("capped", conversation_tokens_max=CAP, price_nanousd=1_000)
+        self.harness.tier("open", conversation_tokens_max=None, output_nanousd_per_mtok=1_000_000)
+        self.harness.tier("capped", conversation_tokens_max=CAP, price_nanousd=1_000)
         for number in range(CUSTOMERS):
             name = f"cus_{number}"
-            self.told.customer(name, "capped" if number % 2 else "open")
+            self.harness.customer(name, "capped" if number % 2 else "open")
             bucket = redis_keys.bucket_of(name)
             text = f"tc-{bucket}-" + f"{number:040d}"
             digest = hashlib.sha256(text.encode()).hexdigest()
-            self.told.projection.put_keys([Admitted(bucket, digest, name, f"key_{number}", None)])
+            self.harness.projection.put_keys([Admitted(bucket, digest, name, f"key_{number}", None)])
             self.keys.append((name, text))
 
     async def play(self, house: str, play: Play, customer: int) -> Play:
@@ -148,7 +148,7 @@ class World:
         request_id = next(self._ids)
         self.plays[request_id] = house, play
         await asyncio.create_task(self.houses[house].serve(play, key, request_id))
-        self.asked += play.upstream is not None
+        self.requests += play.upstream is not None
         return play
 
     async def converse(self, number: int) -> None:
@@ -179,13 +179,13 @@ class World:
         plays: list[Play] = []
         customer = 2 * chance.randrange(CUSTOMERS // 2) + 1
         for _ in range(ROUNDS):
-            some = [_play(chance, house, spoken=False) for _ in range(chance.randint(1, CALLS_AT_ONCE))]
-            for play in some:
+            together = [_play(chance, house, spoken=False) for _ in range(chance.randint(1, CALLS_AT_ONCE))]
+            for play in together:
                 play.plan.headers["x-conversation-id"] = f"c{number}"
-                play.plan.asked.update(TONGUES[play.plan.endpoint].limit(chance.choice((50, 100, ANSWER))))
-            await asyncio.gather(*(self.play(house, play, customer) for play in some))
-            plays += some
-            if all(play.status == 429 for play in some):
+                play.plan.request.update(DIALECTS[play.plan.endpoint].limit(chance.choice((50, 100, ANSWER))))
+            await asyncio.gather(*(self.play(house, play, customer) for play in together))
+            plays += together
+            if all(play.status == 429 for play in together):
                 break
         self.conversations.append((f"conversation c{number} of {house!r}", plays))
 
@@ -195,11 +195,11 @@ class World:
             await asyncio.sleep(0.005)
         records = {}
         for name, _ in self.keys:
-            for entry in self.told.records(name):
+            for entry in self.harness.records(name):
                 record = json.loads(entry["record"])
                 records[record["id"]] = record
         for name, _ in self.keys:
-            self.told.blocking.delete(redis_keys.usage(redis_keys.bucket_of(name)))
+            self.harness.blocking.delete(redis_keys.usage(redis_keys.bucket_of(name)))
         return records
 
     def judge(self, found: Found, records: dict[str, dict[str, Any]]) -> None:
@@ -208,7 +208,7 @@ class World:
             record = records.get(name)
             source, due = ("none", 0) if record is None else (record["usage_source"], record["billed_output_tokens"])
             had = play.obtained
-            found.sums[house, source].add(had, due, play.made)
+            found.sums[house, source].add(had, due, play.generated)
             found.statuses[play.status] += 1
             found.left += play.is_gone
             slack = {"continuous": play.chunk, **dict.fromkeys(("upstream", "drained", "granted", "none"), 0)}.get(
@@ -230,23 +230,23 @@ def _play(chance: random.Random, house: str, *, spoken: bool = True) -> Play:
     """Draw a call."""
     is_played = spoken and HOUSES[house][0].name == "any" and chance.random() < TRANSCRIPTS_PART
     transcript = chance.choice(PLAYED)
-    endpoint = transcript.endpoint if is_played else chance.choice(list(TONGUES))
+    endpoint = transcript.endpoint if is_played else chance.choice(list(DIALECTS))
     stream = chance.random() < STREAMED
-    asked = dict(transcript.request) if is_played else TONGUES[endpoint].asked({})
-    asked.pop("metadata", None)
-    asked.pop("suffix", None)
+    request = dict(transcript.request) if is_played else DIALECTS[endpoint].request({})
+    request.pop("metadata", None)
+    request.pop("suffix", None)
     has_choices = endpoint.endswith("completions") and not is_played
     if has_choices and not HOUSES[house][0].counts_choices_apart and chance.random() < SEVERAL:
-        asked["n"] = chance.choice((2, 3))
+        request["n"] = chance.choice((2, 3))
     if stream and has_choices:
-        asked["stream_options"] = {"include_usage": chance.random() < 0.5}
+        request["stream_options"] = {"include_usage": chance.random() < 0.5}
     if chance.random() < LYING:
-        asked |= chance.choice(LIES)
+        request |= chance.choice(LIES)
     how = chance.random()
     plan = Plan(
         endpoint,
         stream,
-        asked | {"stream": stream},
+        request | {"stream": stream},
         {},
         leaves_at=chance.random() if how < AT_TOKENS else inf,
         lag=chance.choice((0, 0, 1, 3)),
@@ -270,19 +270,19 @@ def _size(play: Play) -> int:
 async def run(url: str, calls: int, seed: int) -> Found:
     """Make calls until so many, or a few more, have come to the upstream."""
     found = Found()
-    async with desk(url, house=LIMITS, lease=LEASE) as told:
-        claims = IdempotencyClaims(told.connection, LEASE.lease_ms)
-        keeper = Keeper(told.settlements, claims, LEASE, Counters(), monotonic=time.monotonic)
+    async with holds_harness(url, house=LIMITS, lease=LEASE) as harness:
+        claims = IdempotencyClaims(harness.connection, LEASE.lease_ms)
+        keeper = Keeper(harness.settlements, claims, LEASE, Counters(), monotonic=time.monotonic)
         renewing = asyncio.create_task(keeper.run())
-        world = World(told, keeper, claims, seed)
+        world = World(harness, keeper, claims, seed)
         world.sell()
         await _learn_lengths(world)
-        world.asked = 0
+        world.requests = 0
         number = 0
 
         async def converse_on(until: int) -> None:
             nonlocal number
-            while world.asked < until:
+            while world.requests < until:
                 number += 1
                 await world.converse(number)
 
@@ -299,8 +299,8 @@ async def run(url: str, calls: int, seed: int) -> Found:
 async def _learn_lengths(world: World) -> None:
     """Hear every transcript to its end once: how much text its stream has."""
     for one in PLAYED:
-        asked = dict(one.request) | {"stream": True}
-        play = Play(Plan(one.endpoint, True, asked, {}), one, random.Random(1))
+        request = dict(one.request) | {"stream": True}
+        play = Play(Plan(one.endpoint, True, request, {}), one, random.Random(1))
         await world.play("read on", play, 0)
         LENGTHS[one.name] = characters(one.endpoint, play.received)
     await world.settled()
@@ -318,8 +318,8 @@ def play_all(calls: int, seed: int) -> bool:
     sums = {f"in {one!r}": found.of(house=one) for one, _ in found.sums}
     sums |= {f"by {one}": found.of(source=one) for _, one in found.sums}
     for way, one in sorted(sums.items()):
-        told = f"{one.calls:6} calls, {one.obtained:8} obtained, {one.billed:8} billed"
-        print(f"{way:30} {told}, {one.short:6} too little, {one.over:6} too much")
+        sums = f"{one.calls:6} calls, {one.obtained:8} obtained, {one.billed:8} billed"
+        print(f"{way:30} {sums}, {one.short:6} too little, {one.over:6} too much")
     print(f"escaped    {found.escaped:.2%} of {every.obtained} tokens that callers obtained")
     print("".join(f"{breach}\n" for breach in found.breaches[:20]), end="")
     return not found.breaches and found.escaped <= ESCAPED_MOST

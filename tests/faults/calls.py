@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.faults.tongues import Chat
-from tests.faults.truth import Script, Told, Truth
+from tests.faults.dialects import Chat
+from tests.faults.truth import Script, Truth, UpstreamCall
 from tests.faults.wire import ABORTED
 from tests.loop.rig import Rig, Sold, rig
 from tests.servers import short_directory, valkey_in
@@ -45,22 +45,22 @@ class Faulty:
     def address(self) -> str:
         return f"{self.loop.url}/v1/chat/completions"
 
-    def say(self, tongue: Any, who: Sold, script: Script, **more: Any) -> httpx.Response:
+    def say(self, dialect: Any, who: Sold, script: Script, **more: Any) -> httpx.Response:
         """Call in one of the formats."""
-        asked = {"model": "aligned-1", **tongue.asked(asdict(script)), **more}
-        return httpx.post(self.loop.url + tongue.endpoint, json=asked, headers=who.headers, timeout=30)
+        body = {"model": "aligned-1", **dialect.request(asdict(script)), **more}
+        return httpx.post(self.loop.url + dialect.endpoint, json=body, headers=who.headers, timeout=30)
 
     @contextmanager
-    def leaving(self, tongue: Any, who: Sold, script: Script) -> Iterator[Iterator[bytes]]:
+    def leaving(self, dialect: Any, who: Sold, script: Script) -> Iterator[Iterator[bytes]]:
         """Call for a stream and yield its pieces as they come; leaving the block hangs up."""
-        asked = {"model": "aligned-1", **tongue.asked(asdict(script)), "stream": True}
-        with httpx.stream("POST", self.loop.url + tongue.endpoint, json=asked, headers=who.headers) as answer:
+        body = {"model": "aligned-1", **dialect.request(asdict(script)), "stream": True}
+        with httpx.stream("POST", self.loop.url + dialect.endpoint, json=body, headers=who.headers) as answer:
             yield answer.iter_raw()
 
     def post(self, who: Sold, script: Script, **more: Any) -> httpx.Response:
         return httpx.post(self.address, json=body(script, **more), headers=who.headers, timeout=30)
 
-    def told(self, record: dict[str, Any]) -> Told:
+    def upstream_call(self, record: dict[str, Any]) -> UpstreamCall:
         return self.truth.calls[record["id"]]
 
     def until_over(self, who: Sold) -> None:
@@ -75,7 +75,7 @@ def body(script: Script, **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def faulty_loop(directory: Path, *, far: tuple[Truth, str] | None = None, **given: Any) -> Iterator[Faulty]:
+def faulty_loop(directory: Path, *, far: tuple[Truth, str] | None = None, **settings: Any) -> Iterator[Faulty]:
     """Run the loop with short deadlines, its own Valkey and tiers ``small`` (a cap of 20 tokens), ``open``, ``scarce``.
 
     The upstream is always asked to stream, so that what a broken answer came to is known, unless a test asks for the
@@ -86,15 +86,15 @@ def faulty_loop(directory: Path, *, far: tuple[Truth, str] | None = None, **give
     truth, address = far if far is not None else (Truth(), None)
     short = {"first_token_deadline_s": DEADLINE_S, "idle_deadline_s": DEADLINE_S}
     with ExitStack() as stack:
-        url = given.pop("redis_url", None) or stack.enter_context(valkey_in(stack.enter_context(short_directory())))
-        ledger = given.pop("ledger_url", f"sqlite:///{directory / 'ledger.sqlite'}")
+        url = settings.pop("redis_url", None) or stack.enter_context(valkey_in(stack.enter_context(short_directory())))
+        ledger = settings.pop("ledger_url", f"sqlite:///{directory / 'ledger.sqlite'}")
         loop = stack.enter_context(
             rig(
                 url,
                 ledger,
                 directory,
                 upstream=address or truth,
-                **{"lease_s": 10, "upstream_streams": "always", **short, **given},
+                **{"lease_s": 10, "upstream_streams": "always", **short, **settings},
             )
         )
         loop.tier("small", conversation_tokens_max=CAP, price_nanousd=1_000)
@@ -113,38 +113,38 @@ class Caller:
         script: Script,
         *,
         receive_bytes: int = 0,
-        tongue: Any = Chat,
+        dialect: Any = Chat,
         headers: Mapping[str, str] = MappingProxyType({}),
         **more: Any,
     ) -> None:
-        url = httpx.URL(faulty.loop.url + tongue.endpoint)
+        url = httpx.URL(faulty.loop.url + dialect.endpoint)
         self._socket = socket.socket()
         if receive_bytes:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self._socket.settimeout(30)
         self._socket.connect((url.host, url.port))
-        raw = json.dumps({"model": "aligned-1", **tongue.asked(asdict(script)), **more}).encode()
+        raw = json.dumps({"model": "aligned-1", **dialect.request(asdict(script)), **more}).encode()
         head = f"POST {url.path} HTTP/1.1\r\nhost: {url.host}\r\nauthorization: Bearer {who.key}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._socket.sendall(f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw)
 
     def read_until(self, text: bytes) -> bytes:
         """Return what came, once ``text`` is in it."""
-        got = b""
-        while text not in got:
+        received = b""
+        while text not in received:
             piece = self._socket.recv(65_536)
-            assert piece, got[-200:]
-            got += piece
-        return got
+            assert piece, received[-200:]
+            received += piece
+        return received
 
     def read_to_the_end_in(self, pieces: int) -> bytes:
         """Return all that comes up to ``[DONE]``, read in small pieces."""
-        got = b""
-        while not got.endswith(b"[DONE]\n\n\r\n0\r\n\r\n"):
+        received = b""
+        while not received.endswith(b"[DONE]\n\n\r\n0\r\n\r\n"):
             piece = self._socket.recv(pieces)
-            assert piece, got[-200:]
-            got += piece
-        return got
+            assert piece, received[-200:]
+            received += piece
+        return received
 
     def read_whole(self, pieces: int = 4_096) -> bytes:
         """Return a whole answer of so many bytes as its head says, read in small pieces."""

@@ -26,8 +26,13 @@ def loop_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 
         @cache
         def start(way: str) -> Faulty:
-            given = {"write_deadline_s": 0.5, "on_hangup": "stop", "hangup_bills": "visible", "upstream_streams": way}
-            return stack.enter_context(faulty_loop(tmp_path_factory.mktemp(way), **given))
+            settings = {
+                "write_deadline_s": 0.5,
+                "on_hangup": "stop",
+                "hangup_bills": "visible",
+                "upstream_streams": way,
+            }
+            return stack.enter_context(faulty_loop(tmp_path_factory.mktemp(way), **settings))
 
         yield start
 

@@ -28,7 +28,7 @@ AT_ONCE = 50
 
 
 async def post_all(
-    urls: list[str], who: Sold, given: list[dict[str, Any]], *, at_once: int = AT_ONCE
+    urls: list[str], who: Sold, bodies: list[dict[str, Any]], *, at_once: int = AT_ONCE
 ) -> list[httpx.Response]:
     """Post every body, spread over the gateways, so many at once."""
     places = asyncio.Semaphore(at_once)
@@ -39,13 +39,13 @@ async def post_all(
                 client = ours[number % len(ours)]
                 return await client.post(f"{urls[number % len(urls)]}/v1/chat/completions", json=one)
 
-        return await asyncio.gather(*(call(number, one) for number, one in enumerate(given)))
+        return await asyncio.gather(*(call(number, one) for number, one in enumerate(bodies)))
 
 
 async def fail(faulty: Faulty, who: Sold, calls: int) -> Counter[int]:
     """Make calls that all fail at the upstream; return how they were answered."""
-    given = [body(FAILURES[number % len(FAILURES)], stream=number % 4 < 2) for number in range(calls)]
-    answers = await post_all(faulty.loop.urls, who, given)
+    bodies = [body(FAILURES[number % len(FAILURES)], stream=number % 4 < 2) for number in range(calls)]
+    answers = await post_all(faulty.loop.urls, who, bodies)
     assert not any("[DONE]" in answer.text for answer in answers)
     return Counter(answer.status_code for answer in answers)
 
@@ -53,11 +53,11 @@ async def fail(faulty: Faulty, who: Sold, calls: int) -> Counter[int]:
 async def herd(faulty: Faulty, who: Sold, calls: int) -> Counter[int]:
     """Make calls of mixed caps, choices and kinds, each of which takes all it can get; return how they were answered."""
     endless = Script(tokens=10**6)
-    given = [
+    bodies = [
         body(endless, stream=number % 2 == 0, n=3 if number % 5 == 0 else 1, max_tokens=CAPS[number % len(CAPS)])
         for number in range(calls)
     ]
-    answers = await post_all(faulty.loop.urls, who, given, at_once=calls)
+    answers = await post_all(faulty.loop.urls, who, bodies, at_once=calls)
     return Counter(answer.status_code for answer in answers)
 
 

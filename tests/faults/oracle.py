@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.faults.calls import AS_ASKED
 from tests.faults.plans import Plan
-from tests.faults.truth import Told
+from tests.faults.truth import UpstreamCall
 
 Record = dict[str, Any]
 
@@ -79,7 +79,11 @@ class Outages:
 
 
 def compare(
-    records: Iterable[Record], calls: Mapping[str, Told], heard: Mapping[str, Heard], outages: Outages, way: str
+    records: Iterable[Record],
+    calls: Mapping[str, UpstreamCall],
+    received: Mapping[str, Heard],
+    outages: Outages,
+    way: str,
 ) -> Findings:
     """Return what is wrong between the ledger, the upstream's own count, and what callers got."""
     found, rows, billed = Findings(), {}, Counter[str]()
@@ -92,53 +96,55 @@ def compare(
         billed[record["corrects"] or record["id"]] += record["billed_output_tokens"]
         found.corrections += record["kind"] == "correction"
     found.tokens = sum(billed.values())
-    for call, told in calls.items():
-        if told.was_answered and call not in rows:
+    for call, truth in calls.items():
+        if truth.was_answered and call not in rows:
             found.lost += 1
             found.breaches.append(f"{call} was answered and has no record")
     for call, record in rows.items():
         if record["kind"] == "usage":
             is_whole = way == AS_ASKED and not record["stream"]
             judge = _judge_whole if is_whole else _judge
-            sentence = judge(record, billed[call], calls.get(call), heard.get(call), outages, found)
+            sentence = judge(record, billed[call], calls.get(call), received.get(call), outages, found)
             if sentence:
                 found.breaches.append(f"{call} ({record['finish']}, {record['usage_source']}): {sentence}")
-    for call, one in heard.items():
+    for call, one in received.items():
         if one.was_whole and call not in rows:
             found.breaches.append(f"{call}: its caller has the whole answer, the ledger has nothing")
     return found
 
 
 def _judge(
-    record: Record, billed: int, told: Told | None, heard: Heard | None, outages: Outages, found: Findings
+    record: Record, billed: int, truth: UpstreamCall | None, received: Heard | None, outages: Outages, found: Findings
 ) -> str | None:
     """Return what is wrong with one call, or None."""
     granted = record["cap_tokens"] * record["choices"]
     if billed > granted:
         return f"billed {billed}, granted {granted}"
     was_recovered = record["finish"] == "recovered"
-    if told is None:
+    if truth is None:
         return None if was_recovered and billed == 0 else f"billed {billed}, never asked for"
     if was_recovered:
         found.recovered += 1
-        has_left = heard is not None and heard.plan.leaves_after is not None
-        made = min(told.tokens, granted)
-        most = granted if has_left else min(told.tokens + _overstated(told), granted)  # what is owed without a figure
-        since = outages.since(told.ended_at, LOST_S)
-        may_lose = sum(at > since for at in told.sent_at)
-        found.tokens_lost += max(0, made - billed)
-        return None if made - may_lose <= billed <= most else f"billed {billed} of {made}, may lose {may_lose}"
+        has_left = received is not None and received.plan.leaves_after is not None
+        generated = min(truth.tokens, granted)
+        most = granted if has_left else min(truth.tokens + _overstated(truth), granted)  # what is owed without a figure
+        since = outages.since(truth.ended_at, LOST_S)
+        may_lose = sum(at > since for at in truth.sent_at)
+        found.tokens_lost += max(0, generated - billed)
+        return (
+            None if generated - may_lose <= billed <= most else f"billed {billed} of {generated}, may lose {may_lose}"
+        )
     if record["finish"] in ("disconnect", "shutdown"):
         # Without the upstream's figure a chunk counts as one token, however many it has.
-        chunks = -(-heard.tokens // told.asked["metadata"]["per_chunk"]) if heard is not None else 0
+        chunks = -(-received.tokens // truth.request["metadata"]["per_chunk"]) if received is not None else 0
         least = chunks if record["stream"] else 0
-        return None if least <= billed <= told.tokens else f"billed {billed}, made {told.tokens}, sent {least}"
-    expected = _expected(record, told, granted)
-    return None if billed == expected else f"billed {billed}, expected {expected} of {told.tokens}"
+        return None if least <= billed <= truth.tokens else f"billed {billed}, made {truth.tokens}, sent {least}"
+    expected = _expected(record, truth, granted)
+    return None if billed == expected else f"billed {billed}, expected {expected} of {truth.tokens}"
 
 
 def _judge_whole(
-    record: Record, billed: int, told: Told | None, heard: Heard | None, outages: Outages, found: Findings
+    record: Record, billed: int, truth: UpstreamCall | None, received: Heard | None, outages: Outages, found: Findings
 ) -> str | None:
     """Return what is wrong with a call whose answer was asked for whole, or None.
 
@@ -150,39 +156,39 @@ def _judge_whole(
         return f"billed {billed}, granted {granted}"
     if record["finish"] == "recovered":
         found.recovered += 1
-        found.tokens_lost += 0 if told is None else min(told.tokens, granted) - billed
-        if billed and (told is None or not told.was_answered or billed != min(_made_of_whole(told), granted)):
+        found.tokens_lost += 0 if truth is None else min(truth.tokens, granted) - billed
+        if billed and (truth is None or not truth.was_answered or billed != min(_generated_whole(truth), granted)):
             return f"billed {billed}, of which nothing can be known"
-        had = heard is not None and heard.was_whole
-        was_away = told is not None and outages.any(told.ended_at, told.ended_at + SETTLED_S)
+        had = received is not None and received.was_whole
+        was_away = truth is not None and outages.any(truth.ended_at, truth.ended_at + SETTLED_S)
         return "its caller has all of it, and Valkey was there to settle it" if had and not was_away else None
-    if told is None:
+    if truth is None:
         return f"billed {billed}, never asked for"
     if record["finish"] not in ANSWERED:
         return f"billed {billed} for nothing" if billed else None
-    expected = min(_made_of_whole(told), granted)
-    return None if billed == expected else f"billed {billed}, expected {expected} of {told.tokens}"
+    expected = min(_generated_whole(truth), granted)
+    return None if billed == expected else f"billed {billed}, expected {expected} of {truth.tokens}"
 
 
-def _made_of_whole(told: Told) -> int:
+def _generated_whole(truth: UpstreamCall) -> int:
     """Return what a whole answer that is all here comes to."""
-    if not told.asked["metadata"]["whole"] and told.asked["metadata"]["usage"] not in SAID_IN_WHOLE:
-        return _guessed(told.said)
-    return told.tokens + _overstated(told)
+    if not truth.request["metadata"]["whole"] and truth.request["metadata"]["usage"] not in SAID_IN_WHOLE:
+        return _guessed(truth.answer)
+    return truth.tokens + _overstated(truth)
 
 
-def _guessed(said: bytes) -> int:
+def _guessed(answer: bytes) -> int:
     """Return what a whole answer is taken for that says no usage: a token to four characters of its text."""
-    texts = "".join(choice["message"]["content"] for choice in json.loads(said)["choices"])
+    texts = "".join(choice["message"]["content"] for choice in json.loads(answer)["choices"])
     return -(-len(texts) // 4)
 
 
-def _expected(record: Record, told: Told, granted: int) -> int:
+def _expected(record: Record, truth: UpstreamCall, granted: int) -> int:
     """Return what a call is billed whose worker lived, its answer whole or broken off by the upstream."""
     if record["finish"] in ANSWERED:
-        return min(told.tokens + _overstated(told), granted)
-    return min(told.tokens, granted) if record["stream"] else 0
+        return min(truth.tokens + _overstated(truth), granted)
+    return min(truth.tokens, granted) if record["stream"] else 0
 
 
-def _overstated(told: Told) -> int:
-    return ABOVE if told.asked["metadata"]["usage"] == "above" else 0
+def _overstated(truth: UpstreamCall) -> int:
+    return ABOVE if truth.request["metadata"]["usage"] == "above" else 0

@@ -35,7 +35,7 @@ from gateway.serving.upstream.concurrency import ConcurrencyLimit
 from gateway.serving.upstream.profiles import ANY, LLAMACPP, VLLM, Profile
 from gateway.serving.upstream.transport import Sent, Sink, ignore_sent
 from tests.faults.shapes import Played, Script, Upstream, characters
-from tests.gateway.holds.desk import Desk
+from tests.gateway.holds.harness import HoldsHarness
 from tests.plain_rules import RULES
 from tests.wire.transcripts import Transcript
 
@@ -80,7 +80,7 @@ class Plan:
 
     endpoint: str
     stream: bool
-    asked: dict[str, Any]
+    request: dict[str, Any]
     headers: dict[str, str]
     leaves_at: float = inf
     """The share of its tokens after which, when the upstream has made them, the caller hangs up."""
@@ -107,10 +107,10 @@ class Play:
     received: bytes = b""
     written: int = 0
     """Bytes that the gateway wrote, also to who is gone."""
-    made: int = 0
+    generated: int = 0
     """True tokens by now."""
     is_gone: bool = False
-    told: Callable[[], None] | None = None
+    hung_up: Callable[[], None] | None = None
     """What hears that the caller is gone."""
 
     def leave(self) -> None:
@@ -122,8 +122,8 @@ class Play:
     def _soon(self, turns: int) -> None:
         if turns >= 0:
             asyncio.get_running_loop().call_soon(self._soon, turns - 1)
-        elif self.told is not None:
-            self.told()
+        elif self.hung_up is not None:
+            self.hung_up()
 
     @property
     def chunk(self) -> int:
@@ -160,9 +160,9 @@ class Reply:
     async def chunk(self, patience_s: float) -> bytes | None:
         play = self._own.play
         for piece in self._pieces:
-            play.made = piece.made
+            play.generated = piece.generated
             self._own.now += piece.seconds
-            if piece.made >= play.plan.leaves_at * self._upstream.total:
+            if piece.generated >= play.plan.leaves_at * self._upstream.total:
                 play.leave()
             await asyncio.sleep(0)
             if piece.data:
@@ -196,12 +196,12 @@ class Transport:
         sent()
         own = OWN.get()
         assert own is not None
-        play, asked = own.play, json.loads(body)
+        play, request = own.play, json.loads(body)
         own.now += FIRST_TOKEN_S
         if isinstance(play.script, Script):
-            play.upstream = Upstream(play.script, asked)
+            play.upstream = Upstream(play.script, request)
         else:
-            one, stream = play.script, bool(asked.get("stream"))
+            one, stream = play.script, bool(request.get("stream"))
             assert one.record is not None
             tokens, length = one.record["output_tokens"], LENGTHS.get(one.name, 0)
             play.upstream = Played(one.sent(stream=stream), tokens, length, play.chance)
@@ -247,26 +247,32 @@ class Caller:
         if message["body"]:
             self.write(message["body"])
 
-    def when_gone(self, told: Callable[[], None] | None) -> None:
-        self._play.told = told
-        if told is not None and self._play.is_gone:
-            told()
+    def when_gone(self, hung_up: Callable[[], None] | None) -> None:
+        self._play.hung_up = hung_up
+        if hung_up is not None and self._play.is_gone:
+            hung_up()
 
 
 class House:
     """One way to run the gateway, before the books that all share."""
 
-    def __init__(self, told: Desk, keeper: Keeper, claims: IdempotencyClaims, deadlines: Deadlines, name: str) -> None:
-        profile, given = HOUSES[name]
-        token_counter = TokenCounter(read_tokenizer(given["tokenizer"])) if "tokenizer" in given else TokenCounter()
-        disconnects = Disconnects(profile, Manners(60, given.get("bills")), Places(None), GenerationSpeed(), Counters())
+    def __init__(
+        self, hung_up: HoldsHarness, keeper: Keeper, claims: IdempotencyClaims, deadlines: Deadlines, name: str
+    ) -> None:
+        profile, settings = HOUSES[name]
+        token_counter = (
+            TokenCounter(read_tokenizer(settings["tokenizer"])) if "tokenizer" in settings else TokenCounter()
+        )
+        disconnects = Disconnects(
+            profile, Manners(60, settings.get("bills")), Places(None), GenerationSpeed(), Counters()
+        )
         self._deadlines = deadlines
         self._journeys = {
             dialect.endpoint: Journey(
                 dialect,
-                admission=told.admission,
+                admission=hung_up.admission,
                 keeper=keeper,
-                threads=Threads(told.connection, LookupCache(told.connection), told.admission.in_force),
+                threads=Threads(hung_up.connection, LookupCache(hung_up.connection), hung_up.admission.in_force),
                 claims=claims,
                 intake=BodyIntake(16 * 2**20, time.perf_counter),
                 concurrency=ConcurrencyLimit(None, wait_s=1),
@@ -283,7 +289,7 @@ class House:
 
     async def serve(self, play: Play, key: str, request_id: str) -> None:
         """Make one call, and leave as its plan says."""
-        plan, sent = play.plan, json.dumps({"model": "aligned-1", **play.plan.asked}).encode()
+        plan, sent = play.plan, json.dumps({"model": "aligned-1", **play.plan.request}).encode()
         OWN.set(Own(play))
         play.request_id = request_id
         caller = Caller(play, sent)

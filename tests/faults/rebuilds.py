@@ -119,8 +119,8 @@ def kill_some(house: House, draw: random.Random, *, kills: int, at_once: int, wh
             house.client.flushall()
         with ExitStack() as stack:
             began = house.commands()
-            some = [stack.enter_context(house.process()) for _ in range(at_once)]
-            victim, last = draw.choice(some), began + draw.randrange(whole)
+            running = [stack.enter_context(house.process()) for _ in range(at_once)]
+            victim, last = draw.choice(running), began + draw.randrange(whole)
             until(lambda last=last: house.commands() >= last or house.is_whole())
             victim.kill()
             count += victim.wait() < 0
@@ -142,20 +142,20 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ensure", nargs=2, metavar="URL", help="be one of the processes")
-    given = parser.parse_args()
-    if given.ensure:
-        ensure(*given.ensure)
+    arguments = parser.parse_args()
+    if arguments.ensure:
+        ensure(*arguments.ensure)
         return
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         database = Database(f"sqlite:///{directory}/ledger.sqlite")
         database.migrate()
-        draw = random.Random(given.seed)
+        draw = random.Random(arguments.seed)
         fill(database, draw)
         database.close()
         at = stack.enter_context(valkey_in(stack.enter_context(short_directory())))
         house = House(at, f"sqlite:///{directory}/ledger.sqlite", stack.enter_context(connect(at)))
-        print(f"{disturbed(house, draw, kills=given.kills, at_once=given.at_once)} killed, and it converged")
+        print(f"{disturbed(house, draw, kills=arguments.kills, at_once=arguments.at_once)} killed, and it converged")
 
 
 def disturbed(house: House, draw: random.Random, *, kills: int, at_once: int) -> int:

@@ -11,7 +11,7 @@ from functools import cache
 from itertools import accumulate, pairwise
 from typing import Any
 
-from tests.faults.tongues import TONGUES, Chat, Completions, Messages, Responses
+from tests.faults.dialects import DIALECTS, Chat, Completions, Messages, Responses
 from tests.house.files import ROOT
 from tests.wire.transcripts import Sent
 
@@ -44,7 +44,7 @@ class Piece:
     """Bytes that the upstream sends at once, the tokens it has made by then, and the time they took it."""
 
     data: bytes
-    made: int
+    generated: int
     seconds: float
 
 
@@ -91,7 +91,7 @@ def script(chance: random.Random, endpoint: str) -> Script:
 
 
 @cache
-def said() -> tuple[str, ...]:
+def text_pieces() -> tuple[str, ...]:
     """Return as much of each text in tokens of a real vocabulary: prose, code, and a licence with its long words."""
     from bpe_openai import get_encoding  # only here: each process of a run reads this file, and few draw texts
 
@@ -100,25 +100,25 @@ def said() -> tuple[str, ...]:
     for name in TEXTS_SAID:
         text = (ROOT / name).read_text("ascii", "ignore")
         parts = (known.encode_ordinary(text[place : place + size]) for place in range(0, len(text), size))
-        some = [known.decode_single_token_bytes(one).decode() for part in parts for one in part]
-        assert len(some) >= EACH
-        tokens += some[:EACH]
+        pieces = [known.decode_single_token_bytes(one).decode() for part in parts for one in part]
+        assert len(pieces) >= EACH
+        tokens += pieces[:EACH]
     return tuple(tokens)
 
 
 class Upstream:
     """One answer of the upstream to a body, which obeys the largest limit that is anywhere in it."""
 
-    def __init__(self, script: Script, asked: dict[str, Any]) -> None:
+    def __init__(self, script: Script, request: dict[str, Any]) -> None:
         self.script = script
-        self._tongue = TONGUES[script.endpoint]()
-        limits = [value for name, value in asked.items() if LIMITS.fullmatch(name) and isinstance(value, int)]
+        self._dialect = DIALECTS[script.endpoint]()
+        limits = [value for name, value in request.items() if LIMITS.fullmatch(name) and isinstance(value, int)]
         most = max(limits, default=10**9)
-        self.choices = max([asked.get(name) or 1 for name in CHOICES])
+        self.choices = max([request.get(name) or 1 for name in CHOICES])
         self._hidden = min(script.hidden, most)
         self._each = min(script.tokens, most - self._hidden)
         self._reason = "length" if script.hidden + script.tokens > most else "tool_calls" if script.is_call else "stop"
-        self._streams = bool(asked.get("stream"))
+        self._streams = bool(request.get("stream"))
         self._made = 0
         self._left = float("inf") if script.fault in ("", "no done") else script.at
         """Tokens of each choice until something goes wrong."""
@@ -156,7 +156,7 @@ class Upstream:
 
     def _tokens(self, index: int) -> tuple[str, ...]:
         start = self.script.text + 100 * index
-        return said()[start : start + self._each]
+        return text_pieces()[start : start + self._each]
 
     def _piece(self, data: bytes, tokens: int = 0) -> Piece:
         self._made += tokens
@@ -174,13 +174,13 @@ class Upstream:
             for index in range(self.choices):
                 tokens = self._tokens(index)[place : place + self.script.per_chunk]
                 delta = self._delta("".join(tokens), place)
-                made = self._hidden + place + len(tokens)  # of this choice alone, as vLLM says it
-                yield self._piece(self._event({"choices": [_choice(index, delta)]}, made), len(tokens))
+                generated = self._hidden + place + len(tokens)  # of this choice alone, as vLLM says it
+                yield self._piece(self._event({"choices": [_choice(index, delta)]}, generated), len(tokens))
         yield from self._end_of_stream()
 
     def _end_of_stream(self) -> Iterator[Piece]:
         if self.script.fault == "error event":
-            yield self._piece(self._tongue.event(ERROR))
+            yield self._piece(self._dialect.event(ERROR))
         elif self.script.fault == "not json":
             yield self._piece(b"data: {broken\n\n")
         elif self.script.fault not in ("cut", "reset"):
@@ -189,7 +189,7 @@ class Upstream:
             if self.script.usage != "none":
                 yield self._piece(self._event({"choices": [], "usage": self._usage(self._made)}))
             if self.script.fault != "no done":
-                yield self._piece(self._tongue.done())
+                yield self._piece(self._dialect.done())
 
     def _whole(self) -> Iterator[Piece]:
         if self.script.fault not in ("", "no done"):
@@ -205,9 +205,9 @@ class Upstream:
             choices.append({"index": index, "message": message, "finish_reason": self._reason})
         self._made = self.total
         usage = {} if self.script.usage == "none" else {"usage": self._usage(self._made)}
-        said = self._tongue.whole({**FRAME, "object": "chat.completion", "choices": choices, **usage})
+        answer = self._dialect.whole({**FRAME, "object": "chat.completion", "choices": choices, **usage})
         seconds = (self._hidden + self._each) / self.script.tokens_per_s
-        raw = json.dumps(said).encode()
+        raw = json.dumps(answer).encode()
         for part in range(10):
             yield Piece(b"", self._made * part // 10, seconds / 10)
         yield Piece(raw[: len(raw) // 2], self._made, 0)
@@ -221,12 +221,12 @@ class Upstream:
         begun = {} if place else {"id": "call_a", "type": "function"}
         return {"tool_calls": [{"index": 0, **begun, "function": {"name": "f", "arguments": text}}]}
 
-    def _event(self, chunk: dict[str, Any], made: int = 0) -> bytes:
-        running = {"usage": self._usage(made)} if made and self.script.usage == "running" else {}
-        return self._tongue.event({**FRAME, **chunk, **running})
+    def _event(self, chunk: dict[str, Any], generated: int = 0) -> bytes:
+        running = {"usage": self._usage(generated)} if generated and self.script.usage == "running" else {}
+        return self._dialect.event({**FRAME, **chunk, **running})
 
-    def _usage(self, made: int) -> dict[str, int]:
-        return {"prompt_tokens": 7, "completion_tokens": made, "total_tokens": 7 + made}
+    def _usage(self, generated: int) -> dict[str, int]:
+        return {"prompt_tokens": 7, "completion_tokens": generated, "total_tokens": 7 + generated}
 
 
 class Played:
@@ -243,8 +243,8 @@ class Played:
     def pieces(self) -> Iterator[Piece]:
         body, places = self._sent.body, [0, *self._cuts, len(self._sent.body)]
         for begin, end in pairwise(places):
-            made = self.total * end // max(len(body), 1)
-            yield Piece(body[begin:end], made, self.total / 50 / len(places))
+            generated = self.total * end // max(len(body), 1)
+            yield Piece(body[begin:end], generated, self.total / 50 / len(places))
 
     def had(self, size: int) -> int:
         """Return how many tokens who has so many characters of the stream's text has."""

@@ -56,7 +56,7 @@ class Soak:
     way: str
     sold: dict[str, Sold]
     chance: random.Random
-    heard: dict[str, Heard] = field(default_factory=dict)
+    received: dict[str, Heard] = field(default_factory=dict)
     statuses: Counter[int] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)
@@ -88,23 +88,23 @@ class Soak:
             await asyncio.sleep(AGAIN_S)
 
     async def _answered(self, client: httpx.AsyncClient, plan: Plan) -> bool:
-        given = body(plan.script, stream=plan.stream, n=plan.choices)
-        url, call, status, got, was_whole = f"{self.loop.url}/v1/chat/completions", "", 0, b"", False
+        request = body(plan.script, stream=plan.stream, n=plan.choices)
+        url, call, status, received, was_whole = f"{self.loop.url}/v1/chat/completions", "", 0, b"", False
         headers = self.sold[plan.tier].headers
         try:
-            async with client.stream("POST", url, json=given, headers=headers) as answer:
+            async with client.stream("POST", url, json=request, headers=headers) as answer:
                 call, status = answer.headers["x-request-id"], answer.status_code
                 async for piece in answer.aiter_raw():
-                    got += piece
-                    if plan.leaves_after is not None and got.count("ü".encode()) >= plan.leaves_after:
+                    received += piece
+                    if plan.leaves_after is not None and received.count("ü".encode()) >= plan.leaves_after:
                         break
                 else:
-                    was_whole = status == 200 and (not plan.stream or b"[DONE]" in got)
+                    was_whole = status == 200 and (not plan.stream or b"[DONE]" in received)
         except httpx.TransportError:
             if not call:
                 return False
         self.statuses[status] += 1
-        self.heard[call] = Heard(plan, call, got.count("ü".encode()), status, was_whole)
+        self.received[call] = Heard(plan, call, received.count("ü".encode()), status, was_whole)
         return status != 503
 
     async def _kill_at(self, moments: list[int]) -> None:
@@ -157,7 +157,7 @@ class Soak:
         """Return what is wrong, and how many holds leaked."""
         leaked = open_holds(redis_url(self.running))
         records = self.loop.usage()
-        found = compare(records, self.truth.calls, self.heard, Outages(tuple(self.outages)), self.way)
+        found = compare(records, self.truth.calls, self.received, Outages(tuple(self.outages)), self.way)
         if leaked:
             found.breaches.append(f"{leaked} holds are left {settling_s:.1f} s after everything was up")
         for who in self.sold.values():
@@ -176,8 +176,8 @@ class Soak:
 
 def crowds(calls: int, way: str) -> list[str]:
     """Let a crowd fail upstream, then another go for the edge of a quota, at three gateways; return what was breached."""
-    given = {"gateways": 3, "upstream_streams": way, **CROWDED}
-    with short_directory() as directory, faulty_loop(directory, **given) as faulty:
+    settings = {"gateways": 3, "upstream_streams": way, **CROWDED}
+    with short_directory() as directory, faulty_loop(directory, **settings) as faulty:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         breaches = []
         who = faulty.loop.customer("open")
@@ -208,8 +208,8 @@ def soak(calls: int, kills: int, seed: int, way: str) -> list[str]:
         model = stack.enter_context(served(truth))
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         directory = stack.enter_context(short_directory()) / "data"
-        given = {"upstream_streams": way, **SETTINGS, **WAYS[way]}
-        running = stack.enter_context(serving(directory, upstream_url=f"{model}/v1", **given))
+        settings = {"upstream_streams": way, **SETTINGS, **WAYS[way]}
+        running = stack.enter_context(serving(directory, upstream_url=f"{model}/v1", **settings))
         loop = running.rig(running.admin_token())
         loop.tier("open", period_tokens_max=10**9)
         loop.tier("capped", conversation_tokens_max=CAPPED_TOKENS, price_nanousd=1_000)
@@ -252,10 +252,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS), help="of asking the upstream")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     breaches = []
-    for way in given.ways:
-        breaches += soak(given.calls, given.kills, given.seed, way) + crowds(given.calls, way)
+    for way in arguments.ways:
+        breaches += soak(arguments.calls, arguments.kills, arguments.seed, way) + crowds(arguments.calls, way)
     say(f"{len(breaches)} breaches." if breaches else "Every promise held.")
     sys.exit(bool(breaches))
 

@@ -55,8 +55,8 @@ def test_a_caller_gone_while_the_upstream_lets_nobody_in_owes_nothing(tmp_path: 
             before.setblocking(False)
             before.connect_ex(address)
         far = (Truth(), f"http://127.0.0.1:{address[1]}")
-        given = {"upstream_streams": AS_ASKED, "upstream_profile": "any", "hangup_bills": "granted"}
-        faulty = stack.enter_context(faulty_loop(tmp_path, far=far, on_hangup="stop", **given))
+        settings = {"upstream_streams": AS_ASKED, "upstream_profile": "any", "hangup_bills": "granted"}
+        faulty = stack.enter_context(faulty_loop(tmp_path, far=far, on_hangup="stop", **settings))
         who = faulty.loop.customer("open")
         caller = Caller(faulty, who, Script(), stream=stream)
         until(lambda: faulty.loop.open_holds() == 1)
@@ -75,20 +75,20 @@ def test_a_caller_gone_before_the_body_starts_has_a_record_of_nothing(faulty: Fa
 
     record = the_record(faulty, who)
     assert (record["finish"], record["output_tokens"], record["charge_nanousd"]) == ("disconnect", 0, 0)
-    assert faulty.told(record).was_left
+    assert faulty.upstream_call(record).was_left
 
 
 @pytest.mark.parametrize("leave", LEAVES)
 def test_a_caller_gone_in_the_middle_pays_for_what_was_made_by_then(faulty: Faulty, leave: str) -> None:
     who = faulty.loop.customer("open")
     caller = Caller(faulty, who, Script(tokens=10_000, tokens_per_s=SLOW), stream=True)
-    got = caller.read_until("ü9 ".encode())
+    received = caller.read_until("ü9 ".encode())
     LEAVES[leave](caller)
 
     record = the_record(faulty, who)
     assert (record["finish"], record["usage_source"]) == ("disconnect", "counted")
-    assert got.count("ü".encode()) <= record["billed_output_tokens"] <= faulty.told(record).tokens
-    assert faulty.told(record).tokens < 10 + SLOW * LEFT_S, "the upstream was left"
+    assert received.count("ü".encode()) <= record["billed_output_tokens"] <= faulty.upstream_call(record).tokens
+    assert faulty.upstream_call(record).tokens < 10 + SLOW * LEFT_S, "the upstream was left"
 
 
 def test_a_caller_gone_in_the_middle_pays_by_the_upstreams_running_figure(faulty: Faulty) -> None:
@@ -100,7 +100,7 @@ def test_a_caller_gone_in_the_middle_pays_by_the_upstreams_running_figure(faulty
 
     record = the_record(faulty, who)
     assert (record["finish"], record["usage_source"]) == ("disconnect", "continuous")
-    assert 25 <= record["billed_output_tokens"] <= faulty.told(record).tokens
+    assert 25 <= record["billed_output_tokens"] <= faulty.upstream_call(record).tokens
     assert record["billed_output_tokens"] % 5 == 0
 
 
@@ -119,11 +119,11 @@ def test_a_caller_who_does_not_stream_and_leaves_pays_for_what_came_by_then(faul
     under_way(faulty, who, Script(tokens=10_000, tokens_per_s=SLOW)).hang_up()
 
     faulty.until_over(who)
-    told, records = list(faulty.truth.calls.values())[-1], faulty.loop.usage(who)
-    assert told.was_left
-    assert told.tokens < 10_000
+    call, records = list(faulty.truth.calls.values())[-1], faulty.loop.usage(who)
+    assert call.was_left
+    assert call.tokens < 10_000
     assert [record["finish"] for record in records] == ([] if way == AS_ASKED else ["disconnect"])
-    assert all(0 < record["billed_output_tokens"] <= told.tokens for record in records)
+    assert all(0 < record["billed_output_tokens"] <= call.tokens for record in records)
 
 
 def test_a_caller_gone_between_the_usage_and_the_end_pays_what_the_upstream_said(faulty: Faulty) -> None:
@@ -150,8 +150,8 @@ def test_a_caller_who_takes_nothing_is_given_up_in_time(faulty: Faulty) -> None:
     record = the_record(faulty, who)
     caller.hang_up()
     assert record["finish"] == "disconnect"
-    assert 0 < record["billed_output_tokens"] <= faulty.told(record).tokens
-    assert faulty.told(record).was_left
+    assert 0 < record["billed_output_tokens"] <= faulty.upstream_call(record).tokens
+    assert faulty.upstream_call(record).was_left
 
 
 @both_ways
@@ -165,15 +165,15 @@ def test_a_caller_who_takes_nothing_of_a_whole_answer_is_billed_all_of_it(faulty
     record = the_record(faulty, who)
     caller.hang_up()
     assert record["finish"] == "complete"
-    assert record["billed_output_tokens"] == faulty.told(record).tokens == 16_000
+    assert record["billed_output_tokens"] == faulty.upstream_call(record).tokens == 16_000
 
 
 def test_a_caller_who_reads_slowly_gets_everything(faulty: Faulty) -> None:
     who = faulty.loop.customer("open")
     caller = Caller(faulty, who, Script(tokens=2_000), receive_bytes=4_096, stream=True)
-    got = caller.read_to_the_end_in(pieces=512)
+    received = caller.read_to_the_end_in(pieces=512)
 
-    assert b"[DONE]" in got
+    assert b"[DONE]" in received
     record = the_record(faulty, who)
     assert (record["finish"], record["billed_output_tokens"]) == ("complete", 2_000)
 
@@ -187,7 +187,7 @@ def test_a_caller_with_an_idempotency_key_may_leave_and_the_answer_is_made_to_it
 
     record = the_record(faulty, who)
     assert (record["finish"], record["billed_output_tokens"]) == ("complete", 30)
-    assert not faulty.told(record).was_left
+    assert not faulty.upstream_call(record).was_left
 
 
 @both_ways
@@ -198,7 +198,7 @@ def test_a_whole_answer_with_an_idempotency_key_is_made_to_its_end_too(faulty: F
 
     record = the_record(faulty, who)
     assert (record["finish"], record["billed_output_tokens"]) == ("complete", 30)
-    assert not faulty.told(record).was_left
+    assert not faulty.upstream_call(record).was_left
     again = Caller(faulty, who, script, headers=named)
     assert b"idempotency-replayed: true" in again.read_whole().lower()
     assert len(faulty.loop.usage(who)) == 1

@@ -18,8 +18,8 @@ QUOTA = 10_000
 
 @pytest.fixture
 def three(tmp_path: Path, way: str) -> Iterator[Faulty]:
-    given = {"first_token_deadline_s": 2, "call_deadline_s": 10, "lease_s": 30, "upstream_streams": way}
-    with faulty_loop(tmp_path, gateways=3, **given) as running:
+    settings = {"first_token_deadline_s": 2, "call_deadline_s": 10, "lease_s": 30, "upstream_streams": way}
+    with faulty_loop(tmp_path, gateways=3, **settings) as running:
         yield running
 
 
@@ -32,7 +32,7 @@ async def test_a_crowd_of_calls_that_fail_upstream_leaves_nothing_held_within_tw
     assert three.loop.account(who)["period"]["tokens_held"] == 0
     assert set(answers) == {200, 502, 503, 504}
     assert three.post(who, Script()).status_code == 200, "the next call is admitted"
-    assert len(three.loop.usage(who)) == sum(told.was_answered for told in three.truth.calls.values())
+    assert len(three.loop.usage(who)) == sum(call.was_answered for call in three.truth.calls.values())
 
 
 @both_ways
@@ -56,4 +56,4 @@ async def test_a_mixed_herd_is_served_to_the_edge_of_its_quota_and_not_one_token
 
 
 def sum_made(faulty: Faulty) -> int:
-    return sum(told.tokens for told in faulty.truth.calls.values())
+    return sum(call.tokens for call in faulty.truth.calls.values())

@@ -9,7 +9,7 @@ import pytest
 
 from pricing.usage import FINISHES
 from tests.faults.calls import CAP, Caller, Faulty
-from tests.faults.tongues import Chat, Completions, Messages, Responses
+from tests.faults.dialects import Chat, Completions, Messages, Responses
 from tests.faults.truth import Script
 from tests.waiting import until
 
@@ -60,7 +60,7 @@ WHOLE = {
     "not streamed": Ending(Script(whole=True), "complete", 10),
     "not streamed, above": Ending(Script(whole=True, tokens=50, obeys=False), "cap", CAP),
 }
-CASES = [(tongue, name) for name, ending in WHOLE.items() for tongue in ending.formats]
+CASES = [(dialect, name) for name, ending in WHOLE.items() for dialect in ending.formats]
 
 
 def record_of(faulty: Faulty, who: Any) -> dict[str, Any]:
@@ -74,18 +74,18 @@ def named(case: Any) -> str:
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize(("tongue", "name"), CASES, ids=named)
-def test_an_answer_that_comes_to_its_end(faulty: Faulty, tongue: Any, name: str, stream: bool) -> None:
+@pytest.mark.parametrize(("dialect", "name"), CASES, ids=named)
+def test_an_answer_that_comes_to_its_end(faulty: Faulty, dialect: Any, name: str, stream: bool) -> None:
     ending = WHOLE[name]
     who = faulty.loop.customer(ending.tier)
-    limit = {} if ending.most is None else tongue.limit(ending.most)
-    answer = faulty.say(tongue, who, ending.script, stream=stream, **limit)
+    limit = {} if ending.most is None else dialect.limit(ending.most)
+    answer = faulty.say(dialect, who, ending.script, stream=stream, **limit)
 
     assert answer.status_code == 200, answer.text
-    assert tongue.ends_well(answer.text) == stream
+    assert dialect.ends_well(answer.text) == stream
     record = record_of(faulty, who)
-    said = (record["finish"], record["billed_output_tokens"], record["usage_source"], record["endpoint"])
-    assert said == (ending.finish, ending.tokens, ending.source, tongue.endpoint)
+    outcome = (record["finish"], record["billed_output_tokens"], record["usage_source"], record["endpoint"])
+    assert outcome == (ending.finish, ending.tokens, ending.source, dialect.endpoint)
 
 
 BROKEN = {
@@ -101,31 +101,31 @@ BROKEN = {
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("name", BROKEN)
-@pytest.mark.parametrize("tongue", ALL, ids=named)
-def test_an_answer_that_breaks_off(faulty: Faulty, tongue: Any, name: str, stream: bool) -> None:
+@pytest.mark.parametrize("dialect", ALL, ids=named)
+def test_an_answer_that_breaks_off(faulty: Faulty, dialect: Any, name: str, stream: bool) -> None:
     script, status = BROKEN[name]
     who = faulty.loop.customer("small")
-    answer = faulty.say(tongue, who, script, stream=stream)
+    answer = faulty.say(dialect, who, script, stream=stream)
 
     assert answer.status_code == (200 if stream else status)
     assert '"error":' in answer.text
-    assert not tongue.ends_well(answer.text)
+    assert not dialect.ends_well(answer.text)
     record = record_of(faulty, who)
-    said = (record["finish"], record["output_tokens"], record["billed_output_tokens"])
-    assert said == ("upstream_error", script.at, script.at if stream else 0)
+    outcome = (record["finish"], record["output_tokens"], record["billed_output_tokens"])
+    assert outcome == ("upstream_error", script.at, script.at if stream else 0)
 
 
-@pytest.mark.parametrize("tongue", ALL, ids=named)
+@pytest.mark.parametrize("dialect", ALL, ids=named)
 def test_a_stream_of_several_tokens_in_a_piece_that_breaks_off_is_guessed_by_its_length(
-    faulty: Faulty, tongue: Any
+    faulty: Faulty, dialect: Any
 ) -> None:
     """Five tokens of four characters in one piece: it is one, and a quarter of what it has beyond six characters."""
     who = faulty.loop.customer("small")
-    faulty.say(tongue, who, Script(per_chunk=5, padding=1, fault="error event", at=5), stream=True)
+    faulty.say(dialect, who, Script(per_chunk=5, padding=1, fault="error event", at=5), stream=True)
 
     record = record_of(faulty, who)
     assert (record["billed_output_tokens"], record["usage_source"]) == (4, "estimate")
-    assert faulty.told(record).tokens == 5
+    assert faulty.upstream_call(record).tokens == 5
 
 
 LAST_EVENT = {
@@ -138,13 +138,13 @@ LAST_EVENT = {
 
 
 @pytest.mark.parametrize("fault", ["no done", "hang before done"])
-@pytest.mark.parametrize("tongue", ALL, ids=named)
-def test_an_answer_without_its_last_event(faulty: Faulty, tongue: Any, fault: str) -> None:
+@pytest.mark.parametrize("dialect", ALL, ids=named)
+def test_an_answer_without_its_last_event(faulty: Faulty, dialect: Any, fault: str) -> None:
     who = faulty.loop.customer("small")
-    faulty.say(tongue, who, Script(fault=fault), stream=True)
+    faulty.say(dialect, who, Script(fault=fault), stream=True)
 
     record = record_of(faulty, who)
-    assert (record["finish"], record["billed_output_tokens"]) == (LAST_EVENT[tongue], 10)
+    assert (record["finish"], record["billed_output_tokens"]) == (LAST_EVENT[dialect], 10)
 
 
 UNANSWERED = {
@@ -159,40 +159,40 @@ UNANSWERED = {
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("name", UNANSWERED)
-@pytest.mark.parametrize("tongue", ALL, ids=named)
-def test_a_call_that_the_upstream_did_not_answer(faulty: Faulty, tongue: Any, name: str, stream: bool) -> None:
+@pytest.mark.parametrize("dialect", ALL, ids=named)
+def test_a_call_that_the_upstream_did_not_answer(faulty: Faulty, dialect: Any, name: str, stream: bool) -> None:
     script, status, code = UNANSWERED[name]
     who = faulty.loop.customer("small")
-    answer = faulty.say(tongue, who, script, stream=stream)
+    answer = faulty.say(dialect, who, script, stream=stream)
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-    assert (answer.json().get("type") == "error") == (tongue is Messages)
+    assert (answer.json().get("type") == "error") == (dialect is Messages)
     faulty.until_over(who)
     assert faulty.loop.usage(who) == []
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("tongue", ALL, ids=named)
-def test_a_caller_who_hangs_up_pays_for_what_was_made(faulty: Faulty, tongue: Any, stream: bool) -> None:
+@pytest.mark.parametrize("dialect", ALL, ids=named)
+def test_a_caller_who_hangs_up_pays_for_what_was_made(faulty: Faulty, dialect: Any, stream: bool) -> None:
     who = faulty.loop.customer("small")
     before = len(faulty.truth.calls)
-    caller = Caller(faulty, who, Script(tokens=10, tokens_per_s=20), tongue=tongue, stream=stream)
+    caller = Caller(faulty, who, Script(tokens=10, tokens_per_s=20), dialect=dialect, stream=stream)
     until(lambda: len(faulty.truth.calls) > before and list(faulty.truth.calls.values())[-1].tokens >= 4)
     caller.hang_up()
 
     record = record_of(faulty, who)
     assert record["finish"] == "disconnect"
-    assert 3 <= record["billed_output_tokens"] <= faulty.told(record).tokens < 10
+    assert 3 <= record["billed_output_tokens"] <= faulty.upstream_call(record).tokens < 10
 
 
 ELSEWHERE = {"shutdown", "recovered"}
 """Endings of workers, in every format, too: ``test_workers.py``."""
 
 
-@pytest.mark.parametrize("tongue", ALL, ids=named)
-def test_every_ending_that_a_record_can_have_is_tried_in_every_format(tongue: Any) -> None:
-    whole = {ending.finish for ending in WHOLE.values() if tongue in ending.formats}
-    without = set() if tongue in TALKING else {"tool_calls"}
+@pytest.mark.parametrize("dialect", ALL, ids=named)
+def test_every_ending_that_a_record_can_have_is_tried_in_every_format(dialect: Any) -> None:
+    whole = {ending.finish for ending in WHOLE.values() if dialect in ending.formats}
+    without = set() if dialect in TALKING else {"tool_calls"}
 
     assert whole | {"upstream_error", "disconnect"} | ELSEWHERE | without == set(FINISHES)
     assert not whole & without

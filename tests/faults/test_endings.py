@@ -57,8 +57,8 @@ def test_an_answer_that_comes_to_its_end_is_recorded_as_it_ended(faulty: Faulty,
     assert answer.text.endswith("data: [DONE]\n\n") == stream
     faulty.until_over(who)
     (record,) = faulty.loop.usage(who)
-    said = (record["finish"], record["output_tokens"], record["billed_output_tokens"], record["usage_source"])
-    assert said == (ending.finish, ending.tokens, ending.tokens, ending.source)
+    outcome = (record["finish"], record["output_tokens"], record["billed_output_tokens"], record["usage_source"])
+    assert outcome == (ending.finish, ending.tokens, ending.tokens, ending.source)
     assert record["id"] == answer.headers["x-request-id"]
 
 
@@ -85,9 +85,9 @@ def test_a_stream_that_breaks_off_is_billed_what_its_caller_was_sent(faulty: Fau
     assert "[DONE]" not in answer.text
     faulty.until_over(who)
     (record,) = faulty.loop.usage(who)
-    said = (record["finish"], record["output_tokens"], record["billed_output_tokens"], record["usage_source"])
-    assert said == ("upstream_error", script.at, script.at, "counted")
-    assert faulty.told(record).tokens == script.at
+    outcome = (record["finish"], record["output_tokens"], record["billed_output_tokens"], record["usage_source"])
+    assert outcome == ("upstream_error", script.at, script.at, "counted")
+    assert faulty.upstream_call(record).tokens == script.at
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -99,8 +99,8 @@ def test_an_answer_that_breaks_off_before_its_caller_has_any_is_counted_not_bill
     assert answer.status_code == status
     faulty.until_over(who)
     (record,) = faulty.loop.usage(who)
-    said = (record["finish"], record["output_tokens"], record["billed_output_tokens"], record["charge_nanousd"])
-    assert said == ("upstream_error", script.at, 0, 0)
+    outcome = (record["finish"], record["output_tokens"], record["billed_output_tokens"], record["charge_nanousd"])
+    assert outcome == ("upstream_error", script.at, 0, 0)
 
 
 UNANSWERED = {

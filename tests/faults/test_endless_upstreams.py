@@ -38,13 +38,13 @@ class Model:
     body: bytes = b"{}"
     status: int = 200
     kind: bytes = b"application/json"
-    asked: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if await outlived(scope, receive, send):
             return
         await body_of(receive)
-        self.asked.append(scope["path"])
+        self.paths.append(scope["path"])
         await send({"type": "http.response.start", "status": self.status, "headers": [(b"content-type", self.kind)]})
         await send({"type": "http.response.body", "body": self.body})
 
@@ -57,15 +57,15 @@ def model() -> Model:
 @pytest.fixture
 def loop(valkey_url: str, sqlite_url: str, tmp_path: Path, model: Model) -> Iterator[Rig]:
     spoken = ("chat", "completions", "responses", "messages", "embeddings")
-    given: dict[str, Any] = {"upstream_dialects": spoken, "embedding_model": "aligned-1-embedding"}
-    with rig(valkey_url, sqlite_url, tmp_path, upstream=model, **given) as running:
+    settings: dict[str, Any] = {"upstream_dialects": spoken, "embedding_model": "aligned-1-embedding"}
+    with rig(valkey_url, sqlite_url, tmp_path, upstream=model, **settings) as running:
         running.tier("open")
         yield running
 
 
-def ask(loop: Rig, who: Sold, path: str, **more: Any) -> httpx.Response:
-    asked = {"model": "aligned-1", **ROUTES[path], **more}
-    return httpx.post(loop.url + path, json=asked, headers=who.headers, timeout=60)
+def post(loop: Rig, who: Sold, path: str, **more: Any) -> httpx.Response:
+    body = {"model": "aligned-1", **ROUTES[path], **more}
+    return httpx.post(loop.url + path, json=body, headers=who.headers, timeout=60)
 
 
 @pytest.mark.parametrize("path", ROUTES)
@@ -74,18 +74,18 @@ def test_what_is_nested_without_an_end_is_the_upstreams_fault(loop: Rig, model: 
     who = loop.customer("open")
     for body in WHOLE.values():
         model.body, model.status, model.kind = body, 200, b"application/json"
-        whole = ask(loop, who, path)
+        whole = post(loop, who, path)
         assert (whole.status_code, whole.json()["error"]["code"]) == (502, "upstream_unavailable"), whole.text
     for status in (400, 404, 422):
         model.body, model.status = DEEP[:50_000], status
-        refused = ask(loop, who, path)
+        refused = post(loop, who, path)
         assert refused.status_code in (status, 404), refused.text
         assert "upstream" in refused.text or "endpoint" in refused.text
     if path not in ("/v1/embeddings", "/v1/messages/count_tokens"):
         for body in (DEEP, NESTED):
             model.status, model.kind, model.body = 200, b"text/event-stream", b"data: " + body + b"\n\n"
-            whole = ask(loop, who, path)
-            streamed = ask(loop, who, path, stream=True)
+            whole = post(loop, who, path)
+            streamed = post(loop, who, path, stream=True)
             assert (whole.status_code, whole.json()["error"]["code"]) == (502, "upstream_unavailable"), whole.text
             assert "upstream_unavailable" in streamed.text
             assert "[DONE]" not in streamed.text
@@ -130,7 +130,7 @@ async def test_what_never_ends_and_is_no_body_is_not_read_for_ever(
     with rig(valkey_url, sqlite_url, tmp_path, upstream=address) as loop:
         loop.tier("open")
         who = await asyncio.to_thread(loop.customer, "open")
-        answer = await asyncio.to_thread(ask, loop, who, "/v1/chat/completions")
+        answer = await asyncio.to_thread(post, loop, who, "/v1/chat/completions")
         await asyncio.to_thread(loop.until_nothing_is_held)
     model.close()
 

@@ -18,7 +18,7 @@ from tests.buckets import all_in_flight
 from tests.faults.calls import Caller, Faulty, faulty_loop
 from tests.faults.test_dialects import ALL
 from tests.faults.test_nothing_escapes import BROAD, GRANT, LIVED_S, PATIENT, THOUGHT, disconnects, sell
-from tests.faults.truth import Script, Told, Truth
+from tests.faults.truth import Script, Truth, UpstreamCall
 from tests.faults.wire import Wire, wire
 from tests.gateway.cli.commands import serving
 from tests.loop.recovery.test_restart import open_holds, redis_url
@@ -37,7 +37,7 @@ ROWS = {"hidden reasoning": (THOUGHT, 1_983), "forty tokens in each piece": (BRO
 """Answers and the tokens that are made of each."""
 
 CASES = [
-    (row, tongue, stream, key) for row in ROWS for tongue in ALL for stream in (True, False) for key in (False, True)
+    (row, dialect, stream, key) for row in ROWS for dialect in ALL for stream in (True, False) for key in (False, True)
 ]
 
 
@@ -49,30 +49,30 @@ class Left:
     stream: bool
     has_key: bool
     who: Sold
-    told: Told
+    call: UpstreamCall
 
     @property
     def named(self) -> str:
         kind = "stream" if self.stream else "whole"
-        return f"{self.row}, {self.told.asked}, {kind}, {'a key' if self.has_key else 'no key'}"
+        return f"{self.row}, {self.call.request}, {kind}, {'a key' if self.has_key else 'no key'}"
 
 
 def leave_all(faulty: Faulty) -> list[Left]:
     """Make each call, and have all callers leave; return once the gateway has noticed."""
     left, callers, before = list[Left](), list[Caller](), disconnects(faulty.loop)
-    for row, tongue, stream, has_key in CASES:
-        script, made = ROWS[row]
+    for row, dialect, stream, has_key in CASES:
+        script, generated = ROWS[row]
         who, known = faulty.loop.customer("metered"), set(faulty.truth.calls)
         headers = {"idempotency-key": "once"} if has_key else {}
-        caller = Caller(faulty, who, script, tongue=tongue, headers=headers, stream=stream)
+        caller = Caller(faulty, who, script, dialect=dialect, headers=headers, stream=stream)
         until(lambda known=known: faulty.truth.calls.keys() > known)
         (name,) = faulty.truth.calls.keys() - known
-        told = faulty.truth.calls[name]
-        until(lambda told=told, made=made: told.tokens == made, LIVED_S)
+        call = faulty.truth.calls[name]
+        until(lambda call=call, generated=generated: call.tokens == generated, LIVED_S)
         if stream and script.tokens:
-            caller.read_until(f"ü{made - 1} ".encode())
+            caller.read_until(f"ü{generated - 1} ".encode())
         callers.append(caller)
-        left.append(Left(row, stream, has_key, who, told))
+        left.append(Left(row, stream, has_key, who, call))
     for caller in callers:
         caller.hang_up()
     keyless = sum(not has_key for *_, has_key in CASES)
@@ -93,11 +93,11 @@ def test_a_worker_that_is_killed_while_nobody_listens_has_billed_what_is_owed() 
     Who has an Idempotency-Key may come back for the answer, which is gone: of that no more is billed than went by.
     """
     truth, lease_s = Truth(), 4.0
-    given: dict[str, Any] = {"lease_s": lease_s, "workers": 1, "answer_tokens_max": GRANT}
+    settings: dict[str, Any] = {"lease_s": lease_s, "workers": 1, "answer_tokens_max": GRANT}
     with (
         served(truth) as model,
         short_directory() as directory,
-        serving(directory / "data", upstream_url=f"{model}/v1", **given) as running,
+        serving(directory / "data", upstream_url=f"{model}/v1", **settings) as running,
     ):
         loop = running.rig(running.admin_token())
         sell(loop)
@@ -116,7 +116,7 @@ def test_a_worker_that_is_killed_while_nobody_listens_has_billed_what_is_owed() 
             assert record["billed_output_tokens"] == GRANT, one.named
             assert record["charge_nanousd"] == GRANT + record["input_tokens"] > GRANT, one.named
         else:
-            assert record["billed_output_tokens"] <= 1.25 * one.told.tokens, one.named  # by the length of the text
+            assert record["billed_output_tokens"] <= 1.25 * one.call.tokens, one.named  # by the length of the text
             assert (record["billed_output_tokens"] > 0) == (one.stream and one.row != "no token"), one.named
 
 
@@ -126,7 +126,7 @@ def test_input_of_an_answer_that_was_left_before_its_first_token_is_owed_where_i
     Who listens, or may come back for the answer with its Idempotency-Key, owes nothing for an answer that the house lost.
     """
     truth, lease_s = Truth(), 4.0
-    given: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "lease_s": lease_s,
         "workers": 1,
         "answer_tokens_max": GRANT,
@@ -135,20 +135,20 @@ def test_input_of_an_answer_that_was_left_before_its_first_token_is_owed_where_i
     with (
         served(truth) as model,
         short_directory() as directory,
-        serving(directory / "data", upstream_url=f"{model}/v1", **given) as running,
+        serving(directory / "data", upstream_url=f"{model}/v1", **settings) as running,
     ):
         loop = running.rig(running.admin_token())
         rates = {"input_nanousd_per_mtok": 1_000_000, "output_nanousd_per_mtok": 1_000_000}
         loop.tier("metered", hangup_bills="visible", **rates)
         faulty = Faulty(loop, truth)
         calls: list[tuple[Caller, Sold, bool, str]] = []
-        for tongue in ALL:
+        for dialect in ALL:
             for stream in (True, False):
                 for headers, leaves in (({}, True), ({}, False), ({"idempotency-key": "once"}, True)):
                     who = loop.customer("metered")
-                    caller = Caller(faulty, who, BEGUN, tongue=tongue, headers=headers, stream=stream)
+                    caller = Caller(faulty, who, BEGUN, dialect=dialect, headers=headers, stream=stream)
                     calls.append(
-                        (caller, who, leaves and not headers, f"{tongue.endpoint} {stream} {headers} {leaves}")
+                        (caller, who, leaves and not headers, f"{dialect.endpoint} {stream} {headers} {leaves}")
                     )
                     until(lambda: answered(truth) == len(calls), LIVED_S)
                     if leaves:
@@ -169,7 +169,7 @@ def test_input_of_an_answer_that_was_left_before_its_first_token_is_owed_where_i
 
 
 def answered(truth: Truth) -> int:
-    return sum(told.was_answered for told in truth.calls.values())
+    return sum(call.was_answered for call in truth.calls.values())
 
 
 def in_flight(url: str, is_so: Callable[[InFlight], bool]) -> int:
@@ -196,16 +196,16 @@ def test_redis_away_while_nobody_listens_costs_no_token(away: tuple[Faulty, Wire
     left = leave_all(faulty)
     between.cut()
     for one in left:
-        one.told.may_end.set()
+        one.call.may_end.set()
     until(lambda: faulty.truth.live == 0, LIVED_S)
     between.mend()
     until(lambda: faulty.loop.open_holds() == 0, 2 * LIVED_S)
     records = records_of(faulty)
 
     for one in left:
-        record, (script, made) = records[one.who.id], ROWS[one.row]
+        record, (script, generated) = records[one.who.id], ROWS[one.row]
         ended = ("complete", "upstream") if one.has_key else ("disconnect", "drained")
         assert (record["finish"], record["usage_source"]) == ended, one.named
-        assert (record["billed_output_tokens"], record["input_tokens"]) == (made, script.prompt), one.named
-        assert record["charge_nanousd"] == made + script.prompt, one.named
-        assert not one.told.was_left, one.named
+        assert (record["billed_output_tokens"], record["input_tokens"]) == (generated, script.prompt), one.named
+        assert record["charge_nanousd"] == generated + script.prompt, one.named
+        assert not one.call.was_left, one.named

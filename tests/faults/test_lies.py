@@ -65,7 +65,7 @@ WHOLES: dict[str, tuple[Script, int, int, str]] = {
 }
 
 
-def said(record: dict[str, Any]) -> tuple[int, int, str]:
+def outcome(record: dict[str, Any]) -> tuple[int, int, str]:
     return record["output_tokens"], record["billed_output_tokens"], record["usage_source"]
 
 
@@ -80,8 +80,8 @@ def test_a_lie_of_the_upstream_changes_no_bill(faulty: Faulty, lie: str, stream:
     (record,) = faulty.loop.usage(who)
     if script.fault and not stream:
         expected[1] = 0  # nobody was sent any of it
-    assert said(record) == tuple(expected)
-    assert record["billed_output_tokens"] <= faulty.told(record).tokens or lie == "above"
+    assert outcome(record) == tuple(expected)
+    assert record["billed_output_tokens"] <= faulty.upstream_call(record).tokens or lie == "above"
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
@@ -94,7 +94,7 @@ def test_an_answer_that_comes_whole_is_taken_at_its_usage_or_estimated(faulty: F
 
     assert answer.status_code == 200
     (record,) = faulty.loop.usage(who)
-    assert said(record) == tuple(expected)
+    assert outcome(record) == tuple(expected)
     assert len(answer.text) < 2_000, "what is over the grant is not passed on"
 
 

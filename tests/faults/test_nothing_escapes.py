@@ -12,13 +12,13 @@ import httpx
 import pytest
 
 from tests.faults.calls import Caller, Faulty, body, faulty_loop
+from tests.faults.dialects import Chat
 from tests.faults.test_dialects import ALL, named
-from tests.faults.tongues import Chat
-from tests.faults.truth import Script, Told
+from tests.faults.truth import Script, UpstreamCall
 from tests.loop.rig import Rig, Sold
 from tests.waiting import until
 
-every_format = pytest.mark.parametrize("tongue", ALL, ids=named)
+every_format = pytest.mark.parametrize("dialect", ALL, ids=named)
 streamed_and_whole = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 with_a_key_and_without = pytest.mark.parametrize("key", [None, "once"], ids=["no key", "a key"])
 
@@ -71,29 +71,29 @@ def leave(
     faulty: Faulty,
     who: Sold,
     script: Script,
-    tongue: Any = Chat,
+    dialect: Any = Chat,
     *,
-    made: int | None = None,
+    generated: int | None = None,
     ends: bool = True,
     headers: Mapping[str, str] = MappingProxyType({}),
     **more: Any,
-) -> Told:
+) -> UpstreamCall:
     """Call, and hang up once all is made but the usage: a stream after its last visible word. The answer ``ends`` once the
     gateway has noticed, or waits until it is left."""
     before, left = len(faulty.truth.calls), disconnects(faulty.loop)
-    caller = Caller(faulty, who, script, tongue=tongue, headers=headers, **more)
+    caller = Caller(faulty, who, script, dialect=dialect, headers=headers, **more)
     until(lambda: len(faulty.truth.calls) > before)
-    told = list(faulty.truth.calls.values())[-1]
-    made = script.hidden + script.tokens if made is None else made
-    until(lambda: told.tokens == made, LIVED_S)
-    if more.get("stream") and made > script.hidden:
-        caller.read_until(f"ü{made - 1} ".encode())
+    call = list(faulty.truth.calls.values())[-1]
+    generated = script.hidden + script.tokens if generated is None else generated
+    until(lambda: call.tokens == generated, LIVED_S)
+    if more.get("stream") and generated > script.hidden:
+        caller.read_until(f"ü{generated - 1} ".encode())
     caller.hang_up()
     if "idempotency-key" not in headers:
         until(lambda: disconnects(faulty.loop) > left, LIVED_S)
     if ends:
-        told.may_end.set()
-    return told
+        call.may_end.set()
+    return call
 
 
 def the_record(faulty: Faulty, who: Sold) -> dict[str, Any]:
@@ -108,27 +108,27 @@ def the_record(faulty: Faulty, who: Sold) -> dict[str, Any]:
 @with_a_key_and_without
 @pytest.mark.parametrize("row", ROWS)
 def test_a_caller_who_leaves_is_billed_what_was_made(
-    listening: Faulty, tongue: Any, stream: bool, key: str | None, row: str
+    listening: Faulty, dialect: Any, stream: bool, key: str | None, row: str
 ) -> None:
-    script, made = ROWS[row]
+    script, generated = ROWS[row]
     who = listening.loop.customer("metered")
     headers = {} if key is None else {"idempotency-key": key}
-    leave(listening, who, script, tongue, headers=headers, stream=stream)
+    leave(listening, who, script, dialect, headers=headers, stream=stream)
 
     record = the_record(listening, who)
     ended = ("disconnect", "drained") if key is None else ("complete", "upstream")
     assert (record["finish"], record["usage_source"]) == ended
-    assert (record["billed_output_tokens"], record["input_tokens"]) == (made, script.prompt)
-    assert record["charge_nanousd"] == made + script.prompt
+    assert (record["billed_output_tokens"], record["input_tokens"]) == (generated, script.prompt)
+    assert record["charge_nanousd"] == generated + script.prompt
 
 
 @every_format
 @streamed_and_whole
-def test_input_is_owed_by_who_leaves_before_the_first_token(listening: Faulty, tongue: Any, stream: bool) -> None:
+def test_input_is_owed_by_who_leaves_before_the_first_token(listening: Faulty, dialect: Any, stream: bool) -> None:
     """All of the answer is thought, and none of it seen."""
     who = listening.loop.customer("metered")
     script = Script(tokens=0, hidden=982, prompt=100_022, fault="wait before usage")
-    leave(listening, who, script, tongue, stream=stream)
+    leave(listening, who, script, dialect, stream=stream)
 
     record = the_record(listening, who)
     assert (record["billed_output_tokens"], record["input_tokens"]) == (982, 100_022)
@@ -138,9 +138,9 @@ def test_input_is_owed_by_who_leaves_before_the_first_token(listening: Faulty, t
 def test_what_nobody_hears_counts_in_its_conversation(listening: Faulty) -> None:
     """Each call in it thinks a thousand tokens: the third has what is left of a cap of 2,500, the fourth nothing."""
     who, named = listening.loop.customer("capped"), {"x-conversation-id": "one"}
-    for made in (1_000, 1_000, 500):
+    for generated in (1_000, 1_000, 500):
         script = Script(tokens=3, hidden=997, fault="wait before usage")
-        leave(listening, who, script, headers=named, made=made, stream=True)
+        leave(listening, who, script, headers=named, generated=generated, stream=True)
         listening.until_over(who)
     records = listening.loop.usage(who)
     assert [record["billed_output_tokens"] for record in records] == [1_000, 1_000, 500]
@@ -149,14 +149,14 @@ def test_what_nobody_hears_counts_in_its_conversation(listening: Faulty) -> None
 
 @every_format
 @streamed_and_whole
-def test_where_no_figure_comes_the_time_is_owed_or_the_grant(closing: Faulty, tongue: Any, stream: bool) -> None:
+def test_where_no_figure_comes_the_time_is_owed_or_the_grant(closing: Faulty, dialect: Any, stream: bool) -> None:
     """Before the model's pace is known it is the grant; then never less than was relayed, never more than was granted."""
     who = closing.loop.customer("metered")
-    told = leave(closing, who, THOUGHT, tongue, ends=False, stream=stream)
+    call = leave(closing, who, THOUGHT, dialect, ends=False, stream=stream)
 
     record = the_record(closing, who)
     assert record["usage_source"] in ("timed", "granted")
-    assert told.was_left
+    assert call.was_left
     assert 3 <= record["billed_output_tokens"] <= GRANT
     if record["usage_source"] == "granted":
         assert record["billed_output_tokens"] == GRANT
@@ -187,8 +187,8 @@ def test_a_caller_who_takes_nothing_is_billed_what_was_made(tmp_path: Path) -> N
 
 def test_a_crowd_that_leaves_keeps_nobody_from_the_upstream(tmp_path: Path) -> None:
     """Of eight places two are for answers that nobody hears; the others are free for who stays, at once."""
-    given = {**PATIENT, "upstream_concurrency_max": 8, "upstream_queue_s": 60}
-    with faulty_loop(tmp_path, **given) as faulty:
+    settings = {**PATIENT, "upstream_concurrency_max": 8, "upstream_queue_s": 60}
+    with faulty_loop(tmp_path, **settings) as faulty:
         crowd = [faulty.loop.customer("open") for _ in range(8)]
         script = Script(tokens=1, hidden=5, fault="wait before usage")
         callers = [Caller(faulty, who, script, stream=True) for who in crowd]
@@ -203,8 +203,8 @@ def test_a_crowd_that_leaves_keeps_nobody_from_the_upstream(tmp_path: Path) -> N
         answers = [Caller(faulty, stays, Script(tokens=3), stream=True) for _ in range(6)]
         for answer in answers:
             answer.read_to_the_end_in(4_096)
-        for told in faulty.truth.calls.values():
-            told.may_end.set()
+        for call in faulty.truth.calls.values():
+            call.may_end.set()
         faulty.loop.until_nothing_is_held()
         records = {record["customer"]: record for record in faulty.loop.usage() if record["customer"] != stays.id}
 

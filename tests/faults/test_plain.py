@@ -79,8 +79,8 @@ class Plain:
             case "a stream":
                 await self._say(send, 200, b"data: " + whole + b"\n\n", kind=b"text/event-stream")
             case status:
-                told = {"error": {"message": "No.", "type": "x", "param": None, "code": "because"}}
-                await self._say(send, int(status), json.dumps(told).encode())
+                error = {"error": {"message": "No.", "type": "x", "param": None, "code": "because"}}
+                await self._say(send, int(status), json.dumps(error).encode())
 
     async def _say(
         self,
@@ -109,7 +109,7 @@ UPSTREAM = Plain()
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     directory = tmp_path_factory.mktemp("plain")
-    given: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "embedding_model": "aligned-1-embedding",
         "upstream_profile": "any",
         "first_token_deadline_s": DEADLINE_S,
@@ -118,7 +118,9 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     with (
         short_directory() as short,
         valkey_in(short) as redis_url,
-        rig(redis_url, f"sqlite:///{directory / 'ledger.sqlite'}", directory, upstream=UPSTREAM, **given) as running,
+        rig(
+            redis_url, f"sqlite:///{directory / 'ledger.sqlite'}", directory, upstream=UPSTREAM, **parameters
+        ) as running,
     ):
         running.tier("open", price_nanousd=7, input_nanousd_per_mtok=1_000_000)
         running.tier("gone", period_tokens_max=0, price_nanousd=7)
@@ -134,9 +136,9 @@ def upstream() -> Plain:
     return UPSTREAM
 
 
-def call(loop: Rig, who: Sold, path: str, headers: dict[str, str] | None = None, **given: Any) -> httpx.Response:
-    asked = {**ASKED[path], **given}
-    return httpx.post(loop.url + path, json=asked, headers={**who.headers, **(headers or {})}, timeout=30)
+def call(loop: Rig, who: Sold, path: str, headers: dict[str, str] | None = None, **parameters: Any) -> httpx.Response:
+    request = {**ASKED[path], **parameters}
+    return httpx.post(loop.url + path, json=request, headers={**who.headers, **(headers or {})}, timeout=30)
 
 
 def records(loop: Rig, who: Sold) -> list[dict[str, Any]]:
@@ -148,10 +150,10 @@ def records(loop: Rig, who: Sold) -> list[dict[str, Any]]:
 
 def code_of(path: str, answer: httpx.Response) -> Any:
     """Return the code of an error, once it has the shape of the format."""
-    told = answer.json()
-    assert (told.get("type") == "error") == (path == COUNT_TOKENS)
-    assert told["error"]["message"]
-    return told["error"]["code"]
+    error = answer.json()
+    assert (error.get("type") == "error") == (path == COUNT_TOKENS)
+    assert error["error"]["message"]
+    return error["error"]["code"]
 
 
 @both
@@ -169,11 +171,11 @@ def test_an_answer_is_passed_on_and_is_one_record(loop: Rig, upstream: Plain, pa
     (record,) = records(loop, who)
     assert record["id"] == answer.headers["x-request-id"]
     assert (record["input_tokens"], record.get("input_source")) == BILLED[path]
-    said = {
+    outcome = {
         name: record[name]
         for name in ("endpoint", "finish", "stream", "choices", "requested_tokens", "ttft_ms", "kind")
     }
-    assert said == {
+    assert outcome == {
         **{"endpoint": path, "finish": "complete", "stream": False, "choices": 1},
         **{"requested_tokens": None, "ttft_ms": None, "kind": "usage"},
     }
@@ -234,8 +236,8 @@ def test_an_answer_that_breaks_off_is_recorded_as_that(loop: Rig, upstream: Plai
         "upstream_timeout" if fault == "hang" else "upstream_unavailable",
     )
     (record,) = records(loop, who)
-    said = [record[name] for name in ("finish", "output_tokens", "billed_output_tokens", "charge_nanousd")]
-    assert said == ["upstream_error", 0, 0, 0]
+    outcome = [record[name] for name in ("finish", "output_tokens", "billed_output_tokens", "charge_nanousd")]
+    assert outcome == ["upstream_error", 0, 0, 0]
     expected = -(-len(answer.request.content) // 4) if path == EMBEDDINGS else 0
     assert record["input_tokens"] == expected
     assert record.get("input_source") == ("estimate" if path == EMBEDDINGS else None)
@@ -278,8 +280,8 @@ def test_what_is_no_input_is_refused_by_its_name(loop: Rig, upstream: Plain, pat
 @pytest.mark.parametrize("name", REFUSED)
 @both
 def test_what_is_no_model_is_refused_by_its_name(loop: Rig, upstream: Plain, path: str, name: str) -> None:
-    given, field = REFUSED[name]
-    answer = call(loop, loop.customer("open"), path, **given)
+    parameters, field = REFUSED[name]
+    answer = call(loop, loop.customer("open"), path, **parameters)
 
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
     assert upstream.sent == []
@@ -293,14 +295,14 @@ def test_refusals_are_those_of_any_call(loop: Rig, upstream: Plain, path: str) -
     loop.admin.patch(f"/admin/customers/{blocked.id}", json={"status": "blocked"})
     assert call(loop, quick, path).status_code == 200
     upstream.sent.clear()
-    for who, given, status, code in (
+    for who, parameters, status, code in (
         (nobody, {}, 401, "invalid_api_key"),
         (quick, {"model": "gpt-9"}, 404, "model_not_found"),
         (blocked, {}, 403, "customer_blocked"),
         (tierless, {}, 403, "no_tier"),
         (quick, {}, 429, "rate_limit_exceeded"),
     ):
-        answer = call(loop, who, path, **given)
+        answer = call(loop, who, path, **parameters)
         assert (answer.status_code, code_of(path, answer)) == (status, code)
     assert upstream.sent == []
 

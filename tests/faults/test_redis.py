@@ -22,9 +22,9 @@ from gateway.holds.store.scripts import source
 from tests.buckets import all_in_flight
 from tests.clock import Clock
 from tests.faults.calls import AS_ASKED, Caller, Faulty, both_ways, every_call, faulty_loop
-from tests.faults.truth import Script, Told
+from tests.faults.truth import Script, UpstreamCall
 from tests.faults.wire import Wire, wire
-from tests.gateway.holds.desk import end_lease
+from tests.gateway.holds.harness import end_lease
 from tests.loop.rig import Sold
 from tests.servers import short_directory, valkey_in
 from tests.waiting import until
@@ -55,8 +55,8 @@ def between(valkey: str) -> Iterator[Wire]:
 
 @pytest.fixture
 def faulty(between: Wire, tmp_path: Path, way: str) -> Iterator[Faulty]:
-    given = {"lease_s": LEASE_S, "gateways": 2, "idle_deadline_s": 5, "upstream_streams": way}
-    with faulty_loop(tmp_path, redis_url=address(between), **given) as running:
+    settings = {"lease_s": LEASE_S, "gateways": 2, "idle_deadline_s": 5, "upstream_streams": way}
+    with faulty_loop(tmp_path, redis_url=address(between), **settings) as running:
         yield running
 
 
@@ -64,15 +64,15 @@ def address(wire: Wire) -> str:
     return f"redis://127.0.0.1:{wire.port}"
 
 
-def under_way(faulty: Faulty, who: Sold, script: Script, *, stream: bool) -> tuple[Caller, Told]:
+def under_way(faulty: Faulty, who: Sold, script: Script, *, stream: bool) -> tuple[Caller, UpstreamCall]:
     """Return a caller of whose answer two tokens are made, and here where it streams, and what the upstream knows of it."""
     known = set(faulty.truth.calls)
     caller = Caller(faulty, who, script, stream=stream)
-    until(lambda: any(told.tokens >= 2 for call, told in list(faulty.truth.calls.items()) if call not in known))
+    until(lambda: any(call.tokens >= 2 for name, call in list(faulty.truth.calls.items()) if name not in known))
     if stream:
         caller.read_until("ü1 ".encode())
-    [told] = [told for call, told in faulty.truth.calls.items() if call not in known]
-    return caller, told
+    [call] = [call for name, call in faulty.truth.calls.items() if name not in known]
+    return caller, call
 
 
 def is_refused(faulty: Faulty, who: Sold) -> bool:
@@ -148,16 +148,16 @@ def test_redis_away_while_nobody_listens_costs_no_token(faulty: Faulty, between:
     caller = Caller(faulty, who, script, stream=stream)
     if stream:
         caller.read_until("ü502 ".encode())
-    until(lambda: [told.tokens for told in faulty.truth.calls.values()] == [503])
+    until(lambda: [call.tokens for call in faulty.truth.calls.values()] == [503])
     caller.hang_up()
     between.cut()
-    (told,) = faulty.truth.calls.values()
-    told.may_end.set()
-    until(lambda: not told.is_live)
+    (call,) = faulty.truth.calls.values()
+    call.may_end.set()
+    until(lambda: not call.is_live)
     between.mend()
 
     until_settled(faulty)
-    assert not told.was_left
+    assert not call.was_left
     assert_settled_once(faulty, who, 503)
 
 
@@ -213,18 +213,18 @@ def test_a_worker_that_cannot_reach_a_redis_that_others_may_reach_stops_within_h
 ) -> None:
     """It is not refused, it hears nothing: others may have thought it dead by now."""
     who = faulty.loop.customer("open")
-    caller, told = under_way(faulty, who, Script(tokens=1_000, tokens_per_s=RATE), stream=stream)
+    caller, call = under_way(faulty, who, Script(tokens=1_000, tokens_per_s=RATE), stream=stream)
     between.stall()
-    got = caller.read_until(b"metering_unavailable")
-    until(lambda: not told.is_live)
+    received = caller.read_until(b"metering_unavailable")
+    until(lambda: not call.is_live)
     between.mend()
 
-    assert told.was_left
-    assert told.tokens < RATE * LEASE_S * 1.25
-    assert got.startswith(b"HTTP/1.1 503") or stream
+    assert call.was_left
+    assert call.tokens < RATE * LEASE_S * 1.25
+    assert received.startswith(b"HTTP/1.1 503") or stream
     until_settled(faulty)
     rows = faulty.loop.usage(who)
-    assert sum(row["billed_output_tokens"] for row in rows) <= told.tokens
+    assert sum(row["billed_output_tokens"] for row in rows) <= call.tokens
     assert {row["finish"] for row in rows} <= {"shutdown", "recovered"}
 
 
@@ -234,13 +234,13 @@ def test_a_whole_answer_that_comes_to_a_worker_without_its_books_is_not_passed_o
 ) -> None:
     """Nothing of it was here to be stopped: it is made to its end, and nobody has it or pays for it."""
     who = faulty.loop.customer("open")
-    caller, told = under_way(faulty, who, Script(tokens=200, tokens_per_s=RATE), stream=False)
+    caller, call = under_way(faulty, who, Script(tokens=200, tokens_per_s=RATE), stream=False)
     between.stall()
-    got = caller.read_until(b"metering_unavailable")
+    received = caller.read_until(b"metering_unavailable")
     between.mend()
 
-    assert got.startswith(b"HTTP/1.1 503")
-    assert told.tokens == 200
+    assert received.startswith(b"HTTP/1.1 503")
+    assert call.tokens == 200
     until_settled(faulty)
     assert {row["billed_output_tokens"] for row in faulty.loop.usage(who)} <= {0}
 
@@ -301,9 +301,9 @@ async def test_a_redis_that_lost_everything_is_rebuilt_before_the_first_admissio
     async with httpx.AsyncClient(limits=limits, headers=who.headers, timeout=30) as client:
 
         async def call(number: int) -> int:
-            given = {"model": "aligned-1", "messages": [{"role": "user", "content": "x"}], "max_tokens": 10}
+            request = {"model": "aligned-1", "messages": [{"role": "user", "content": "x"}], "max_tokens": 10}
             url = f"{faulty.loop.urls[number % 2]}/v1/chat/completions"
-            return (await client.post(url, json=given)).status_code
+            return (await client.post(url, json=request)).status_code
 
         statuses = await asyncio.gather(*(call(number) for number in range(40)))
 
@@ -355,7 +355,7 @@ def test_a_caller_who_leaves_before_the_model_is_asked_owes_nothing(
     who = faulty.loop.customer("small")
     until_served(faulty, who)
     until_settled(faulty)
-    before, asked = len(faulty.loop.usage(who)), len(faulty.truth.calls)
+    before, upstream_calls = len(faulty.loop.usage(who)), len(faulty.truth.calls)
     between.stall(replies_only=True)
     caller = Caller(faulty, who, Script(), stream=stream)
     with connect(valkey) as client:
@@ -365,7 +365,7 @@ def test_a_caller_who_leaves_before_the_model_is_asked_owes_nothing(
     between.mend()
 
     until_settled(faulty)
-    assert (len(faulty.loop.usage(who)), len(faulty.truth.calls)) == (before, asked)
+    assert (len(faulty.loop.usage(who)), len(faulty.truth.calls)) == (before, upstream_calls)
     assert faulty.loop.account(who)["period"]["tokens_held"] == 0
 
 

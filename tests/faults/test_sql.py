@@ -46,8 +46,8 @@ def wired(postgres_server: str, tmp_path: Path) -> Iterator[tuple[Faulty, Wire]]
         socket = Path(str(there.query["host"])) / ".s.PGSQL.5432"
         with wire(str(socket)) as between:
             here = there.set(host="127.0.0.1", port=between.port, query={})
-            given = here.render_as_string(hide_password=False)
-            with faulty_loop(tmp_path, ledger_url=given, upstream_streams=AS_ASKED) as faulty:
+            address = here.render_as_string(hide_password=False)
+            with faulty_loop(tmp_path, ledger_url=address, upstream_streams=AS_ASKED) as faulty:
                 yield faulty, between
                 between.mend()
 

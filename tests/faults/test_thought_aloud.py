@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gateway.serving.caller.exchange import Receive, Scope, Send
-from tests.faults.tongues import Chat, Completions, Messages, Responses
+from tests.faults.dialects import Chat, Completions, Messages, Responses
 from tests.loop.rig import Rig, rig
 from tests.servers import short_directory, valkey_in
 
@@ -29,26 +29,26 @@ OF_MESSAGES = {"input_tokens": 32, "output_tokens": 1}
 
 def of_chat(pieces: int, figures: Json | None, *, stream: bool) -> list[Json]:
     frame = {"id": "c", "created": 1, "model": "upstream"}
-    said = {"usage": figures or DETAILED}
+    usage = {"usage": figures or DETAILED}
     if not stream:
         details = [{"type": "reasoning.text", "text": THOUGHT * pieces}]
         message = {"role": "assistant", "content": "so", "reasoning_details": details}
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
-        return [{**frame, "object": "chat.completion", "choices": choices, **said}]
+        return [{**frame, "object": "chat.completion", "choices": choices, **usage}]
     deltas: list[Json] = [{"reasoning_details": [{"type": "reasoning.text", "text": THOUGHT}]}] * pieces
     chunks: list[Json] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in (*deltas, {"content": "so"})]
     end = {"index": 0, "delta": {}, "finish_reason": "stop"}
-    return [*({**frame, "choices": [choice]} for choice in (*chunks, end)), {**frame, "choices": [], **said}]
+    return [*({**frame, "choices": [choice]} for choice in (*chunks, end)), {**frame, "choices": [], **usage}]
 
 
 def of_completions(pieces: int, figures: Json | None, *, stream: bool) -> list[Json]:
     """There is no place for thoughts in it, so they are text."""
-    frame, said = {"id": "c", "created": 1, "model": "upstream"}, {"usage": figures or FIGURES}
+    frame, usage = {"id": "c", "created": 1, "model": "upstream"}, {"usage": figures or FIGURES}
     texts = [*[THOUGHT] * pieces, "so"] if stream else [THOUGHT * pieces + "so"]
     choices: list[Json] = [{"index": 0, "text": text, "finish_reason": None} for text in texts]
     choices[-1] = choices[-1] | {"finish_reason": "stop"}
     chunks = [{**frame, "choices": [choice]} for choice in choices]
-    return [*chunks, {**frame, "choices": [], **said}] if stream else [chunks[0] | said]
+    return [*chunks, {**frame, "choices": [], **usage}] if stream else [chunks[0] | usage]
 
 
 def of_responses(pieces: int, figures: Json | None, *, stream: bool) -> list[Json]:
@@ -98,7 +98,7 @@ def of_messages(pieces: int, figures: Json | None, *, stream: bool) -> list[Json
 
 Said = Callable[..., list[Json]]
 SAID: dict[Any, Said] = {Chat: of_chat, Completions: of_completions, Responses: of_responses, Messages: of_messages}
-every_format = pytest.mark.parametrize("tongue", SAID, ids=lambda tongue: tongue.__name__)
+every_format = pytest.mark.parametrize("dialect", SAID, ids=lambda dialect: dialect.__name__)
 streamed_and_whole = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 with_a_key_and_without = pytest.mark.parametrize("key", [None, "once"], ids=["no key", "a key"])
 
@@ -120,13 +120,13 @@ class Thinker:
         while more:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
-        said = next((said for tongue, said in SAID.items() if tongue.endpoint == scope["path"]), None)
-        if said is None:
+        events_of = next((events_of for dialect, events_of in SAID.items() if dialect.endpoint == scope["path"]), None)
+        if events_of is None:
             await send({"type": "http.response.start", "status": 404, "headers": []})
             await send({"type": "http.response.body", "body": b""})
             return
         stream = bool(json.loads(body).get("stream"))
-        events = said(self.pieces, self.figures, stream=stream)
+        events = events_of(self.pieces, self.figures, stream=stream)
         kind = b"text/event-stream" if stream else b"application/json"
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
         raw = b"".join(_event(event) for event in events) if stream else json.dumps(events[0]).encode()
@@ -152,12 +152,12 @@ def thinking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, Th
         yield loop, thinker
 
 
-def ask(loop: Rig, tier: str, tongue: Any, *, stream: bool, key: str | None) -> tuple[str, Json]:
+def post(loop: Rig, tier: str, dialect: Any, *, stream: bool, key: str | None) -> tuple[str, Json]:
     """Call once as a new customer; return what its caller has and its record."""
     who = loop.customer(tier)
     headers = who.headers if key is None else who.headers | {"idempotency-key": key}
-    asked = {"model": "aligned-1", **tongue.asked({}), "stream": stream}
-    answer = httpx.post(loop.url + tongue.endpoint, json=asked, headers=headers, timeout=60)
+    request = {"model": "aligned-1", **dialect.request({}), "stream": stream}
+    answer = httpx.post(loop.url + dialect.endpoint, json=request, headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
     (record,) = loop.usage(who)
     return answer.text, record
@@ -167,11 +167,11 @@ def ask(loop: Rig, tier: str, tongue: Any, *, stream: bool, key: str | None) -> 
 @streamed_and_whole
 @with_a_key_and_without
 def test_thoughts_that_were_relayed_are_billed_though_the_usage_says_one_token(
-    thinking: tuple[Rig, Thinker], tongue: Any, stream: bool, key: str | None
+    thinking: tuple[Rig, Thinker], dialect: Any, stream: bool, key: str | None
 ) -> None:
     loop, thinker = thinking
     thinker.pieces, thinker.figures = PIECES, None
-    text, record = ask(loop, "open", tongue, stream=stream, key=key)
+    text, record = post(loop, "open", dialect, stream=stream, key=key)
 
     assert text.count(THOUGHT) >= PIECES
     assert record["billed_output_tokens"] == PIECES + 1
@@ -183,12 +183,12 @@ def test_thoughts_that_were_relayed_are_billed_though_the_usage_says_one_token(
 @streamed_and_whole
 @with_a_key_and_without
 def test_no_more_is_thought_aloud_than_is_granted(
-    thinking: tuple[Rig, Thinker], tongue: Any, stream: bool, key: str | None
+    thinking: tuple[Rig, Thinker], dialect: Any, stream: bool, key: str | None
 ) -> None:
     """The upstream ignores its limit, and thinks where some meters do not look."""
     loop, thinker = thinking
     thinker.pieces, thinker.figures = MOST, None
-    text, record = ask(loop, "five", tongue, stream=stream, key=key)
+    text, record = post(loop, "five", dialect, stream=stream, key=key)
 
     assert text.count(THOUGHT) <= 3 * GRANT, "of a response as it comes, where its item ends, and where it ends itself"
     assert record["billed_output_tokens"] == GRANT

@@ -47,15 +47,15 @@ def test_a_connection_that_breaks_in_the_middle_is_billed_what_came_through(
     faulty, between = wired
     who = faulty.loop.customer("open")
     caller = Caller(faulty, who, SLOW, stream=True)
-    got = caller.read_until("ü9 ".encode())
+    received = caller.read_until("ü9 ".encode())
     act(between)
-    got += caller.read_until(code.encode())
+    received += caller.read_until(code.encode())
     between.reset()
 
     faulty.until_over(who)
     (record,) = faulty.loop.usage(who)
     assert (record["finish"], record["usage_source"]) == ("upstream_error", "counted")
-    assert record["billed_output_tokens"] == got.count("ü".encode()) <= faulty.told(record).tokens
+    assert record["billed_output_tokens"] == received.count("ü".encode()) <= faulty.upstream_call(record).tokens
 
 
 def test_a_slow_connection_changes_no_count(wired: tuple[Faulty, Wire]) -> None:

@@ -15,7 +15,7 @@ from functools import cache
 import pytest
 
 from tests.faults.calls import AS_ASKED, CAP, Caller, Faulty, both_ways, every_call
-from tests.faults.tongues import TONGUES
+from tests.faults.dialects import DIALECTS
 from tests.faults.truth import Script, Truth
 from tests.gateway.cli.commands import Serving, serving
 from tests.loop.recovery.test_restart import open_holds, redis_url
@@ -42,10 +42,10 @@ def processes_of() -> Iterator[Callable[[str], Processes]]:
         @cache
         def start(way: str) -> Processes:
             truth = Truth()
-            given = {"lease_s": LEASE_S, "shutdown_s": SHUTDOWN_S, "workers": 1, "upstream_streams": way}
+            settings = {"lease_s": LEASE_S, "shutdown_s": SHUTDOWN_S, "workers": 1, "upstream_streams": way}
             model = stack.enter_context(served(truth))
             directory = stack.enter_context(short_directory()) / "data"
-            running = stack.enter_context(serving(directory, upstream_url=f"{model}/v1", **given))
+            running = stack.enter_context(serving(directory, upstream_url=f"{model}/v1", **settings))
             loop = running.rig(running.admin_token())
             loop.tier("small", conversation_tokens_max=CAP, price_nanousd=1_000)
             loop.tier("open", period_tokens_max=10_000_000)
@@ -94,33 +94,33 @@ def test_a_worker_that_is_stopped_settles_what_it_cannot_finish(processes: Proce
     caller = talking(faulty, who, LONG, stream=stream)
     signal_worker(running, signal.SIGTERM)
 
-    got = caller.read_until(b"shutting_down")
+    received = caller.read_until(b"shutting_down")
     faulty.until_over(who)
     records = faulty.loop.usage(who)
     if way == AS_ASKED:
-        assert (records, got.startswith(b"HTTP/1.1 503")) == ([], True)
+        assert (records, received.startswith(b"HTTP/1.1 503")) == ([], True)
         return
     (record,) = records
     assert (record["finish"], record["usage_source"]) == ("shutdown", "counted")
-    assert RATE / 2 < record["output_tokens"] <= faulty.told(record).tokens
+    assert RATE / 2 < record["output_tokens"] <= faulty.upstream_call(record).tokens
     assert record["billed_output_tokens"] == (record["output_tokens"] if stream else 0)
-    assert got.startswith(b"HTTP/1.1 200" if stream else b"HTTP/1.1 503")
-    assert not stream or record["output_tokens"] == got.count("ü".encode())
+    assert received.startswith(b"HTTP/1.1 200" if stream else b"HTTP/1.1 503")
+    assert not stream or record["output_tokens"] == received.count("ü".encode())
 
 
 def test_a_killed_worker_costs_the_house_at_most_a_second_and_a_half(processes: Processes) -> None:
     running, faulty = processes
     who = faulty.loop.customer("open")
     caller = talking(faulty, who, LONG)
-    (told,) = [told for told in faulty.truth.calls.values() if told.is_live]
-    until(lambda: told.tokens > 2.5 * RATE)
+    (call,) = [call for call in faulty.truth.calls.values() if call.is_live]
+    until(lambda: call.tokens > 2.5 * RATE)
     signal_worker(running, signal.SIGKILL)
     caller.hang_up()
 
     until(lambda: open_holds(redis_url(running)) == 0, 2 * LEASE_S)
     (record,) = faulty.loop.usage(who)
     assert (record["finish"], record["usage_source"]) == ("recovered", "checkpoint")
-    assert 0 <= told.tokens - record["billed_output_tokens"] <= told.tokens_of_last(LOST_S)
+    assert 0 <= call.tokens - record["billed_output_tokens"] <= call.tokens_of_last(LOST_S)
     assert faulty.loop.account(who)["period"]["tokens_used"] == record["billed_output_tokens"]
 
 
@@ -129,7 +129,7 @@ def test_a_worker_killed_before_the_first_token_leaves_a_record_of_nothing(proce
     running, faulty = processes
     who, before = faulty.loop.customer("small"), len(faulty.truth.calls)
     caller = Caller(faulty, who, Script(fault="hang before token"), stream=stream)
-    until(lambda: [told.was_answered for told in list(faulty.truth.calls.values())[before:]] == [True])
+    until(lambda: [call.was_answered for call in list(faulty.truth.calls.values())[before:]] == [True])
     signal_worker(running, signal.SIGKILL)
     caller.hang_up()
 
@@ -138,18 +138,18 @@ def test_a_worker_killed_before_the_first_token_leaves_a_record_of_nothing(proce
     assert (record["finish"], record["billed_output_tokens"], record["charge_nanousd"]) == ("recovered", 0, 0)
 
 
-FORMATS = [(tongue, stream) for tongue in TONGUES.values() for stream in (True, False)]
+FORMATS = [(dialect, stream) for dialect in DIALECTS.values() for stream in (True, False)]
 
 
 def all_talking(faulty: Faulty, tier: str) -> list[tuple[Sold, bool, Caller]]:
     """Return callers of customers of their own, one in each format, streamed and not, whose answers have begun."""
     before = set(faulty.truth.calls)
     callers = []
-    for tongue, stream in FORMATS:
+    for dialect, stream in FORMATS:
         who = faulty.loop.customer(tier)
-        callers.append((who, stream, Caller(faulty, who, LONG, tongue=tongue, stream=stream)))
-    new = lambda: [told for name, told in list(faulty.truth.calls.items()) if name not in before]  # noqa: E731
-    until(lambda: len(new()) == len(FORMATS) and min(told.tokens for told in new()) >= RATE)
+        callers.append((who, stream, Caller(faulty, who, LONG, dialect=dialect, stream=stream)))
+    new = lambda: [call for name, call in list(faulty.truth.calls.items()) if name not in before]  # noqa: E731
+    until(lambda: len(new()) == len(FORMATS) and min(call.tokens for call in new()) >= RATE)
     return callers
 
 
@@ -160,14 +160,14 @@ def test_a_worker_that_is_stopped_settles_every_format_streamed_or_not(processes
     signal_worker(running, signal.SIGTERM)
 
     for who, stream, caller in callers:
-        got = caller.read_until(b"shutting_down")
-        assert got.startswith(b"HTTP/1.1 200" if stream else b"HTTP/1.1 503")
+        received = caller.read_until(b"shutting_down")
+        assert received.startswith(b"HTTP/1.1 200" if stream else b"HTTP/1.1 503")
         faulty.until_over(who)
         records = faulty.loop.usage(who)
         assert [record["finish"] for record in records] == (["shutdown"] if stream or way != AS_ASKED else [])
         for record in records:
             assert record["stream"] == stream
-            assert RATE <= record["output_tokens"] <= faulty.told(record).tokens
+            assert RATE <= record["output_tokens"] <= faulty.upstream_call(record).tokens
             assert record["billed_output_tokens"] == (record["output_tokens"] if stream else 0)
 
 
@@ -177,17 +177,17 @@ def test_a_worker_that_is_killed_leaves_one_record_in_every_format_streamed_or_n
 ) -> None:
     running, faulty = processes
     callers = all_talking(faulty, "open")
-    until(lambda: min(told.tokens for told in faulty.truth.calls.values() if told.is_live) > 2.5 * RATE)
+    until(lambda: min(call.tokens for call in faulty.truth.calls.values() if call.is_live) > 2.5 * RATE)
     signal_worker(running, signal.SIGKILL)
 
     until(lambda: open_holds(redis_url(running)) == 0, 2 * LEASE_S)
     for who, stream, caller in callers:
         caller.hang_up()
         (record,) = faulty.loop.usage(who)
-        told = faulty.told(record)
+        call = faulty.upstream_call(record)
         assert (record["finish"], record["stream"], record["usage_source"]) == ("recovered", stream, "checkpoint")
         if stream or way != AS_ASKED:
-            assert 0 <= told.tokens - record["billed_output_tokens"] <= told.tokens_of_last(LOST_S)
+            assert 0 <= call.tokens - record["billed_output_tokens"] <= call.tokens_of_last(LOST_S)
         else:
             assert record["billed_output_tokens"] == 0
         assert faulty.loop.account(who)["period"]["tokens_used"] == record["billed_output_tokens"]

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.serving.caller.exchange import Receive, Scope, Send
-from tests.faults.tongues import TONGUES, Chat, Messages, Responses
+from tests.faults.dialects import DIALECTS, Chat, Messages, Responses
 from tests.serving import call_id
 
-Tongue = Chat | Responses | Messages
+Dialect = Chat | Responses | Messages
 
 GIVEN_UP_S = 60.0
 """After this an upstream that hangs gives up itself, so that a test that fails ends."""
@@ -61,10 +61,10 @@ class Script:
 
 
 @dataclass
-class Told:
+class UpstreamCall:
     """What one call came to, as the upstream knows it."""
 
-    asked: dict[str, Any]
+    request: dict[str, Any]
     was_answered: bool = False
     """Whether it was sent a head of success; that of an answer that is asked for whole comes when all of it is made."""
     is_live: bool = True
@@ -74,7 +74,7 @@ class Told:
     """When each token was sent, monotonic seconds."""
     ended_at: float = 0.0
     may_end: threading.Event = field(default_factory=threading.Event)
-    said: bytes = b""
+    answer: bytes = b""
     """An answer that was asked for whole, as it was sent."""
 
     @property
@@ -90,7 +90,7 @@ class Truth:
     """The ASGI app, and its books: ``calls`` by the gateway's request id."""
 
     def __init__(self) -> None:
-        self.calls: dict[str, Told] = {}
+        self.calls: dict[str, UpstreamCall] = {}
 
     @property
     def live(self) -> int:
@@ -103,40 +103,40 @@ class Truth:
         raw = await _body(receive)
         if raw is None:
             return
-        tongue = TONGUES.get(scope["path"]) if scope["method"] == "POST" else None
-        if tongue is None:
+        dialect = DIALECTS.get(scope["path"]) if scope["method"] == "POST" else None
+        if dialect is None:
             await send({"type": "http.response.start", "status": 404, "headers": []})
             await send({"type": "http.response.body", "body": b""})
             return
-        asked = json.loads(raw)
-        told = Told(asked)
-        self.calls[call_id(scope)] = told
-        script = Script(**(asked.get("metadata") or json.loads(asked.get("suffix") or "{}")))
+        request = json.loads(raw)
+        call = UpstreamCall(request)
+        self.calls[call_id(scope)] = call
+        script = Script(**(request.get("metadata") or json.loads(request.get("suffix") or "{}")))
         try:
             async with _watching(receive) as gone:
-                await Telling(script, told, tongue(), send, gone).tell()
+                await Answering(script, call, dialect(), send, gone).run()
         finally:
-            told.is_live, told.ended_at = False, time.monotonic()
+            call.is_live, call.ended_at = False, time.monotonic()
 
 
-class Telling:
+class Answering:
     """One answer being given."""
 
-    def __init__(self, script: Script, told: Told, tongue: Tongue, send: Send, gone: asyncio.Event) -> None:
+    def __init__(self, script: Script, call: UpstreamCall, dialect: Dialect, send: Send, gone: asyncio.Event) -> None:
         self._script = script
-        self._told = told
-        self._tongue = tongue
+        self._call = call
+        self._dialect = dialect
         self._send = send
         self._gone = gone
-        self._choices = int(told.asked.get("n") or 1)
-        limit = int(told.asked.get("max_tokens") or told.asked["max_output_tokens"])
+        self._choices = int(call.request.get("n") or 1)
+        limit = int(call.request.get("max_tokens") or call.request["max_output_tokens"])
         most = limit if script.obeys else script.hidden + script.tokens
         self._hidden = min(script.hidden, most)
         self._of_each = min(script.tokens, most - self._hidden)
         self._is_limited = script.hidden + script.tokens > most
         self._piece = b""
 
-    async def tell(self) -> None:
+    async def run(self) -> None:
         script = self._script
         if script.fault == "hang before head":
             await self._hang()
@@ -146,14 +146,14 @@ class Telling:
             await self._head("application/json", script.status)
             await self._send({"type": "http.response.body", "body": body})
             return
-        if not (self._told.asked.get("stream") or script.whole or script.streams):
+        if not (self._call.request.get("stream") or script.whole or script.streams):
             await self._asked_whole()
             return
-        self._told.was_answered = True
+        self._call.was_answered = True
         if script.whole:
             await self._head("application/json")
             await self._send(
-                {"type": "http.response.body", "body": json.dumps(self._tongue.whole(self._whole())).encode()}
+                {"type": "http.response.body", "body": json.dumps(self._dialect.whole(self._whole())).encode()}
             )
             return
         await self._head("text/event-stream")
@@ -167,7 +167,7 @@ class Telling:
         """Make the answer at its pace, and send it once it is made; what goes wrong in the middle, does so in its bytes."""
         script = self._script
         if script.fault == "hang before token":
-            self._told.was_answered = True
+            self._call.was_answered = True
             await self._head("application/json")
             await self._hang()
             return
@@ -184,14 +184,14 @@ class Telling:
         if script.fault == "wait before usage":
             await self._wait()
         if self._gone.is_set():
-            self._told.was_left = True
+            self._call.was_left = True
             return
-        answer = json.dumps(self._tongue.whole(self._made(texts)), ensure_ascii=False).encode()
+        answer = json.dumps(self._dialect.whole(self._made(texts)), ensure_ascii=False).encode()
         part = {"error event": ERROR, "not json": b"{broken", "reset": answer[: len(answer) // 2]}.get(script.fault)
         part = answer[: len(answer) // 2] if script.fault == "cut" else part or answer
-        self._told.was_answered = True
+        self._call.was_answered = True
         await self._head("application/json")
-        self._told.said = part
+        self._call.answer = part
         await self._bytes(part)
         if script.fault == "hang before done":
             await self._hang()
@@ -210,7 +210,7 @@ class Telling:
                 await self._tokens(index, min(self._script.per_chunk, self._of_each - number))
             await self._pause()
         if self._gone.is_set():
-            self._told.was_left = True
+            self._call.was_left = True
             return False
         match self._script.fault:
             case "hang":
@@ -230,23 +230,23 @@ class Telling:
 
     async def _wait(self) -> bool:
         """Wait until the answer may end; return whether it was left meanwhile."""
-        while not (self._told.may_end.is_set() or self._gone.is_set()):
+        while not (self._call.may_end.is_set() or self._gone.is_set()):
             await asyncio.sleep(0.005)
         return self._gone.is_set()
 
     async def _ending(self) -> bool:
         if self._script.fault == "wait before usage" and await self._wait():
-            self._told.was_left = True
+            self._call.was_left = True
             return False
         for index in range(self._choices if self._reason else 0):
             await self._chunk(index, {}, self._reason)
-        for said in self._said():
-            await self._event({**FRAME, "choices": [], "usage": said})
+        for usage in self._usages():
+            await self._event({**FRAME, "choices": [], "usage": usage})
         if self._script.fault == "hang before done":
             await self._hang()
             return False
         if self._script.fault != "no done":
-            await self._bytes(self._tongue.done())
+            await self._bytes(self._dialect.done())
         return True
 
     async def _think(self) -> None:
@@ -254,7 +254,7 @@ class Telling:
         for _ in range(self._hidden):
             if self._gone.is_set():
                 return
-            self._told.sent_at.append(time.monotonic())
+            self._call.sent_at.append(time.monotonic())
             await self._pause()
 
     @property
@@ -262,7 +262,7 @@ class Telling:
         return "length" if self._is_limited and self._script.ending == "stop" else self._script.ending
 
     async def _tokens(self, index: int, count: int) -> None:
-        is_first = self._told.tokens == self._hidden
+        is_first = self._call.tokens == self._hidden
         text = self._text(count)
         if self._script.tool_call:
             call = {"index": 0, "function": {"arguments": text}}
@@ -274,41 +274,41 @@ class Telling:
 
     def _text(self, count: int) -> str:
         """Return the text of so many more tokens."""
-        padding, before = "." * self._script.padding, self._told.tokens
-        self._told.sent_at += [time.monotonic()] * count
+        padding, before = "." * self._script.padding, self._call.tokens
+        self._call.sent_at += [time.monotonic()] * count
         return "".join(f"ü{before + extra}{padding} " for extra in range(count))
 
     async def _chunk(self, index: int, delta: dict[str, Any], reason: str | None = None) -> None:
         chunk = {**FRAME, "choices": [{"index": index, "delta": delta, "finish_reason": reason}]}
-        made, has_text = self._told.tokens, any(delta.get(name) for name in ("content", "tool_calls"))
-        if self._script.usage == "cumulative" or (self._script.usage == "middle" and made == 2 and has_text):
-            chunk["usage"] = self._usage(made)
+        tokens, has_text = self._call.tokens, any(delta.get(name) for name in ("content", "tool_calls"))
+        if self._script.usage == "cumulative" or (self._script.usage == "middle" and tokens == 2 and has_text):
+            chunk["usage"] = self._usage(tokens)
         elif self._script.usage == "per chunk":
             chunk["usage"] = self._usage(self._script.per_chunk if has_text else 0)
         await self._event(chunk)
 
-    def _said(self) -> list[Any]:
+    def _usages(self) -> list[Any]:
         """Return what the chunks after the text say of the usage."""
-        made = self._told.tokens
-        honest = self._usage(made)
+        tokens = self._call.tokens
+        honest = self._usage(tokens)
         return {
             "honest": [honest],
             "null": [None],
             "zero": [self._usage(0)],
-            "negative": [self._usage(-made)],
-            "text": [{"prompt_tokens": "7", "completion_tokens": str(made)}],
+            "negative": [self._usage(-tokens)],
+            "text": [{"prompt_tokens": "7", "completion_tokens": str(tokens)}],
             "huge": [self._usage(2**60)],
             "twice": [honest, honest],
-            "above": [self._usage(made + 1_000)],
+            "above": [self._usage(tokens + 1_000)],
             "wrong total": [{**honest, "total_tokens": 1}],
         }.get(self._script.usage, [])
 
-    def _usage(self, made: int) -> dict[str, Any]:
-        given = self._script.prompt
-        return {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}
+    def _usage(self, tokens: int) -> dict[str, Any]:
+        prompt_tokens = self._script.prompt
+        return {"prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": prompt_tokens + tokens}
 
     def _whole(self) -> dict[str, Any]:
-        self._told.sent_at += [time.monotonic()] * self._of_each * self._choices
+        self._call.sent_at += [time.monotonic()] * self._of_each * self._choices
         return self._made(["abc " * self._of_each] * self._choices)
 
     def _made(self, texts: list[str]) -> dict[str, Any]:
@@ -321,15 +321,15 @@ class Telling:
                 call = {"id": "call_truth", "type": "function", "function": function}
                 message = {"role": "assistant", "content": None, "tool_calls": [call]}
             choices.append({"index": index, "message": message, "finish_reason": self._reason})
-        said = self._said()
-        return {**FRAME, "object": "chat.completion", "choices": choices, **({"usage": said[-1]} if said else {})}
+        usages = self._usages()
+        return {**FRAME, "object": "chat.completion", "choices": choices, **({"usage": usages[-1]} if usages else {})}
 
     async def _head(self, content_type: str, status: int = 200) -> None:
         headers = [(b"content-type", content_type.encode())]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _event(self, chunk: dict[str, Any]) -> None:
-        await self._bytes(self._tongue.event(chunk))
+        await self._bytes(self._dialect.event(chunk))
 
     async def _bytes(self, data: bytes) -> None:
         size = self._script.torn or len(data) or 1
@@ -344,7 +344,7 @@ class Telling:
             await asyncio.sleep(0)
 
     async def _hang(self) -> None:
-        self._told.was_left = await _within(self._gone, GIVEN_UP_S)
+        self._call.was_left = await _within(self._gone, GIVEN_UP_S)
 
 
 ERROR = b'{"error":{"message":"Out of luck.","type":"server_error","code":500}}'

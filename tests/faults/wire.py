@@ -34,9 +34,9 @@ class Wire:
         self._loses = b""
         self.lost = 0
         """Replies that were lost on purpose."""
-        self.asked = 0
+        self.requests = 0
         """Requests to a model that have come this far."""
-        self.said = bytearray()
+        self.reply = bytearray()
         """What came back since the last of them."""
         [self.port] = free_ports(1)
 
@@ -127,14 +127,14 @@ class Wire:
 
     def _note(self, piece: bytes, is_lost: asyncio.Event) -> None:
         if piece.startswith(ASKS):
-            self.asked, self.said = self.asked + 1, bytearray()
+            self.requests, self.reply = self.requests + 1, bytearray()
         if self._loses and self._loses in piece:
             self._loses = b""
             is_lost.set()
 
     def _keep(self, piece: bytes, is_lost: asyncio.Event) -> None:
-        if self.asked:
-            self.said += piece
+        if self.requests:
+            self.reply += piece
         if is_lost.is_set():
             self.lost += 1
             raise ConnectionResetError("as the test says")

@@ -14,7 +14,7 @@ from gateway.json_bounds import DEPTH_MOST, FREE, PARTS_MOST, VALUES_MOST, Censu
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text('a"\\[]{}:,/é\n') | st.text(),
-    lambda some: st.lists(some, max_size=4) | st.dictionaries(st.text('b"\\:,{'), some, max_size=4),
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text('b"\\:,{'), values, max_size=4),
     max_leaves=30,
 )
 
@@ -54,7 +54,7 @@ def test_what_stands_in_strings_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "sentence"),
     [
         (b"[" * (DEPTH_MOST + 1), "nested"),
         (b'{"a":' * (DEPTH_MOST + 1), "nested"),
@@ -64,6 +64,6 @@ def test_what_stands_in_strings_is_not_counted() -> None:
         (b"[" + b"0," * (VALUES_MOST + 1), "values"),
     ],
 )
-def test_what_is_out_of_bounds_is_told(text: bytes, told: str) -> None:
-    with pytest.raises(OutOfBounds, match=told):
+def test_what_is_out_of_bounds_is_told(text: bytes, sentence: str) -> None:
+    with pytest.raises(OutOfBounds, match=sentence):
         check(text)

@@ -11,7 +11,7 @@ from gateway.redaction import Discreet, redacted
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("raw", "shown"),
     [
         ("http://ann:hunter2@model:8000/v1 answers.", "http://…@model:8000/v1 answers."),
         ("rediss://:p@ss/w:rd@cache:6379/0", "rediss://…@cache:6379/0"),
@@ -34,8 +34,8 @@ from gateway.redaction import Discreet, redacted
         ),
     ],
 )
-def test_a_text_is_told_without_the_secrets_in_it(said: str, told: str) -> None:
-    assert redacted(said) == told
+def test_a_text_is_told_without_the_secrets_in_it(raw: str, shown: str) -> None:
+    assert redacted(raw) == shown
 
 
 def test_a_log_line_and_its_traceback_have_no_password() -> None:

@@ -108,9 +108,9 @@ def environment(tmp_path: Path) -> Iterator[MutableMapping[str, str]]:
     os.environ.update(before)
 
 
-def refusal(**given: object) -> str:
+def refusal(**values: object) -> str:
     with pytest.raises(StartupError) as refused:
-        read_settings(**given)
+        read_settings(**values)
     assert refused.value.exit_code == 2
     assert refused.value.message.endswith(".")
     assert "\n" not in refused.value.message
@@ -122,11 +122,11 @@ def refusal(**given: object) -> str:
 )
 def test_what_cannot_be_meant_is_refused_by_name(name: str, value: str) -> None:
     """One sentence that begins with the setting and repeats nothing that may be a secret."""
-    said = refusal(**{name.removeprefix("TOKENCAP_").lower(): value})
+    sentence = refusal(**{name.removeprefix("TOKENCAP_").lower(): value})
 
-    assert said.startswith(f"{name}: ")
-    assert "Value error" not in said
-    assert "secret@" not in said
+    assert sentence.startswith(f"{name}: ")
+    assert "Value error" not in sentence
+    assert "secret@" not in sentence
 
 
 @pytest.mark.parametrize(("name", "value"), TAKEN)

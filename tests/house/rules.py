@@ -124,12 +124,12 @@ def pricing_is_documented(path: str, text: str) -> Iterator[str]:
     for node in _syntax(text).body:
         if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
             continue
-        said = ast.get_docstring(node)
-        if said is None:
+        docstring = ast.get_docstring(node)
+        if docstring is None:
             yield f"{node.lineno}: {node.name} has no docstring"
         elif any(
             "Floats" in ast.unparse(each.annotation or ast.Constant("")) for each in node.args.args
-        ) and not re.search(r"[Ss]hape|of each|a row|per type", said):
+        ) and not re.search(r"[Ss]hape|of each|a row|per type", docstring):
             yield f"{node.lineno}: {node.name} does not say the shape of its arrays"
 
 

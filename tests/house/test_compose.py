@@ -42,9 +42,9 @@ def test_the_gateways_environment_is_one_it_would_start_with() -> None:
     environment = COMPOSE["services"]["gateway"]["environment"]
     filled = {name: _filled_in(value) for name, value in environment.items()}
     wanted = {name: value for name, value in filled.items() if value and name != "TOKENCAP_ADMIN_TOKEN"}
-    given = {name.removeprefix("TOKENCAP_").lower(): value for name, value in wanted.items()}
+    options_set = {name.removeprefix("TOKENCAP_").lower(): value for name, value in wanted.items()}
 
-    settings = Settings(**given, admin_token=TOKEN)
+    settings = Settings(**options_set, admin_token=TOKEN)
 
     assert settings.host == "0.0.0.0"
     assert settings.redis_url.startswith("redis://valkey:")
@@ -74,10 +74,15 @@ def test_there_are_no_other_services() -> None:
 def test_valkey_keeps_what_it_was_told() -> None:
     """Every write is on disk before it is answered, and a full server refuses instead of forgetting."""
     options = COMPOSE["services"]["valkey"]["command"]
-    given = dict(zip(options[1::2], options[2::2], strict=True))
+    options_set = dict(zip(options[1::2], options[2::2], strict=True))
 
-    assert given.pop("--maxmemory") == "${VALKEY_MEMORY_MAX:-1gb}"
-    assert given == {"--appendonly": "yes", "--appendfsync": "always", "--save": "", "--maxmemory-policy": "noeviction"}
+    assert options_set.pop("--maxmemory") == "${VALKEY_MEMORY_MAX:-1gb}"
+    assert options_set == {
+        "--appendonly": "yes",
+        "--appendfsync": "always",
+        "--save": "",
+        "--maxmemory-policy": "noeviction",
+    }
 
 
 def test_no_secret_is_written_down() -> None:

@@ -52,12 +52,12 @@ def test_each_requirement_is_locked_within_its_bounds(name: str) -> None:
 def test_each_file_is_known_by_its_hash_and_nothing_by_its_place(name: str) -> None:
     """No index and no address: whoever installs asks the one it has."""
     lines = (ROOT / name).read_text("utf-8").splitlines()
-    told = [line for line in lines if not line.startswith("#")]
+    entries = [line for line in lines if not line.startswith("#")]
 
-    assert all(re.match(r"[a-z0-9]|    --hash=sha256:[0-9a-f]{64}( \\)?$", line) for line in told)
-    assert not [line for line in told if "://" in line or " @ " in line]
-    packages = [number for number, line in enumerate(told) if not line.startswith(" ")]
-    assert all(told[number + 1].startswith("    --hash=") for number in packages)
+    assert all(re.match(r"[a-z0-9]|    --hash=sha256:[0-9a-f]{64}( \\)?$", line) for line in entries)
+    assert not [line for line in entries if "://" in line or " @ " in line]
+    packages = [number for number, line in enumerate(entries) if not line.startswith(" ")]
+    assert all(entries[number + 1].startswith("    --hash=") for number in packages)
 
 
 def test_both_locks_agree() -> None:

@@ -136,11 +136,11 @@ def test_the_table_of_refusals_has_every_code() -> None:
     }
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     kinds = [kind for kind in kinds if not {one.__module__ for one in kind.__subclasses__()} & {errors.__name__}]
-    given = {(kind.status, kind.code) for kind in kinds if issubclass(kind, errors.TokencapError)}
-    given = {(status, code) for status, code in given if code not in NOT_FOR_CALLERS}
+    raised = {(kind.status, kind.code) for kind in kinds if issubclass(kind, errors.TokencapError)}
+    raised = {(status, code) for status, code in raised if code not in NOT_FOR_CALLERS}
 
-    assert given <= written
-    assert {code for _, code in written} == {code for _, code in given}
+    assert raised <= written
+    assert {code for _, code in written} == {code for _, code in raised}
 
 
 def test_the_table_of_metrics_is_the_metrics() -> None:

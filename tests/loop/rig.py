@@ -90,14 +90,14 @@ class Rig:
         """Return every usage record, as the admin API shows them once what is settled by now is in the ledger."""
         self.until_booked()
         records: list[dict[str, Any]] = []
-        asked: dict[str, Any] = {"limit": 1000} | ({"customer": who.id} if who else {})
+        query: dict[str, Any] = {"limit": 1000} | ({"customer": who.id} if who else {})
         while True:
-            page = self.admin.get("/admin/usage", params=asked)
+            page = self.admin.get("/admin/usage", params=query)
             assert page.status_code == 200, page.text
             records += page.json()["data"]
             if page.json()["next_cursor"] is None:
                 return records
-            asked["cursor"] = page.json()["next_cursor"]
+            query["cursor"] = page.json()["next_cursor"]
 
     def counted(self) -> dict[str, Any]:
         """Return the simulator's own count."""
@@ -133,7 +133,7 @@ def rig(
     upstream: Any = None,
     books_redis_url: str | None = None,
     books_clock: Callable[[], float] = time.monotonic,
-    **given: Any,
+    **settings: Any,
 ) -> Iterator[Rig]:
     """Run the loop; ``upstream`` is an ASGI app that stands in for the simulated model, or the address of one.
 
@@ -143,7 +143,7 @@ def rig(
         app = upstream if upstream is not None else build_simulator(law)
         model = app if isinstance(app, str) else stack.enter_context(served(app))
         settings = Settings(
-            upstream_url=f"{model}/v1", redis_url=redis_url, database_url=ledger_url, data_dir=data_dir, **given
+            upstream_url=f"{model}/v1", redis_url=redis_url, database_url=ledger_url, data_dir=data_dir, **settings
         )
         database = Database(ledger_url)
         if database.is_sqlite and not Path(str(database.url.database)).exists():
@@ -159,13 +159,13 @@ def rig(
 
 
 @asynccontextmanager
-async def clients(at_once: int, **given: Any) -> AsyncIterator[list[httpx.AsyncClient]]:
+async def clients(at_once: int, **settings: Any) -> AsyncIterator[list[httpx.AsyncClient]]:
     """Yield clients for so many calls at a time, a few for each: httpx looks through all calls of a client at each one's end."""
     async with AsyncExitStack() as stack:
-        made = [
-            httpx.AsyncClient(limits=httpx.Limits(max_connections=None), **given) for _ in range(1 + at_once // EACH)
+        clients_made = [
+            httpx.AsyncClient(limits=httpx.Limits(max_connections=None), **settings) for _ in range(1 + at_once // EACH)
         ]
-        yield [await stack.enter_async_context(client) for client in made]
+        yield [await stack.enter_async_context(client) for client in clients_made]
 
 
 @contextmanager

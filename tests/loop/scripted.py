@@ -86,7 +86,7 @@ class Scripted:
 
     before: bytes = b""
     may_go_on: threading.Event = field(default_factory=threading.Event)
-    asked: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
     heads: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
 
@@ -108,7 +108,7 @@ class Scripted:
             await _say(send, 404, b"application/json", b"{}")
 
     def _note(self, scope: Scope, raw: bytes) -> None:
-        self.asked.append(json.loads(raw))
+        self.requests.append(json.loads(raw))
         self.heads.append({name.decode(): value.decode() for name, value in scope["headers"]})
         self.paths.append(scope["path"] + ("?" + scope["query_string"].decode() if scope["query_string"] else ""))
 

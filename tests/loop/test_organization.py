@@ -47,11 +47,11 @@ def test_a_customer_sees_its_own_only(loop: Rig) -> None:
 
     for path in ("usage/completions", "costs"):
         url = f"{loop.url}/v1/organization/{path}?start_time=0&end_time=9999999999&limit=1"
-        mine, anybody = httpx.get(url, headers=who.headers), httpx.get(url)
+        own, anybody = httpx.get(url, headers=who.headers), httpx.get(url)
         of_the_other = httpx.get(f"{url}&project_ids={other.id}", headers=who.headers)
         wrong = httpx.get(f"{url}&form=pdf", headers=who.headers)
 
-        assert mine.is_success
-        assert [bucket["results"] for bucket in mine.json()["data"]] == [[]]
+        assert own.is_success
+        assert [bucket["results"] for bucket in own.json()["data"]] == [[]]
         assert [bucket["results"] for bucket in of_the_other.json()["data"]] == [[]]
         assert (anybody.status_code, wrong.status_code) == (401, 422)

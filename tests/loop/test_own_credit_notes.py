@@ -63,16 +63,16 @@ def test_a_customer_reads_its_own_credit_notes(loop: Rig) -> None:
     """As the operator sees them, page by page; another's is not there, nor is a credit that has no note."""
     (acme, first), (other, second) = invoiced(loop, 1), invoiced(loop, 2)
     ids = [credited(loop, acme, first, 900), credited(loop, other, second, 70), credited(loop, acme, first, 5)]
-    mine = [ids[0], ids[2]]
+    own = [ids[0], ids[2]]
 
     notes = get(loop, acme).json()
 
-    assert ([one["id"] for one in notes["data"]], notes["next_cursor"]) == (mine, None)
+    assert ([one["id"] for one in notes["data"]], notes["next_cursor"]) == (own, None)
     assert notes["data"] == loop.admin.get(f"/admin/credit-notes?customer={acme.id}").json()["data"]
     page = get(loop, acme, "?limit=1").json()
-    assert [one["id"] for one in page["data"]] == mine[:1]
+    assert [one["id"] for one in page["data"]] == own[:1]
     rest = get(loop, acme, f"?limit=1&cursor={page['next_cursor']}").json()
-    assert ([one["id"] for one in rest["data"]], rest["next_cursor"]) == (mine[1:], None)
+    assert ([one["id"] for one in rest["data"]], rest["next_cursor"]) == (own[1:], None)
     assert get(loop, acme, f"/{ids[0]}").json() == notes["data"][0]
     assert [get(loop, other, f"/{ids[0]}").status_code, get(loop, acme, "/crd_none").status_code] == [404, 404]
     assert get(loop, acme, "?cursor=none").json()["error"]["param"] == "cursor"

@@ -31,12 +31,12 @@ def test_a_customer_reads_its_own_invoices(loop: Rig) -> None:
         httpx.post(f"{loop.url}/v1/chat/completions", json=body, headers=acme.headers, timeout=60).raise_for_status()
     charged = sum(record["charge_nanousd"] for record in loop.usage(acme))
 
-    mine = get(loop, acme, "").json()
+    own = get(loop, acme, "").json()
 
-    assert [(one["status"], one["total_nanousd"], one["records"]) for one in mine["data"]] == [("draft", charged, 2)]
-    assert {line["kind"] for line in mine["data"][0]["lines"]} == {"conversations", "output"}
-    path = f"/{mine['data'][0]['id']}"
-    assert get(loop, acme, path).json() == mine["data"][0]
+    assert [(one["status"], one["total_nanousd"], one["records"]) for one in own["data"]] == [("draft", charged, 2)]
+    assert {line["kind"] for line in own["data"][0]["lines"]} == {"conversations", "output"}
+    path = f"/{own['data'][0]['id']}"
+    assert get(loop, acme, path).json() == own["data"][0]
     assert (get(loop, other, path).status_code, get(loop, other, "").json()["data"]) == (404, [])
     assert httpx.get(f"{loop.url}/v1/account/invoices").status_code == 401
 
@@ -50,10 +50,10 @@ def test_a_customer_reads_what_is_left_of_its_prepaid_credit(loop: Rig) -> None:
     httpx.post(f"{loop.url}/v1/chat/completions", json=body, headers=acme.headers, timeout=60).raise_for_status()
     charged = sum(record["charge_nanousd"] for record in loop.usage(acme))
 
-    mine, none = (httpx.get(f"{loop.url}/v1/account/prepaid", headers=who.headers, timeout=60) for who in (acme, other))
+    own, none = (httpx.get(f"{loop.url}/v1/account/prepaid", headers=who.headers, timeout=60) for who in (acme, other))
 
     assert charged > 0
-    assert mine.json() == {"currency": "USD", "left_nanousd": 10**9 - charged}
+    assert own.json() == {"currency": "USD", "left_nanousd": 10**9 - charged}
     assert none.json() == {"currency": "USD", "left_nanousd": 0}
     assert get(loop, acme, "").json()["data"][0]["prepaid"]["drawn_nanousd"] == charged
     assert loop.account(acme)["spend"]["used_nanousd"] == charged

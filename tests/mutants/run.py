@@ -40,19 +40,19 @@ class Verdicts:
     """Tests that fail without a fault."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, fault: Fault, *, is_killed: bool, said: str) -> None:
+    def take(self, fault: Fault, *, is_killed: bool, output: str) -> None:
         with self.lock:
             (self.killed if is_killed else self.survived).append(fault)
             done = len(self.killed) + len(self.survived)
-            print(f"{done:4}/{self.total} {said} {fault}", flush=True)
+            print(f"{done:4}/{self.total} {output} {fault}", flush=True)
 
-    def refuse(self, tests: tuple[str, ...], found: list[Fault], said: str) -> None:
+    def refuse(self, tests: tuple[str, ...], found: list[Fault], output: str) -> None:
         with self.lock:
             self.unproven.append(tests)
             self.survived += found
-            print("red without a fault:", *tests, "\n" + said, flush=True)
+            print("red without a fault:", *tests, "\n" + output, flush=True)
 
-    def told(self) -> bool:
+    def report(self) -> bool:
         """Print the shares and the survivors; return whether they are few enough."""
         rooms: dict[str, list[bool]] = defaultdict(list)
         for found, is_killed in ((self.killed, True), (self.survived, False)):
@@ -74,21 +74,23 @@ def main() -> int:
     parser.add_argument("--serious", action="store_true", help="only faults that break a promise")
     parser.add_argument("--jobs", type=int, default=2, help="how many copies at once")
     parser.add_argument("--seed", type=int, default=1, help="of the order, and of what hypothesis draws")
-    given = parser.parse_args()
-    chosen = [one for one in faults() if one.path.startswith(tuple(given.only)) and (one.breaks or not given.serious)]
+    arguments = parser.parse_args()
+    chosen = [
+        one for one in faults() if one.path.startswith(tuple(arguments.only)) and (one.breaks or not arguments.serious)
+    ]
     groups: dict[tuple[str, ...], list[Fault]] = defaultdict(list)
     for fault in chosen:
         groups[fault.tests].append(fault)
     waiting: queue.SimpleQueue[Group] = queue.SimpleQueue()
-    for group in random.Random(given.seed).sample(list(groups.items()), len(groups)):
+    for group in random.Random(arguments.seed).sample(list(groups.items()), len(groups)):
         waiting.put(group)
-    verdicts, trials = Verdicts(len(chosen)), Trials(given.seed)
+    verdicts, trials = Verdicts(len(chosen)), Trials(arguments.seed)
     for kind in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(kind, _interrupted)
     with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
         jobs = [
             threading.Thread(target=_work, args=(Path(directory, str(number)), waiting, verdicts, trials))
-            for number in range(given.jobs)
+            for number in range(arguments.jobs)
         ]
         try:
             for job in jobs:
@@ -99,7 +101,7 @@ def main() -> int:
             trials.stop()
             for job in jobs:
                 job.join()
-    return 0 if verdicts.told() else 1
+    return 0 if verdicts.report() else 1
 
 
 def _interrupted(*_: object) -> NoReturn:
@@ -116,7 +118,7 @@ def _work(directory: Path, waiting: queue.SimpleQueue[Group], verdicts: Verdicts
             tests, found = waiting.get_nowait()
             whole = trials.run(tree, tests, scratch, 600)
             if not whole.is_green:
-                verdicts.refuse(tests, found, whole.said)
+                verdicts.refuse(tests, found, whole.output)
                 continue
             for fault in found:
                 _try(fault, tree, scratch, max(LIMIT_LEAST_S, LIMIT_TIMES * whole.seconds), verdicts, trials)
@@ -127,8 +129,8 @@ def _work(directory: Path, waiting: queue.SimpleQueue[Group], verdicts: Verdicts
 def _try(fault: Fault, tree: Tree, scratch: Path, limit_s: float, verdicts: Verdicts, trials: Trials) -> None:
     with tree.faulty(fault):
         result = trials.run(tree, fault.tests, scratch, limit_s)
-    said = "SURVIVED" if result.is_green else "late    " if result.is_late else "killed  "
-    verdicts.take(fault, is_killed=not result.is_green, said=f"{said} {result.seconds:5.1f} s")
+    output = "SURVIVED" if result.is_green else "late    " if result.is_late else "killed  "
+    verdicts.take(fault, is_killed=not result.is_green, output=f"{output} {result.seconds:5.1f} s")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Result:
     is_green: bool
     is_late: bool
     seconds: float
-    said: str
+    output: str
     """The end of what pytest printed."""
 
 
@@ -71,18 +71,18 @@ class Trials:
         try:
             is_late = False
             try:
-                said, _ = running.communicate(timeout=limit_s)
+                output, _ = running.communicate(timeout=limit_s)
             except subprocess.TimeoutExpired:
                 is_late = True
                 _end(running)
-                said = b"too late"
+                output = b"too late"
         finally:
             with self._lock:
                 self._running.discard(running)
         if self._is_over:
             raise InterruptedError
         taken_s = time.monotonic() - began
-        return Result(running.returncode == 0, is_late, taken_s, said.decode("utf-8", "replace")[-2000:])
+        return Result(running.returncode == 0, is_late, taken_s, output.decode("utf-8", "replace")[-2000:])
 
     def stop(self) -> None:
         """End every run, and let none begin."""

@@ -15,7 +15,7 @@ LOGNORMAL_SHARE = (0.2, 0.3, 0.3, 0.2)
 
 def market(**changes: Any) -> Json:
     """Return a small market of four types; ``changes`` replace its fields, None removes one."""
-    given: Json = {
+    description: Json = {
         "types": types(LOGNORMAL_URGENCY, LOGNORMAL_SHARE),
         "value_nanousd": 20_000_000,
         "delay": {"family": "exponential"},
@@ -25,8 +25,8 @@ def market(**changes: Any) -> Json:
         "cost_nanousd_per_token": 0,
         "currency": "USD",
     }
-    given.update(changes)
-    return {field: value for field, value in given.items() if value is not None}
+    description.update(changes)
+    return {field: value for field, value in description.items() if value is not None}
 
 
 def types(urgency: Any, share: Any) -> list[Json]:

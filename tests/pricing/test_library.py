@@ -42,11 +42,11 @@ def market() -> Any:
 
 def test_the_package_has_what_it_names_and_loads_numpy_with_the_first_of_it() -> None:
     """The gateway's serving path imports parts of the package, and must not wait for numpy."""
-    said = "import sys, pricing; assert 'numpy' not in sys.modules; pricing.Market; assert 'numpy' in sys.modules"
+    program = "import sys, pricing; assert 'numpy' not in sys.modules; pricing.Market; assert 'numpy' in sys.modules"
 
     assert sorted(pricing.__all__) == sorted(library.__all__)
     assert all(getattr(pricing, name) is getattr(library, name) for name in pricing.__all__)
-    subprocess.run([sys.executable, "-c", said], check=True, cwd=ROOT, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=60)
     with pytest.raises(AttributeError, match="no attribute 'price'"):
         pricing.price  # noqa: B018
     assert (ROOT / "pricing" / "py.typed").exists()
@@ -64,7 +64,7 @@ def test_a_market_is_said_in_a_line_and_is_the_files(market: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("arguments", "sentence"),
     [
         ({"types": TYPES}, "either mean_tokens or lengths"),
         ({"types": TYPES, "mean_tokens": 40, "lengths": {10: 1.0}}, "either mean_tokens or lengths"),
@@ -73,9 +73,9 @@ def test_a_market_is_said_in_a_line_and_is_the_files(market: Any) -> None:
         ({"types": TYPES, "mean_tokens": 40, "cost_nanousd_per_token": 5}, "cap_tokens_max is required"),
     ],
 )
-def test_what_is_no_market_is_one_sentence(given: dict[str, Any], sentence: str) -> None:
+def test_what_is_no_market_is_one_sentence(arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(pricing.NotAMarket, match=sentence):
-        pricing.Market(tokens_per_s=50, **given)
+        pricing.Market(tokens_per_s=50, **arguments)
 
 
 def test_a_menu_is_that_of_the_file_and_verifies(market: Any) -> None:
@@ -120,8 +120,8 @@ def test_without_pandas_it_is_said_what_to_install(market: Any) -> None:
 
 def test_the_tutorial_learns_the_market_it_was_given(tutorial: tuple[dict[str, Any], Path]) -> None:
     """The truth is in the bands of eight draws, or within 0.05 of them; disconnects alone make a menu that earns three quarters of the best one at least."""
-    made, _ = tutorial
-    truth, learnt, sold = made["worth"], made["urgency"], made["learnt"]
+    results, _ = tutorial
+    truth, learnt, sold = results["worth"], results["urgency"], results["learnt"]
     curve = {name: np.array(values) for name, values in learnt.to_columns().items()}
     for rate, reached in ((0.02, 0.3), (0.09, 0.7)):
         place = int(np.searchsorted(curve["urgency_per_s"], rate))
@@ -129,7 +129,7 @@ def test_the_tutorial_learns_the_market_it_was_given(tutorial: tuple[dict[str, A
 
     there = valuation_of(read_market(truth.to_json()))
     earned = crowd_of([(1.0, there, 0.0, 0.0)]).profit(offer_in(there, sold.to_json()["tiers"]))
-    assert earned >= 0.75 * made["menu"].profit
+    assert earned >= 0.75 * results["menu"].profit
     assert "urgency" in learnt.summary().lower()
     assert len(sold.to_columns()["tier"]) <= learnt.to_json()["estimate"]["tiers"]
 
@@ -150,10 +150,10 @@ def test_what_was_taken_is_drawn_beside_what_the_estimate_predicts() -> None:
 
 
 def test_where_nobody_chose_there_is_nothing_to_draw(tutorial: tuple[dict[str, Any], Path]) -> None:
-    made, _ = tutorial
+    results, _ = tutorial
 
     with pytest.raises(ValueError, match="Nobody was seen to choose"):
-        made["urgency"].plot("choices")
+        results["urgency"].plot("choices")
 
 
 def test_the_pictures_of_the_documents_are_drawings(tutorial: tuple[dict[str, Any], Path]) -> None:

@@ -16,15 +16,15 @@ from tests.pricing import markets
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-def made(given: dict[str, Any], tiers: int | None = None) -> tuple[dict[str, Any], str]:
-    market = read_market(given)
+def menu_and_page(description: dict[str, Any], tiers: int | None = None) -> tuple[dict[str, Any], str]:
+    market = read_market(description)
     menu = optimal_menu(market, tiers=tiers, bill="conversation", names=None, created="2025-01-01T00:00:00Z")
     return menu, report(market, menu)
 
 
 def test_it_shows_every_tier_and_loads_nothing() -> None:
     """No address, no script; every chart is well-formed."""
-    menu, page = made(markets.lognormal() | {"cost_nanousd_per_token": 2e4})
+    menu, page = menu_and_page(markets.lognormal() | {"cost_nanousd_per_token": 2e4})
     drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
 
     assert not re.search(r"https?:|src=|url\(|<script|@import|href=", page)
@@ -52,7 +52,7 @@ def test_it_shows_every_tier_and_loads_nothing() -> None:
     ids=["one type", "nobody is served", "many types", "waiting sinks"],
 )
 def test_every_market_can_be_drawn(changes: dict[str, Any]) -> None:
-    menu, page = made(markets.market(**changes), tiers=3)
+    menu, page = menu_and_page(markets.market(**changes), tiers=3)
 
     assert page.count("<svg") == 4 + bool(menu["tiers"])
 
@@ -65,10 +65,10 @@ def test_the_report_of_an_estimate_says_what_it_knows() -> None:
         "value": {"nanousd": 21_000_000, "low": 18_000_000, "high": 25_000_000, "known_by": "estimated", "sigma": 0.1},
     }
     intervals = {"tokens_per_s": [48.5, 51.25], "first_token_s": [0.39, 0.42]}
-    _, page = made(markets.market(estimate=estimate, intervals=intervals))
+    _, page = menu_and_page(markets.market(estimate=estimate, intervals=intervals))
 
-    for said in ("21,000,000", "18,000,000 to 25,000,000", "48.5 to 51.25", "0.39 to 0.42", "Cost of a token", "5 %"):
-        assert said in page
+    for text in ("21,000,000", "18,000,000 to 25,000,000", "48.5 to 51.25", "0.39 to 0.42", "Cost of a token", "5 %"):
+        assert text in page
     assert "Nobody knows what is above 4,000 tokens." in page
     assert "of all mechanisms" not in page
 
@@ -77,7 +77,7 @@ def test_an_uncapped_tier_does_not_flatten_the_caps() -> None:
     """The longest answer is ten million tokens; the axis ends a little above the largest cap and says "no cap" there."""
     tokens = [100, 200, 400, 10_000_000]
     table = {"family": "table", "tokens": tokens, "probability": [0.4, 0.3, 0.2999, 0.0001]}
-    menu, page = made(markets.market(answer_length=table))
+    menu, page = menu_and_page(markets.market(answer_length=table))
     chart = next(one for one in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if "Cap by urgency" in one)
 
     assert menu["tiers"][-1]["conversation_tokens_max"] is None
@@ -87,7 +87,7 @@ def test_an_uncapped_tier_does_not_flatten_the_caps() -> None:
 
 def test_it_says_what_a_wrong_choice_costs() -> None:
     """The least slacks of the certificate are the least of the table: none below nothing, no larger tier worth taking."""
-    menu, page = made(markets.lognormal() | {"cost_nanousd_per_token": 2e4})
+    menu, page = menu_and_page(markets.lognormal() | {"cost_nanousd_per_token": 2e4})
     section = page.split("What a wrong choice costs")[1].split("</section>")[0]
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", section)[1:]]
     others = [float(row[3].replace(",", "")) for row in rows]

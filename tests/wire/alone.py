@@ -31,7 +31,7 @@ GRANT = 10_000
 
 
 @dataclass(frozen=True)
-class Said:
+class UpstreamAnswer:
     """What the upstream says to one call."""
 
     pieces: tuple[bytes, ...]
@@ -42,7 +42,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Came:
+class CallResult:
     """What came of one call."""
 
     status: int
@@ -57,18 +57,18 @@ class Came:
 
 
 class _Reply:
-    def __init__(self, said: Said) -> None:
-        self.status = said.status
-        self._said = said
-        self._left = list(reversed(said.pieces))
+    def __init__(self, answer: UpstreamAnswer) -> None:
+        self.status = answer.status
+        self._answer = answer
+        self._left = list(reversed(answer.pieces))
 
     def header(self, name: str) -> str | None:
-        return self._said.headers.get(name)
+        return self._answer.headers.get(name)
 
     async def chunk(self, patience_s: float) -> bytes | None:
         if self._left:
             return self._left.pop()
-        if not self._said.is_whole:
+        if not self._answer.is_whole:
             raise UpstreamUnavailable("The upstream broke off its answer.")
         return None
 
@@ -84,7 +84,7 @@ class _Reply:
 
 class _Transport:
     def __init__(self) -> None:
-        self.said: Callable[[bytes], Said] | None = None
+        self.answer: Callable[[bytes], UpstreamAnswer] | None = None
 
     async def post(
         self,
@@ -95,9 +95,9 @@ class _Transport:
         patience_s: float,
         sent: Sent = ignore_sent,
     ) -> _Reply:
-        assert self.said is not None
+        assert self.answer is not None
         sent()
-        return _Reply(self.said(body))
+        return _Reply(self.answer(body))
 
     async def aclose(self) -> None:
         pass
@@ -214,11 +214,11 @@ class Alone:
         self,
         endpoint: str,
         request: dict[str, Any],
-        said: Said | Callable[[bytes], Said],
+        answer: UpstreamAnswer | Callable[[bytes], UpstreamAnswer],
         *,
         stream: bool,
         most: int = GRANT,
-    ) -> Came:
+    ) -> CallResult:
         """Return what comes of a call whose upstream says this, or what ``said`` makes of its body, and that may have so many
         tokens a choice."""
         body: dict[str, Any] = {"model": "aligned-1", **request, "stream": stream}
@@ -239,11 +239,11 @@ class Alone:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        self._transport.said = (lambda asked: said) if isinstance(said, Said) else said
+        self._transport.answer = (lambda body: answer) if isinstance(answer, UpstreamAnswer) else answer
         self._books.most, self._books.outcome = most, None
         with Exchange(scope, receive, send, "req_1", self._deadlines, 600) as exchange:
             await self._journeys[endpoint].serve(exchange)
         assert self._books.hold is not None and self._books.outcome is not None
         head, *rest = sent
         answer = b"".join(message["body"] for message in rest)
-        return Came(head["status"], dict(head["headers"]), answer, self._books.hold, self._books.outcome)
+        return CallResult(head["status"], dict(head["headers"]), answer, self._books.hold, self._books.outcome)

@@ -14,10 +14,10 @@ from typing import Any
 
 from gateway.serving.dialects.responses import Responses
 from gateway.serving.upstream.profiles import PROFILES
-from tests.wire.alone import Alone, Came, Said
-from tests.wire.heard import DONE, STREAMS, events, responses_state, strict_json
+from tests.wire.alone import Alone, CallResult, UpstreamAnswer
 from tests.wire.mutations import Mutated, mutated
-from tests.wire.promises import agree, billed_rightly, recorded_as_told, told
+from tests.wire.promises import agree, billed_rightly, read_answer, recorded_as_answered
+from tests.wire.sdk_models import DONE, STREAMS, events, responses_state, strict_json
 from tests.wire.transcripts import TRANSCRIPTS
 
 CLIENTS = {**STREAMS, Responses.endpoint: responses_state}
@@ -72,20 +72,20 @@ class Fuzz:
         endpoint, request = case.transcript.endpoint, case.transcript.request
         as_asked, always = self._houses[case.transcript.profile]
 
-        async def call(alone: Alone, pieces: tuple[bytes, ...], *, stream: bool) -> Came:
-            said = Said(pieces, STREAM, is_whole=case.is_whole)
-            return await alone.call(endpoint, request, said, stream=stream, most=case.most)
+        async def call(alone: Alone, pieces: tuple[bytes, ...], *, stream: bool) -> CallResult:
+            answer = UpstreamAnswer(pieces, STREAM, is_whole=case.is_whole)
+            return await alone.call(endpoint, request, answer, stream=stream, most=case.most)
 
         streamed = await call(as_asked, case.pieces, stream=True)
         whole = await call(always, (case.body,), stream=False)
-        of_stream = told(endpoint, streamed, is_typed=not case.retyped)
+        of_stream = read_answer(endpoint, streamed, is_typed=not case.retyped)
         billed_rightly(streamed, of_stream, came_whole=not case.is_stream)
         if case.is_stream:
-            of_whole = told(endpoint, whole, is_typed=not case.retyped)
+            of_whole = read_answer(endpoint, whole, is_typed=not case.retyped)
             billed_rightly(whole, of_whole)
             agree(streamed, of_stream, whole, of_whole)
         else:
-            recorded_as_told(endpoint, whole)
+            recorded_as_answered(endpoint, whole)
         if hears and of_stream.error is None and not case.retyped:
             _hear(endpoint, streamed.body)
         if case.cuts:

@@ -130,10 +130,10 @@ def mutated(transcript: Transcript, chance: random.Random) -> Mutated:
 def _with_a_field_changed(event: str, chance: random.Random) -> str:
     begin, found, data = ("", "", event) if event.startswith("{") else event.rpartition("data: ")
     try:
-        said = json.loads(data)
+        data = json.loads(data)
     except ValueError:
         return event
-    places = list(_places(said))
+    places = list(_places(data))
     if not places:
         return event
     holder, name = chance.choice(places)
@@ -141,7 +141,7 @@ def _with_a_field_changed(event: str, chance: random.Random) -> str:
         del holder[name]
     else:
         holder[name] = chance.choice(VALUES)(holder[name])
-    return f"{begin}{found}{json.dumps(said, separators=(',', ':'))}"
+    return f"{begin}{found}{json.dumps(data, separators=(',', ':'))}"
 
 
 def _places(value: Any) -> Any:

@@ -19,12 +19,12 @@ class Player:
         self.transcript: Transcript | None = None
         self.size: int | None = None
         """Bytes of the body in a piece; all of them where it is None."""
-        self.asked: list[bytes] = []
+        self.bodies: list[bytes] = []
         """The bodies that were posted."""
 
     def sent_to(self, body: bytes) -> Sent:
         assert self.transcript is not None
-        self.asked.append(body)
+        self.bodies.append(body)
         stream = b'"stream":true' in body.replace(b" ", b"")
         return self.transcript.sent(stream=stream)
 

@@ -13,8 +13,8 @@ from gateway.serving.dialects.completions import Completions
 from gateway.serving.dialects.messages import Messages
 from gateway.serving.dialects.responses import Responses
 from tests.late import Library
-from tests.wire.alone import Came
-from tests.wire.heard import (
+from tests.wire.alone import CallResult
+from tests.wire.sdk_models import (
     ANTHROPIC,
     CHAT,
     DONE,
@@ -34,44 +34,44 @@ PROMISED = (502, 503, 504)
 TEXTS = ("content", "reasoning_content", "reasoning", "reasoning_text", "refusal")
 
 
-class Told:
+class ReadAnswer:
     """What an answer says, in words that streamed and whole answers share."""
 
-    def __init__(self, said: Any, usage: tuple[Any, Any] | None, pieces: list[int], error: Any = None) -> None:
-        self.said = said
+    def __init__(self, content: Any, usage: tuple[Any, Any] | None, pieces: list[int], error: Any = None) -> None:
+        self.content = content
         self.usage = usage
         self.pieces = pieces
         """Pieces of text that each choice was told; none of an answer that is not streamed."""
         self.error = error
 
 
-def told(endpoint: str, came: Came, *, is_typed: bool = True) -> Told:
+def read_answer(endpoint: str, result: CallResult, *, is_typed: bool = True) -> ReadAnswer:
     """Return what an answer says; what is wrong with its form is raised. ``is_typed``: its vendor's models accept it."""
-    if not came.is_stream:
-        said = strict_json(came.body)
-        if came.status != 200:
-            assert came.status in PROMISED or came.status in CALLERS, f"answered {came.status}"
-            return Told(None, None, [], _error(said))
+    if not result.is_stream:
+        answer = strict_json(result.body)
+        if result.status != 200:
+            assert result.status in PROMISED or result.status in CALLERS, f"answered {result.status}"
+            return ReadAnswer(None, None, [], _error(answer))
         if is_typed:
-            accept(WHOLES[endpoint], came.body.decode())
-        return TOLD_WHOLE[endpoint](said)
-    assert came.status == 200
-    parts = events(came.body)
+            accept(WHOLES[endpoint], result.body.decode())
+        return READ_WHOLE[endpoint](answer)
+    assert result.status == 200
+    parts = events(result.body)
     assert parts, "a stream says something"
     chunks = [strict_json(part) for part in parts if part != DONE]
     last = chunks[-1] if chunks else {}
     if "error" in last and parts[-1] != DONE:
-        return Told(None, None, pieces_of(endpoint, chunks[:-1]), _error(last))
+        return ReadAnswer(None, None, pieces_of(endpoint, chunks[:-1]), _error(last))
     assert parts[-1] == DONE if endpoint.endswith("completions") else last.get("type") in ENDS, "ended as documented"
     assert parts.count(DONE) <= 1
     for part in parts if is_typed else ():
         if part != DONE:
             accept(CHUNKS[endpoint], part)
-    return TOLD_STREAM[endpoint](chunks)
+    return READ_STREAM[endpoint](chunks)
 
 
-def _error(said: Any) -> dict[str, Any]:
-    error = said["error"]
+def _error(answer: Any) -> dict[str, Any]:
+    error = answer["error"]
     assert isinstance(error["message"], str)
     assert error["message"]
     assert isinstance(error["type"], str)
@@ -84,26 +84,26 @@ def accept(model: Callable[[Any], Any], text: str) -> None:
     model(json.loads(text))
 
 
-def _completion_chunk(said: Any) -> None:
-    if said["choices"]:
-        OPENAI.Completion.model_validate(finished(said))
+def _completion_chunk(answer: Any) -> None:
+    if answer["choices"]:
+        OPENAI.Completion.model_validate(finished(answer))
 
 
-def _response_event(said: Any) -> None:
-    if said["type"] in response_events():
-        response_events()[said["type"]].model_validate(said)
+def _response_event(answer: Any) -> None:
+    if answer["type"] in response_events():
+        response_events()[answer["type"]].model_validate(answer)
 
 
 def by(library: Library, name: str) -> Callable[[Any], Any]:
     """Return what has a model of a vendor accept something."""
-    return lambda said: getattr(library, name).model_validate(said)
+    return lambda answer: getattr(library, name).model_validate(answer)
 
 
 CHUNKS: dict[str, Callable[[Any], Any]] = {
     Chat.endpoint: by(CHAT, "ChatCompletionChunk"),
     Completions.endpoint: _completion_chunk,
     Responses.endpoint: _response_event,
-    Messages.endpoint: lambda said: said["type"] == "ping" or message_event().validate_python(said),
+    Messages.endpoint: lambda answer: answer["type"] == "ping" or message_event().validate_python(answer),
 }
 WHOLES: dict[str, Callable[[Any], Any]] = {
     Chat.endpoint: by(CHAT, "ChatCompletion"),
@@ -145,23 +145,23 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
-def _usage(said: Any, given: str, made: str) -> tuple[Any, Any]:
-    return said[given], said[made]
+def _usage(answer: Any, given: str, made: str) -> tuple[Any, Any]:
+    return answer[given], answer[made]
 
 
-def chat_stream(chunks: list[Any]) -> Told:
+def chat_stream(chunks: list[Any]) -> ReadAnswer:
     choices: dict[int, dict[str, Any]] = {}
     usage = None
     for chunk in chunks:
         usage = chunk.get("usage") or usage
         for choice in chunk["choices"]:
             one = choices.setdefault(choice["index"], {"calls": {}, "end": None})
-            said = choice.get("delta", {"content": choice.get("text")})
+            answer = choice.get("delta", {"content": choice.get("text")})
             for name in TEXTS:
-                if text := _spoken(said.get(name)):
+                if text := _spoken(answer.get(name)):
                     assert one["end"] is None, "no text after a choice's end"
                     one[name] = one.get(name, "") + text
-            for call in said.get("tool_calls") or ():
+            for call in answer.get("tool_calls") or ():
                 known = one["calls"].setdefault(call["index"], ["", "", ""])
                 called = call.get("function") or {}
                 for place, value in enumerate((call.get("id"), called.get("name"), called.get("arguments"))):
@@ -173,16 +173,16 @@ def chat_stream(chunks: list[Any]) -> Told:
     for one in choices.values():
         one["calls"] = [one["calls"][index] for index in sorted(one["calls"])]
     endpoint = Chat.endpoint
-    return Told(
+    return ReadAnswer(
         [choices[index] for index in sorted(choices)],
         _usage(usage, "prompt_tokens", "completion_tokens"),
         pieces_of(endpoint, chunks),
     )
 
 
-def chat_whole(said: Any) -> Told:
+def chat_whole(answer: Any) -> ReadAnswer:
     choices = []
-    for choice in said["choices"]:
+    for choice in answer["choices"]:
         message = choice.get("message", {"content": choice.get("text")})
         texts = {name: text for name in TEXTS if (text := _spoken(message.get(name)))}
         calls = [
@@ -190,10 +190,10 @@ def chat_whole(said: Any) -> Told:
             for call in message.get("tool_calls") or ()
         ]
         choices.append({"calls": calls, "end": choice["finish_reason"], **texts})
-    return Told(choices, _usage(said["usage"], "prompt_tokens", "completion_tokens"), [])
+    return ReadAnswer(choices, _usage(answer["usage"], "prompt_tokens", "completion_tokens"), [])
 
 
-def messages_stream(chunks: list[Any]) -> Told:
+def messages_stream(chunks: list[Any]) -> ReadAnswer:
     blocks: list[dict[str, Any]] = []
     opened: set[int] = set()
     ended: dict[str, Any] = {}
@@ -226,7 +226,7 @@ def messages_stream(chunks: list[Any]) -> Told:
                 block["input"] = json.loads(pieces)
             except ValueError:
                 block["input"] = {}
-    return Told(
+    return ReadAnswer(
         [_block(one) for one in blocks] + [ended["stop_reason"]],
         _message_usage(usage),
         pieces_of(Messages.endpoint, chunks),
@@ -237,18 +237,20 @@ def _block(block: dict[str, Any]) -> dict[str, Any]:
     return {name: block[name] for name in ("type", "text", "thinking", "id", "name", "input") if name in block}
 
 
-def _message_usage(said: Any) -> tuple[Any, Any]:
+def _message_usage(answer: Any) -> tuple[Any, Any]:
     given = sum(
-        said.get(name) or 0 for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+        answer.get(name) or 0 for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     )
-    return given, said["output_tokens"]
+    return given, answer["output_tokens"]
 
 
-def messages_whole(said: Any) -> Told:
-    return Told([_block(one) for one in said["content"]] + [said["stop_reason"]], _message_usage(said["usage"]), [])
+def messages_whole(answer: Any) -> ReadAnswer:
+    return ReadAnswer(
+        [_block(one) for one in answer["content"]] + [answer["stop_reason"]], _message_usage(answer["usage"]), []
+    )
 
 
-def responses_stream(chunks: list[Any]) -> Told:
+def responses_stream(chunks: list[Any]) -> ReadAnswer:
     numbers = [chunk["sequence_number"] for chunk in chunks]
     assert all(one < two for one, two in pairwise(numbers)), "each event has a number of its own"
     assert chunks[0]["type"] == "response.created"
@@ -269,27 +271,27 @@ def responses_stream(chunks: list[Any]) -> Told:
     assert chunks[-1]["type"] == f"response.{whole['status']}"
     kinds = [[(item.get("type"), item.get("id")) for item in items] for items in (done, whole["output"])]
     assert sorted(map(str, kinds[0])) == sorted(map(str, kinds[1])), "what is done is what there is"
-    return Told(
+    return ReadAnswer(
         _output(whole), _usage(whole["usage"], "input_tokens", "output_tokens"), pieces_of(Responses.endpoint, chunks)
     )
 
 
-def responses_whole(said: Any) -> Told:
-    return Told(_output(said), _usage(said["usage"], "input_tokens", "output_tokens"), [])
+def responses_whole(answer: Any) -> ReadAnswer:
+    return ReadAnswer(_output(answer), _usage(answer["usage"], "input_tokens", "output_tokens"), [])
 
 
-def _output(said: Any) -> Any:
+def _output(answer: Any) -> Any:
     names = ("type", "role", "content", "summary", "name", "arguments", "call_id", "input")
-    return [{name: item[name] for name in names if name in item} for item in said["output"]] + [said["status"]]
+    return [{name: item[name] for name in names if name in item} for item in answer["output"]] + [answer["status"]]
 
 
-TOLD_STREAM = {
+READ_STREAM = {
     Chat.endpoint: chat_stream,
     Completions.endpoint: chat_stream,
     Responses.endpoint: responses_stream,
     Messages.endpoint: messages_stream,
 }
-TOLD_WHOLE = {
+READ_WHOLE = {
     Chat.endpoint: chat_whole,
     Completions.endpoint: chat_whole,
     Responses.endpoint: responses_whole,
@@ -297,36 +299,36 @@ TOLD_WHOLE = {
 }
 
 
-def recorded_as_told(endpoint: str, came: Came) -> None:
+def recorded_as_answered(endpoint: str, result: CallResult) -> None:
     """Hold the record of an answer that is relayed as it came against its usage, whatever the rest of it looks like."""
-    said = strict_json(came.body)
-    assert came.outcome.finish != "shutdown", "no traceback"
-    assert 0 <= came.outcome.billed_output_tokens <= came.hold.tokens, "never above the grant"
-    if came.status == 200:
+    answer = strict_json(result.body)
+    assert result.outcome.finish != "shutdown", "no traceback"
+    assert 0 <= result.outcome.billed_output_tokens <= result.hold.tokens, "never above the grant"
+    if result.status == 200:
         name = "completion_tokens" if endpoint.endswith("completions") else "output_tokens"
-        assert said["usage"][name] == came.outcome.billed_output_tokens
+        assert answer["usage"][name] == result.outcome.billed_output_tokens
     else:
-        assert came.status in PROMISED or came.status in CALLERS, f"answered {came.status}"
-        _error(said)
+        assert result.status in PROMISED or result.status in CALLERS, f"answered {result.status}"
+        _error(answer)
 
 
-def billed_rightly(came: Came, said: Told, *, came_whole: bool = False) -> None:
+def billed_rightly(result: CallResult, read: ReadAnswer, *, came_whole: bool = False) -> None:
     """Hold the record against the answer and the grant; a piece of an answer that came whole is more than a token."""
-    outcome, hold = came.outcome, came.hold
+    outcome, hold = result.outcome, result.hold
     assert outcome.finish != "shutdown", "no traceback"
     assert 0 <= outcome.billed_output_tokens <= hold.tokens, "never above the grant"
-    assert came_whole or all(pieces <= hold.grant for pieces in said.pieces), "nothing relayed beyond the grant"
-    if outcome.usage_source == "counted" and not came_whole and came.is_stream:
-        assert outcome.billed_output_tokens >= sum(said.pieces), (outcome, said.pieces)
-    if said.usage is not None:
-        assert said.usage == (outcome.input_tokens, outcome.billed_output_tokens), (said.usage, outcome)
+    assert came_whole or all(pieces <= hold.grant for pieces in read.pieces), "nothing relayed beyond the grant"
+    if outcome.usage_source == "counted" and not came_whole and result.is_stream:
+        assert outcome.billed_output_tokens >= sum(read.pieces), (outcome, read.pieces)
+    if read.usage is not None:
+        assert read.usage == (outcome.input_tokens, outcome.billed_output_tokens), (read.usage, outcome)
 
 
-def agree(streamed: Came, of_stream: Told, whole: Came, of_whole: Told) -> None:
+def agree(streamed: CallResult, of_stream: ReadAnswer, whole: CallResult, of_whole: ReadAnswer) -> None:
     """Hold a streamed answer against one that was put together of the same."""
     assert of_stream.error == of_whole.error, (of_stream.error, of_whole.error)
     if of_stream.error is None:
-        assert of_stream.said == of_whole.said, (of_stream.said, of_whole.said)
+        assert of_stream.content == of_whole.content, (of_stream.content, of_whole.content)
     names = ["finish", "output_tokens", "usage_source", "reasoning_tokens"]
     if of_stream.error is None:
         names.append("billed_output_tokens")

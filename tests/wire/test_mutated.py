@@ -18,10 +18,10 @@ CASES = 1_000
 
 @pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
 def test_what_broke_a_promise_once_breaks_none(path: Path) -> None:
-    said = tomllib.loads(path.read_text("utf-8"))
-    like = next(one for one in TRANSCRIPTS if one.name == said["like"])
-    events = events_of(said["body"].encode())
-    case = Mutated(like, events, None, is_whole=True, cuts=(20,), most=said["most"], retyped=not said.get("typed"))
+    data = tomllib.loads(path.read_text("utf-8"))
+    like = next(one for one in TRANSCRIPTS if one.name == data["like"])
+    events = events_of(data["body"].encode())
+    case = Mutated(like, events, None, is_whole=True, cuts=(20,), most=data["most"], retyped=not data.get("typed"))
 
     assert asyncio.run(Fuzz().breach(case, hears=True)) is None
 

@@ -12,7 +12,7 @@ from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.registry import dialects
 from gateway.serving.json_codec import dumps, loads
 from gateway.serving.upstream.profiles import PROFILES
-from tests.wire.heard import heard_stream, heard_whole, strict_json
+from tests.wire.sdk_models import read_stream, read_whole, strict_json
 from tests.wire.transcripts import TRANSCRIPTS, Transcript, fits
 
 DIALECTS = {(profile.name, dialect.endpoint): dialect for profile in PROFILES.values() for dialect in dialects(profile)}
@@ -30,7 +30,7 @@ def reading(transcript: Transcript, *, stream: bool) -> Reading:
     return dialect.reading(dialect.read(body, len(json.dumps(body))), grant=GRANT)
 
 
-def told(transcript: Transcript, pieces: list[bytes], *, stream: bool) -> tuple[bytes, Any]:
+def read_answer(transcript: Transcript, pieces: list[bytes], *, stream: bool) -> tuple[bytes, Any]:
     """Return what a caller is told of a stream that comes in these pieces, and the sight of it that the meter has."""
     one = reading(transcript, stream=stream)
     shown = [one.feed(piece) for piece in pieces] + [one.close()]
@@ -55,11 +55,11 @@ def places(body: bytes) -> list[int]:
 def test_a_cut_changes_nothing(transcript: Transcript, stream: bool) -> None:
     assert transcript.streamed is not None
     body = transcript.streamed.body
-    uncut = told(transcript, [body], stream=stream)
+    uncut = read_answer(transcript, [body], stream=stream)
 
-    assert told(transcript, [body[place : place + 1] for place in range(len(body))], stream=stream) == uncut
+    assert read_answer(transcript, [body[place : place + 1] for place in range(len(body))], stream=stream) == uncut
     for place in places(body):
-        assert told(transcript, [body[:place], body[place:]], stream=stream) == uncut, place
+        assert read_answer(transcript, [body[:place], body[place:]], stream=stream) == uncut, place
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
@@ -69,7 +69,7 @@ def test_an_answer_that_comes_whole_says_the_same(transcript: Transcript, stream
     one = reading(transcript, stream=stream)
     raw = ended(one, [one.feed_whole(loads(transcript.whole.body.removesuffix(b"data: [DONE]\n\n")))], stream=stream)
     wanted = transcript.caller if stream else transcript.whole_caller
-    answer = heard_stream(transcript.endpoint, raw)[0] if stream else heard_whole(transcript.endpoint, strict_json(raw))
+    answer = read_stream(transcript.endpoint, raw)[0] if stream else read_whole(transcript.endpoint, strict_json(raw))
 
     name = next(name for name in ("choices", "output", "content") if name in answer)
     assert wanted.answer is None or fits(answer[name], wanted.answer[name])

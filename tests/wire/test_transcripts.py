@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.wire.conftest import Played
-from tests.wire.heard import heard_stream, heard_whole, strict_json
+from tests.wire.sdk_models import read_stream, read_whole, strict_json
 from tests.wire.transcripts import TRANSCRIPTS, Transcript, fits
 
 each = pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda transcript: transcript.name)
@@ -19,12 +19,12 @@ def test_its_caller_gets_what_the_transcript_says(transcript: Transcript, played
         wanted = transcript.caller if call.stream else transcript.whole_caller
         if call.stream and call.headers["content-type"].startswith("text/event-stream"):
             assert call.status == 200
-            answer, error = heard_stream(transcript.endpoint, call.body)
+            answer, error = read_stream(transcript.endpoint, call.body)
         else:
             assert call.status == wanted.status, call.body
-            said = strict_json(call.body)
-            error = said.get("error") if call.status != 200 else None
-            answer = heard_whole(transcript.endpoint, said) if error is None else None
+            data = strict_json(call.body)
+            error = data.get("error") if call.status != 200 else None
+            answer = read_whole(transcript.endpoint, data) if error is None else None
         if wanted.error is not None:
             assert fits(error, wanted.error), error
         else:

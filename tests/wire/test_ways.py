@@ -8,8 +8,8 @@ from functools import cache
 import pytest
 
 from gateway.serving.upstream.profiles import PROFILES
-from tests.wire.alone import Alone, Came, Said
-from tests.wire.promises import told
+from tests.wire.alone import Alone, CallResult, UpstreamAnswer
+from tests.wire.promises import read_answer
 from tests.wire.transcripts import TRANSCRIPTS, Transcript
 
 RECORDED = ("finish", "output_tokens", "usage_source", "cached_tokens", "reasoning_tokens")
@@ -21,22 +21,22 @@ def house(profile: str, always: bool) -> Alone:
     return Alone(PROFILES[profile], always_streams=always)
 
 
-def played(transcript: Transcript, *, always: bool, stream: bool) -> Came:
-    def said(asked: bytes) -> Said:
-        sent = transcript.sent(stream=b'"stream":true' in asked)
-        return Said((sent.body,), sent.headers, sent.status, sent.is_whole)
+def played(transcript: Transcript, *, always: bool, stream: bool) -> CallResult:
+    def answer(body: bytes) -> UpstreamAnswer:
+        sent = transcript.sent(stream=b'"stream":true' in body)
+        return UpstreamAnswer((sent.body,), sent.headers, sent.status, sent.is_whole)
 
     alone = house(transcript.profile, always)
-    return asyncio.run(alone.call(transcript.endpoint, transcript.request, said, stream=stream))
+    return asyncio.run(alone.call(transcript.endpoint, transcript.request, answer, stream=stream))
 
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda transcript: transcript.name)
 def test_every_way_comes_to_the_same(transcript: Transcript) -> None:
     calls = [played(transcript, always=always, stream=stream) for always, stream in WAYS]
-    answers = [told(transcript.endpoint, call) for call in calls]
+    answers = [read_answer(transcript.endpoint, call) for call in calls]
 
     assert [one.error for one in answers] == [answers[0].error] * len(WAYS)
-    assert [one.said for one in answers] == [answers[0].said] * len(WAYS)
+    assert [one.content for one in answers] == [answers[0].content] * len(WAYS)
     for name in RECORDED:
         assert len({getattr(call.outcome, name) for call in calls}) == 1, name
     billed = {call.outcome.billed_output_tokens for call in calls}

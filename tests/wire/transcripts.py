@@ -65,35 +65,35 @@ class Transcript:
         return found
 
 
-def _sent(said: dict[str, Any] | None, content_type: str) -> Sent | None:
-    if said is None:
+def _sent(data: dict[str, Any] | None, content_type: str) -> Sent | None:
+    if data is None:
         return None
-    headers = {"content-type": content_type, **said.get("headers", {})}
-    return Sent(said["body"].encode(), said.get("status", 200), headers, said.get("is_whole", True))
+    headers = {"content-type": content_type, **data.get("headers", {})}
+    return Sent(data["body"].encode(), data.get("status", 200), headers, data.get("is_whole", True))
 
 
-def _caller(said: dict[str, Any]) -> Caller:
-    answer, error = (json.loads(said[name]) if name in said else None for name in ("answer", "error"))
-    return Caller(answer, error, said.get("status", 200))
+def _caller(data: dict[str, Any]) -> Caller:
+    answer, error = (json.loads(data[name]) if name in data else None for name in ("answer", "error"))
+    return Caller(answer, error, data.get("status", 200))
 
 
 def _read(path: Path) -> Transcript:
-    said = tomllib.loads(path.read_text("utf-8"))
-    caller, record = said["caller"], said.get("record")
+    data = tomllib.loads(path.read_text("utf-8"))
+    caller, record = data["caller"], data.get("record")
     whole_caller = caller.pop("whole", {})
     whole_record = record.pop("whole", {}) if record is not None else {}
     return Transcript(
         name=path.relative_to(FOLDER).with_suffix("").as_posix(),
-        documented=said["documented"],
-        endpoint=said["endpoint"],
-        request=json.loads(said["request"]),
-        streamed=_sent(said.get("streamed"), EVENT_STREAM),
-        whole=_sent(said.get("whole"), JSON),
+        documented=data["documented"],
+        endpoint=data["endpoint"],
+        request=json.loads(data["request"]),
+        streamed=_sent(data.get("streamed"), EVENT_STREAM),
+        whole=_sent(data.get("whole"), JSON),
         caller=_caller(caller),
         whole_caller=_caller(caller | whole_caller),
         record=record,
         whole_record=None if record is None else record | whole_record,
-        profile=said.get("profile", "any"),
+        profile=data.get("profile", "any"),
     )
 
 

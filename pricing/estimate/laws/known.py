@@ -29,7 +29,7 @@ from pricing.estimate.laws.readings import (
     seeming,
 )
 from pricing.estimate.laws.sampling import FULL, Sweeps
-from pricing.estimate.laws.value import ValueTold, value_told
+from pricing.estimate.laws.value import ValueEstimate, value_by_choices
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Offer, Statistics
 from pricing.market.answers import Ints
@@ -57,7 +57,7 @@ class Known:
     """
 
     worth_nanousd: float
-    value: ValueTold | None
+    value: ValueEstimate | None
     drawn: list[Drawn]
     values_nanousd: list[float]
     read: list[tuple[Rows, Chosen]]
@@ -193,7 +193,7 @@ def _answers(drawn: Sequence[Drawn], grid: Ints, values: Sequence[float]) -> lis
 
 def _value_of(
     observed: Statistics, leaving: LeavingTests, answers: Sequence[Answers], random: np.random.Generator, blurred: int
-) -> ValueTold:
+) -> ValueEstimate:
     """Return the value that choices and leaving identify.
 
     Args:
@@ -210,7 +210,7 @@ def _value_of(
         raise CannotEstimate(
             f"{leaving.refused} So leaving does not tell urgency, and nothing tells the value: say it."
         )
-    estimate = value_told(
+    estimate = value_by_choices(
         answers[0],
         answers[1:],
         observed.offers,
@@ -239,7 +239,7 @@ def _value_of(
 
 def _value_beside(
     observed: Statistics, leaving: LeavingTests, answers: Sequence[Answers], random: np.random.Generator
-) -> ValueTold | None:
+) -> ValueEstimate | None:
     """Return the value by choices and leaving beside a stated value, None where nobody chose or leaving is not read.
 
     Raises:
@@ -248,7 +248,9 @@ def _value_beside(
     if leaving.refused is not None:
         return None
     customers = as_timed(observed.customers, leaving)
-    implied_value = value_told(answers[0], answers[1:], observed.offers, customers, random, otherwise=leaving.otherwise)
+    implied_value = value_by_choices(
+        answers[0], answers[1:], observed.offers, customers, random, otherwise=leaving.otherwise
+    )
     if implied_value is not None and implied_value.contradicts:
         raise CannotEstimate(implied_value.contradiction(answers[0].value_nanousd))
     if implied_value is not None and implied_value.disagrees:

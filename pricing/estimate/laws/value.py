@@ -61,7 +61,7 @@ WIDE = 1.7
 
 
 @dataclass(frozen=True, slots=True)
-class ValueTold:
+class ValueEstimate:
     """The value of an answer by customers' choices, by their likelihood given the urgency that leaving alone implies.
 
     Attributes:
@@ -154,7 +154,7 @@ class ValueTold:
         return places[order].tolist(), values.tolist()
 
 
-def value_told(
+def value_by_choices(
     answers: Answers,
     draws: Sequence[Answers],
     offers: Sequence[Offer],
@@ -163,7 +163,7 @@ def value_told(
     *,
     is_said: bool = True,
     otherwise: Otherwise | None = None,
-) -> ValueTold | None:
+) -> ValueEstimate | None:
     """Return the value of an answer by choices and leaving together, None where nobody chose or waited.
 
     A value moves all thresholds between tiers. The likelihood of a value is that of customers' leaving and choices
@@ -201,7 +201,7 @@ def value_told(
     best_value, low, high = _interval(values, fine, drop)
     chance = np.exp(logs - logs.max())
     likely = as_seen(offers, draws[row], values[column : column + 1], otherwise)[0]
-    return ValueTold(
+    return ValueEstimate(
         best_nanousd=best_value,
         low_nanousd=low,
         high_nanousd=high,

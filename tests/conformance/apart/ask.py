@@ -27,15 +27,15 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
-        asked = json.loads(line)
-        client: Any = import_module(asked.pop("client"))
-        task = asked.pop("task")
+        request = json.loads(line)
+        client: Any = import_module(request.pop("client"))
+        task = request.pop("task")
         try:
-            said = getattr(client, task)(**asked)
+            answer = getattr(client, task)(**request)
         except Exception as error:  # noqa: BLE001 - whatever it is, the test is told its name
             traceback.print_exception(error)
-            said = refusal(error)
-        print(json.dumps(said), file=answers, flush=True)
+            answer = refusal(error)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,22 +9,22 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it would fetch a newer li
 import litellm
 
 
-def asked(url: str, key: str, model: str, maker: str) -> dict[str, Any]:
+def options_of(url: str, key: str, model: str, maker: str) -> dict[str, Any]:
     return {"model": f"{maker}/{model}", "api_base": url if maker == "anthropic" else f"{url}/v1", "api_key": key}
 
 
-def said(question: str) -> list[Any]:
+def messages_of(question: str) -> list[Any]:
     return [{"role": "user", "content": question}]
 
 
 def complete(*, url: str, key: str, model: str, question: str, maker: str) -> Any:
-    answer: Any = litellm.completion(**asked(url, key, model, maker), messages=said(question))
+    answer: Any = litellm.completion(**options_of(url, key, model, maker), messages=messages_of(question))
     return {"text": answer.choices[0].message.content, "was_cut": answer.choices[0].finish_reason == "length"}
 
 
 def stream(*, url: str, key: str, model: str, question: str, maker: str) -> Any:
     text, reason = "", None
-    chunks: Any = litellm.completion(**asked(url, key, model, maker), messages=said(question), stream=True)
+    chunks: Any = litellm.completion(**options_of(url, key, model, maker), messages=messages_of(question), stream=True)
     for chunk in chunks:
         text += chunk.choices[0].delta.content or ""
         reason = chunk.choices[0].finish_reason or reason
@@ -33,9 +33,9 @@ def stream(*, url: str, key: str, model: str, question: str, maker: str) -> Any:
 
 def loop(*, url: str, key: str, model: str, question: str, maker: str, tool: str, result: str) -> Any:
     tools = [{"type": "function", "function": {"name": tool, "parameters": {"type": "object", "properties": {}}}}]
-    messages, results = said(question), 0
+    messages, results = messages_of(question), 0
     while True:
-        answer: Any = litellm.completion(**asked(url, key, model, maker), messages=messages, tools=tools)
+        answer: Any = litellm.completion(**options_of(url, key, model, maker), messages=messages, tools=tools)
         message = answer.choices[0].message
         if not message.tool_calls:
             return {"results": results}

@@ -23,18 +23,18 @@ def connect(url: str, key: str, model: str) -> Any:
     )
 
 
-def said(question: str) -> Any:
+def messages_of(question: str) -> Any:
     return [ChatMessage(role="user", content=question)]
 
 
 def complete(*, url: str, key: str, model: str, question: str) -> Any:
-    answer = connect(url, key, model).chat(said(question))
+    answer = connect(url, key, model).chat(messages_of(question))
     return {"text": answer.message.content, "was_cut": answer.raw.choices[0].finish_reason == "length"}
 
 
 def stream(*, url: str, key: str, model: str, question: str) -> Any:
     text, reason = "", None
-    for chunk in connect(url, key, model).stream_chat(said(question)):
+    for chunk in connect(url, key, model).stream_chat(messages_of(question)):
         text += chunk.delta or ""
         reason = chunk.raw.choices[0].finish_reason or reason
     return {"text": text, "was_cut": reason == "length"}
@@ -58,5 +58,5 @@ def loop(*, url: str, key: str, model: str, question: str, tool: str, result: st
 
 def structure(*, url: str, key: str, model: str, question: str, stream: bool) -> Any:
     llm = connect(url, key, model).as_structured_llm(Thing)
-    *_, last = llm.stream_chat(said(question)) if stream else [llm.chat(said(question))]
+    *_, last = llm.stream_chat(messages_of(question)) if stream else [llm.chat(messages_of(question))]
     return last.raw.model_dump()

@@ -54,9 +54,9 @@ class Client:
             if not calls:
                 return results
             messages.append({"role": "assistant", "content": answer.content})
-            told = [{"type": "tool_result", "tool_use_id": call.id, "content": RESULT} for call in calls]
-            messages.append({"role": "user", "content": told})
-            results += len(told)
+            tool_results = [{"type": "tool_result", "tool_use_id": call.id, "content": RESULT} for call in calls]
+            messages.append({"role": "user", "content": tool_results})
+            results += len(tool_results)
 
 
 def _text(answer: Any) -> str:

@@ -36,8 +36,8 @@ class Client:
     def loop(self, where: Where) -> int:
         messages, results = list(ASKED), 0
         while True:
-            said = json.loads(self._run(where, {"model": MODEL, "messages": messages, "tools": TOOLS}))
-            message = said["choices"][0]["message"]
+            answer = json.loads(self._run(where, {"model": MODEL, "messages": messages, "tools": TOOLS}))
+            message = answer["choices"][0]["message"]
             if not message.get("tool_calls"):
                 return results
             messages.append(message)

@@ -21,21 +21,21 @@ class Driver:
         self._command = [str(part) for part in command]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, **asked: Any) -> dict[str, Any]:
+    def request(self, **parameters: Any) -> dict[str, Any]:
         if self._process is None:
             self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(asked).encode() + b"\n")
+        process.stdin.write(json.dumps(parameters).encode() + b"\n")
         process.stdin.flush()
-        assert select.select([process.stdout], [], [], WAIT_S)[0], f"{asked} was not answered."
+        assert select.select([process.stdout], [], [], WAIT_S)[0], f"{parameters} was not answered."
         line = process.stdout.readline()
         if not line:
             self.close()
-            raise AssertionError(f"{asked} ended its client: see above.")
-        said: dict[str, Any] = json.loads(line)
-        return said
+            raise AssertionError(f"{parameters} ended its client: see above.")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def close(self) -> None:
         """End the process, if there is one."""
@@ -53,10 +53,10 @@ class Driven:
         script: str,
         endpoint: str,
         exceptions: dict[int, str] = EXCEPTIONS,
-        **given: Any,
+        **options: Any,
     ) -> None:
         self.endpoint, self.exceptions = endpoint, exceptions
-        self._driver, self._script, self._given = driver, script, given
+        self._driver, self._script, self._options = driver, script, options
 
     def complete(self, where: Where, *, model: str = MODEL) -> Answer:
         return Answer(**self._ask("complete", where, model))
@@ -75,8 +75,8 @@ class Driven:
         return self._ask("structureAndAnswer", where, MODEL)
 
     def _ask(self, task: str, where: Where, model: str, **more: Any) -> dict[str, Any]:
-        asked = {**asdict(where), "model": model, "question": QUESTION, **self._given, **more}
-        said = self._driver.ask(client=self._script, task=task, **asked)
-        if "refused" in said:
-            raise Refused(said["refused"], said["status"], said["code"])
-        return said
+        parameters = {**asdict(where), "model": model, "question": QUESTION, **self._options, **more}
+        answer = self._driver.request(client=self._script, task=task, **parameters)
+        if "refused" in answer:
+            raise Refused(answer["refused"], answer["status"], answer["code"])
+        return answer

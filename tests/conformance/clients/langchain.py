@@ -33,8 +33,8 @@ class Client:
 
     def complete(self, where: Where, *, model: str = MODEL) -> Answer:
         with refusals():
-            said = connect(where, model).invoke(QUESTION)
-        return Answer(str(said.content), said.response_metadata["finish_reason"] == "length")
+            message = connect(where, model).invoke(QUESTION)
+        return Answer(str(message.content), message.response_metadata["finish_reason"] == "length")
 
     def stream(self, where: Where) -> Answer:
         with refusals():
@@ -48,10 +48,10 @@ class Client:
         model, results = connect(where).bind_tools(TOOLS), 0
         messages: list[Any] = [HumanMessage(QUESTION)]
         while True:
-            said = model.invoke(messages)
-            if not said.tool_calls:
+            message = model.invoke(messages)
+            if not message.tool_calls:
                 return results
-            messages.append(said)
-            for call in said.tool_calls:
+            messages.append(message)
+            for call in message.tool_calls:
                 messages.append(ToolMessage(RESULT, tool_call_id=call["id"]))
                 results += 1

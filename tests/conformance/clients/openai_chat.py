@@ -56,10 +56,10 @@ class Client:
         client, results = connect(where), 0
         messages: list[Any] = [{"role": "user", "content": QUESTION}]
         while True:
-            said = client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS).choices[0].message
-            if not said.tool_calls:
+            message = client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS).choices[0].message
+            if not message.tool_calls:
                 return results
-            messages.append(said)
-            for call in said.tool_calls:
+            messages.append(message)
+            for call in message.tool_calls:
                 messages.append({"role": "tool", "tool_call_id": call.id, "content": RESULT})
                 results += 1

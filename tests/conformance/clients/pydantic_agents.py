@@ -63,12 +63,12 @@ class Client:
         self._run(where, MODEL, tool, usage_limits=UsageLimits(request_limit=100))
         return len(results)
 
-    def _run(self, where: Where, name: str, *tools: Any, **given: Any) -> AgentRunResult[str]:
+    def _run(self, where: Where, name: str, *tools: Any, **options: Any) -> AgentRunResult[str]:
         """Let it answer in a loop that is closed, over connections that are: its own ``run_sync`` leaves both open."""
 
         async def run() -> AgentRunResult[str]:
             async with self._agent(where, name, *tools) as agent:
-                return await agent.run(QUESTION, **given)
+                return await agent.run(QUESTION, **options)
 
         return asyncio.run(run())
 

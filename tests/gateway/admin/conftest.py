@@ -114,13 +114,13 @@ def routes_of(valkey_client: redis.Redis) -> Callable[[AdminServices], FastAPI]:
     current = Current()
     app = admin_app(current.as_services(valkey_client))
 
-    def given(services: AdminServices) -> FastAPI:
+    def app_of(services: AdminServices) -> FastAPI:
         assert services.redis is valkey_client
         assert services.settings == Settings()
         current.services = services
         return app
 
-    return given
+    return app_of
 
 
 def admin_app(services: AdminServices) -> FastAPI:

@@ -38,13 +38,15 @@ def hold(client: redis.Redis, customer: str, admitted: int, name: str = "req_hel
         period_end=admitted + 1,
         **FACTS,
     )
-    told = Announcement(facts, "w_1", admitted + 10**6, admitted, 50, 50, 0, 0, admitted, False, False)
+    announcement = Announcement(facts, "w_1", admitted + 10**6, admitted, 50, 50, 0, 0, admitted, False, False)
     client.hset(redis_keys.state(bucket), "generation", "1")
-    reply = client.register_script(source("announce"))(keys=told.keys(), args=told.arguments("1", admitted))
+    reply = client.register_script(source("announce"))(
+        keys=announcement.keys(), args=announcement.arguments("1", admitted)
+    )
     assert reply == b"announced"
-    return told
+    return announcement
 
 
-def release(client: redis.Redis, told: Announcement) -> None:
+def release(client: redis.Redis, announcement: Announcement) -> None:
     """Take it away again."""
-    client.delete(redis_keys.inflight(told.facts.bucket))
+    client.delete(redis_keys.inflight(announcement.facts.bucket))

@@ -43,25 +43,25 @@ class Operator:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.client.request(method, path, content=content, headers=typed | named)
 
-    async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+    async def request(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         response = await self.send(method, path, body, **headers)
         assert response.status_code == STATUS[method], response.text
         return response.json() if response.content else None
 
     async def get(self, path: str) -> Any:
-        return await self.ask("GET", path)
+        return await self.request("GET", path)
 
     async def post(self, path: str, body: Any = None, **headers: str) -> Any:
-        return await self.ask("POST", path, body, **headers)
+        return await self.request("POST", path, body, **headers)
 
     async def put(self, path: str, body: Any) -> Any:
-        return await self.ask("PUT", path, body)
+        return await self.request("PUT", path, body)
 
     async def patch(self, path: str, body: Any) -> Any:
-        return await self.ask("PATCH", path, body)
+        return await self.request("PATCH", path, body)
 
     async def delete(self, path: str) -> None:
-        await self.ask("DELETE", path)
+        await self.request("DELETE", path)
 
     async def refused(self, method: str, path: str, body: Any = None, **headers: str) -> dict[str, Any]:
         """Return the problem that a request comes to, having looked that it is one."""

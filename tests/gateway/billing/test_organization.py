@@ -21,36 +21,36 @@ NOW = 20_500 * DAY_MS + 12 * 3_600_000
 START = 20_490 * DAY_MS
 
 
-def asked(query: str, kind: Any = USAGE) -> Any:
+def query_of(query: str, kind: Any = USAGE) -> Any:
     return question(kind, query, NOW)
 
 
 def test_days_are_buckets_from_midnight_and_a_page_has_seven() -> None:
-    found = asked(f"start_time={START // 1000 + 60}")
+    found = query_of(f"start_time={START // 1000 + 60}")
 
     assert found.buckets == [START + number * DAY_MS for number in range(7)]
     assert (found.start, found.until) == (START + 60_000, START + 7 * DAY_MS)
 
 
 def test_a_last_bucket_that_the_end_cuts_counts_nothing_after_the_end() -> None:
-    found = asked(f"start_time={START // 1000}&end_time={START // 1000 + 30 * 3_600}")
+    found = query_of(f"start_time={START // 1000}&end_time={START // 1000 + 30 * 3_600}")
 
     assert found.buckets == [START, START + DAY_MS]
     assert found.until == START + 30 * 3_600_000
 
 
 def test_a_page_of_an_earlier_request_does_not_go_back_before_the_start() -> None:
-    earlier = page(asked(f"start_time={START // 1000}&limit=1"), [], "cus_a", "USD")["next_page"]
+    earlier = page(query_of(f"start_time={START // 1000}&limit=1"), [], "cus_a", "USD")["next_page"]
 
-    assert asked(f"start_time={START // 1000 + 3 * 86_400}&page={earlier}").start == START + 3 * DAY_MS
+    assert query_of(f"start_time={START // 1000 + 3 * 86_400}&page={earlier}").start == START + 3 * DAY_MS
 
 
 def test_pages_follow_one_another_to_the_end() -> None:
     query, starts = f"start_time={START // 1000}&limit=4", []
-    shown = page(asked(query), [], "cus_a", "USD")
+    shown = page(query_of(query), [], "cus_a", "USD")
     starts += [bucket["start_time"] for bucket in shown["data"]]
     while shown["has_more"]:
-        shown = page(asked(f"{query}&page={shown['next_page']}"), [], "cus_a", "USD")
+        shown = page(query_of(f"{query}&page={shown['next_page']}"), [], "cus_a", "USD")
         starts += [bucket["start_time"] for bucket in shown["data"]]
 
     assert starts == [(START + number * DAY_MS) // 1000 for number in range(11)]
@@ -67,8 +67,8 @@ def test_pages_follow_one_another_to_the_end() -> None:
     ],
 )
 def test_lists_are_read_in_each_way_that_clients_write_them(query: str) -> None:
-    assert asked(f"start_time=1&{query}").group_by == ("model", "user_id")
-    assert asked(f"start_time=1&{query}").by == ("model", "end_user")
+    assert query_of(f"start_time=1&{query}").group_by == ("model", "user_id")
+    assert query_of(f"start_time=1&{query}").by == ("model", "end_user")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_lists_are_read_in_each_way_that_clients_write_them(query: str) -> None:
 )
 def test_what_is_not_as_it_has_to_be_is_named(query: str, param: str) -> None:
     with pytest.raises(BadRequest) as refused:
-        asked(query)
+        query_of(query)
 
     assert refused.value.param == param
 
@@ -101,12 +101,12 @@ def test_what_is_not_as_it_has_to_be_is_named(query: str, param: str) -> None:
 def test_a_parameter_that_a_route_does_not_know_is_named() -> None:
     for query, kind in (("form=pdf", USAGE), ("batch=true", COSTS), ("models=m", COSTS)):
         with pytest.raises(UnknownParameter):
-            asked(f"start_time=5&{query}", kind)
+            query_of(f"start_time=5&{query}", kind)
 
 
 def test_a_page_of_usage_is_one_of_openais() -> None:
     """Its model of the page, read strictly, takes it; what is not grouped by is null."""
-    found = asked(f"start_time={START // 1000}&limit=2&group_by=model,service_tier,project_id,batch")
+    found = query_of(f"start_time={START // 1000}&limit=2&group_by=model,service_tier,project_id,batch")
     sums = [BucketSum(START, ("m1", "t1"), 3, 40, 5, 60, 7), BucketSum(START, ("m1", None), 1, 2, 0, 3, 4)]
 
     shown = orjson.loads(orjson.dumps(page(found, sums, "cus_a", "USD")))
@@ -124,7 +124,7 @@ def test_a_page_of_usage_is_one_of_openais() -> None:
 
 
 def test_a_page_of_costs_is_one_of_openais_with_the_exact_amount() -> None:
-    found = asked(f"start_time={START // 1000}&limit=1&group_by=line_item", COSTS)
+    found = query_of(f"start_time={START // 1000}&limit=1&group_by=line_item", COSTS)
     sums = [
         BucketSum(START, ("t1", "usage"), 3, 0, 0, 0, 2_073_557),
         BucketSum(START, (None, "credit"), 0, 0, 0, 0, -(2**53)),

@@ -45,8 +45,8 @@ def paid(ledger: Database, number: int, time: str, amount: int) -> None:
 
 
 def posted(ledger: Database, number: int, time: str, **changes: Any) -> None:
-    given = {"customer": ACME, "time": at(time), "settled": at(time) + 1, "conversation_is_included": None}
-    append(ledger, [record(number, **{**given, **changes})])
+    defaults = {"customer": ACME, "time": at(time), "settled": at(time) + 1, "conversation_is_included": None}
+    append(ledger, [record(number, **{**defaults, **changes})])
 
 
 def finals(ledger: Database, *names: str) -> None:

@@ -26,12 +26,12 @@ def close_month(database: Database, month: str) -> None:
         close(connection, list(months_of(database, month)), END + 1)
 
 
-@pytest.mark.parametrize(("came", "reads"), [("in time", 1), ("late", 2)])
-def test_an_invoice_reads_each_record_once(database: Database, came: str, reads: int) -> None:
+@pytest.mark.parametrize(("arrival", "reads"), [("in time", 1), ("late", 2)])
+def test_an_invoice_reads_each_record_once(database: Database, arrival: str, reads: int) -> None:
     with database.write() as connection:
         connection.execute(insert(customers), [customer_row(CUSTOMER)])
     close_month(database, BEFORE)
-    append(database, [record(number, time=TIMES[came] + number, settled=START + number) for number in range(ROWS)])
+    append(database, [record(number, time=TIMES[arrival] + number, settled=START + number) for number in range(ROWS)])
     if not database.is_sqlite:
         with database.write() as connection:
             connection.execute(text("ANALYZE"))  # as the server does by itself within a minute

@@ -36,8 +36,8 @@ def theirs(day: int = DAY, model: str = "m", **changes: int) -> dict[tuple[int, 
     return {(day, model): {**sums, **changes}}
 
 
-def found(mine: list[DaySum], report: dict[tuple[int, str], dict[str, int]]) -> list[tuple[str, int, str]]:
-    differences = reconciled(mine, report, model="m", embedding_model="e")
+def found(sums: list[DaySum], report: dict[tuple[int, str], dict[str, int]]) -> list[tuple[str, int, str]]:
+    differences = reconciled(sums, report, model="m", embedding_model="e")
     return [(one.what, one.difference, one.cause) for one in differences]
 
 
@@ -48,14 +48,14 @@ def test_what_is_the_same_is_no_difference(name: str) -> None:
 
 
 def test_embeddings_are_held_against_the_embedding_model() -> None:
-    mine = [ours(), ours(embeds=True, calls=3, input_tokens=9, cached_tokens=0, output_tokens=0)]
+    sums = [ours(), ours(embeds=True, calls=3, input_tokens=9, cached_tokens=0, output_tokens=0)]
     embeddings = theirs(model="e", requests=3, input_tokens=9, cached_tokens=0, output_tokens=0)
 
-    assert found(mine, theirs() | embeddings) == []
+    assert found(sums, theirs() | embeddings) == []
 
 
 @pytest.mark.parametrize(
-    ("mine", "report", "expected"),
+    ("sums", "report", "expected"),
     [
         ([ours()], theirs(requests=103), [("requests", 3, MORE_REQUESTS)]),
         ([ours()], theirs(requests=97), [("requests", -3, FEWER_REQUESTS)]),
@@ -98,9 +98,9 @@ def test_embeddings_are_held_against_the_embedding_model() -> None:
     ],
 )
 def test_a_difference_has_its_likeliest_cause(
-    mine: list[DaySum], report: dict[tuple[int, str], dict[str, int]], expected: list[tuple[str, int, str]]
+    sums: list[DaySum], report: dict[tuple[int, str], dict[str, int]], expected: list[tuple[str, int, str]]
 ) -> None:
-    assert found(mine, report) == expected
+    assert found(sums, report) == expected
 
 
 def test_a_day_that_only_one_side_has_is_said_so() -> None:
@@ -114,9 +114,9 @@ def test_a_day_that_only_one_side_has_is_said_so() -> None:
 
 
 def test_a_model_whose_name_begins_with_anothers_is_itself() -> None:
-    mine = [ours(embeds=True)]
+    sums = [ours(embeds=True)]
 
-    assert reconciled(mine, theirs(model="m-small-2026"), model="m", embedding_model="m-small") == []
+    assert reconciled(sums, theirs(model="m-small-2026"), model="m", embedding_model="m-small") == []
 
 
 @pytest.mark.parametrize(("output_tokens", "share"), [(4_000, -0.2), (6_250, 0.2), (0, -1.0)])

@@ -53,7 +53,7 @@ def ledger(database: Database) -> Database:
 
 def history(seed: int, count: int = 240) -> list[Any]:
     """Return records of four months, more of them around the turns of months, in the order of their time."""
-    draw, made = random.Random(seed), []
+    draw, rows = random.Random(seed), []
     turns = [at(f"{month}-01T00:00:00") for month in MONTHS]
     for number in range(count):
         customer = draw.choice(list(ZONES))
@@ -62,7 +62,7 @@ def history(seed: int, count: int = 240) -> list[Any]:
         kind = draw.choices(("usage", "correction", "fee", "credit"), (9, 1, 1, 1))[0]
         is_call = kind in ("usage", "correction")
         tokens = draw.choice((0, 1, 500)) if is_call else 0
-        made.append(
+        rows.append(
             record(
                 number,
                 **{"customer": customer, "time": max(time, turns[0] + 15 * HOUR_MS), "kind": kind},
@@ -72,8 +72,8 @@ def history(seed: int, count: int = 240) -> list[Any]:
                 **{"charge_nanousd": draw.randrange(2**52) * (-1 if kind == "credit" else 1)},
             )
         )
-    made.sort(key=lambda one: one["time"])
-    return [{**one, "settled": one["time"] + 1_000} for one in made]
+    rows.sort(key=lambda one: one["time"])
+    return [{**one, "settled": one["time"] + 1_000} for one in rows]
 
 
 def booked(
@@ -219,7 +219,7 @@ def test_what_is_dropped_is_refused_and_not_left_out(ledger: Database) -> None:
     retain(ledger)
     start, end = at("2026-02-01T00:00:00"), at("2026-02-02T00:00:00")
 
-    for ask in (
+    for read in (
         lambda: list(records_counted_in(ledger, Span(), Month(ledger, "2026-02"))),
         lambda: list(records_counted_in(ledger, Span("cus_utc", start, end))),
         lambda: sums_by_bucket(ledger, "cus_utc", start, end, DAY_MS, only={}, generates=True),
@@ -227,7 +227,7 @@ def test_what_is_dropped_is_refused_and_not_left_out(ledger: Database) -> None:
         lambda: totals_by(ledger, "tier", Span(None, start, end)),
     ):
         with pytest.raises(RecordsDropped):
-            ask()
+            read()
     assert list(records_counted_in(ledger, Span(), Month(ledger, "2026-03"))) == before
 
 

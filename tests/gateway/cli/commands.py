@@ -27,18 +27,18 @@ HANGS_S = 600.0
 COMMAND = (sys.executable, "-m", "gateway.cli.main")
 
 
-def environment(directory: Path, **given: object) -> dict[str, str]:
+def environment(directory: Path, **overrides: object) -> dict[str, str]:
     """Return this process's environment with no settings but the given ones."""
     ours = {name: value for name, value in os.environ.items() if not name.upper().startswith("TOKENCAP_")}
-    settings = {"data_dir": directory, "port": 0, "shutdown_s": 10, **given}
+    settings = {"data_dir": directory, "port": 0, "shutdown_s": 10, **overrides}
     return ours | {f"TOKENCAP_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 def tokencap(
-    directory: Path, *words: str, stdin: str | None = None, **given: object
+    directory: Path, *words: str, stdin: str | None = None, **overrides: object
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end, in the directory above the data's, where there is no ``tokencap.toml``."""
-    return forks().run(words, environment(directory, **given), directory.parent, stdin, HANGS_S)
+    return forks().run(words, environment(directory, **overrides), directory.parent, stdin, HANGS_S)
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Serving:
     process: subprocess.Popen[bytes] | Started
     data: DataDir
     url: str
-    said: Queue[str]
+    output: Queue[str]
     errors: Queue[str]
     redis_url: str | None
     """Where its Redis is, None where the server is its own."""
 
     def admin_token(self) -> str:
         """Return the token that it printed; wait for it, since it comes on the second line."""
-        line: str = until(lambda: next((line for line in self.said.queue if line.startswith("Admin token")), ""))
+        line: str = until(lambda: next((line for line in self.output.queue if line.startswith("Admin token")), ""))
         return line.rsplit(maxsplit=1)[-1]
 
     def children(self, role: str | None = None) -> list[Child]:
@@ -75,20 +75,24 @@ class Serving:
 
 
 @contextmanager
-def serving(directory: Path, *words: str, program: tuple[str, ...] | None = None, **given: object) -> Iterator[Serving]:
+def serving(
+    directory: Path, *words: str, program: tuple[str, ...] | None = None, **overrides: object
+) -> Iterator[Serving]:
     """Run ``tokencap serve`` until the block ends; yield once it says where it listens.
 
     With a ``program`` all processes are started anew, as production starts them.
     """
     (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-    process = started(program, ["serve", *words], environment(directory, **given), directory.parent, out_end, err_end)
-    said, errors, data = Queue[str](), Queue[str](), DataDir(directory)
-    readers = [_reader(out, said), _reader(err, errors)]
-    redis_url = str(given["redis_url"]) if "redis_url" in given else None
+    process = started(
+        program, ["serve", *words], environment(directory, **overrides), directory.parent, out_end, err_end
+    )
+    output, errors, data = Queue[str](), Queue[str](), DataDir(directory)
+    readers = [_reader(out, output), _reader(err, errors)]
+    redis_url = str(overrides["redis_url"]) if "redis_url" in overrides else None
     try:
-        until(lambda: not said.empty() or process.poll() is not None, START_S)
+        until(lambda: not output.empty() or process.poll() is not None, START_S)
         assert process.poll() is None, "\n".join(errors.queue)
-        yield Serving(process, data, said.queue[0].split()[-1], said, errors, redis_url)
+        yield Serving(process, data, output.queue[0].split()[-1], output, errors, redis_url)
     finally:
         if process.poll() is None:
             process.terminate()

@@ -59,13 +59,13 @@ def test_a_file_that_is_none_is_one_sentence(
 
     code = run(words)
 
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     if (command, name) in GOOD_WITHOUT_ROWS:
         assert code == 0
         return
     assert code in (1, 2, 3)
-    assert len(said.splitlines()) == 1
-    assert "fault of its own" not in said
+    assert len(output.splitlines()) == 1
+    assert "fault of its own" not in output
     assert not list(out.iterdir())
 
 
@@ -86,11 +86,11 @@ def test_a_table_that_is_none_is_one_sentence(name: str, tmp_path: Path, capsys:
 
     code = run(["customers", "add", str(path), "--url", "http://127.0.0.1:9", "--token", TOKEN, "--out", "-"])
 
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert code in (2, 3)
-    assert len(said.splitlines()) == 1
-    assert "fault of its own" not in said
-    assert len(said) < 1_000
+    assert len(output.splitlines()) == 1
+    assert "fault of its own" not in output
+    assert len(output) < 1_000
 
 
 @pytest.mark.parametrize("out", ["folder", "nowhere/out.json", "out\x00.json"])
@@ -100,10 +100,10 @@ def test_a_place_that_cannot_be_written_is_one_sentence(
     (tmp_path / "folder").mkdir()
     code = run(["price", "starter", "chat", "--out", str(tmp_path / out)])
 
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert code in (2, 3)
-    assert len(said.splitlines()) == 1
-    assert "fault of its own" not in said
+    assert len(output.splitlines()) == 1
+    assert "fault of its own" not in output
 
 
 def test_a_record_of_other_kinds_is_counted_not_computed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +117,6 @@ def test_a_record_of_other_kinds_is_counted_not_computed(tmp_path: Path, capsys:
 
     code = run(["price", "fit", "--usage", str(usage), "--menu", str(menu), "--out", str(tmp_path / "out.json")])
 
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert code in (1, 2)
-    assert "fault of its own" not in said
+    assert "fault of its own" not in output

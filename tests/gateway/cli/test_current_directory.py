@@ -53,8 +53,8 @@ def test_a_menu_is_checked_and_a_run_computed_in_a_folder_that_shadows_everythin
         )
 
         posted = admin.post("/menus", json=json.loads(menu.read_text()))
-        asked = admin.post("/pricing/runs", json={})
-        where = f"/pricing/runs/{asked.json()['id']}"
+        answer = admin.post("/pricing/runs", json={})
+        where = f"/pricing/runs/{answer.json()['id']}"
         until(lambda: admin.get(where).json()["state"] not in ("queued", "running"), RUN_S)
         ended = admin.get(where).json()
 

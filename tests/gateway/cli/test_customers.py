@@ -79,8 +79,8 @@ def test_rows_that_are_added_to_a_file_are_the_only_new_ones(gateway: Rig, tmp_p
         rows = [{**row, "external_id": f"crm-{place}"} for place, row in enumerate(rows)]
     more = [{"name": "Before", "keys": [{}]}, *rows, {"name": "Behind", "keys": [{}]}]
     ran = []
-    for some in (rows, more, more):
-        file.write_text("".join(json.dumps(row) + "\n" for row in some))
+    for lines in (rows, more, more):
+        file.write_text("".join(json.dumps(row) + "\n" for row in lines))
         ran.append(add(tmp_path, gateway, str(file), "--out", str(out)))
 
     assert [one.returncode for one in ran] == [0, 0, 0], ran[1].stderr
@@ -145,7 +145,7 @@ def test_a_wrong_row_loses_no_key_that_was_made_before_it(gateway: Rig, tmp_path
     assert "500 customers are created, with 500 keys." in stopped.stderr
     assert len(before) == AT_ONCE
     assert keys_in(out) == {**before, "crm-last": keys_in(out)["crm-last"]}
-    assert all(key is not None for made in keys_in(out).values() for key in made)
+    assert all(key is not None for keys_made in keys_in(out).values() for key in keys_made)
 
 
 def test_keys_made_while_redis_is_away_are_handed_out(sqlite_url: str, tmp_path: Path) -> None:
@@ -157,11 +157,11 @@ def test_keys_made_while_redis_is_away_are_handed_out(sqlite_url: str, tmp_path:
         with rig(redis_url, sqlite_url, tmp_path) as gateway:
             server.close()
             ran = add(tmp_path, gateway, str(file), "--out", str(out))
-            made = customers(gateway)
+            keys_made = customers(gateway)
 
     assert ran.returncode == 3
     assert "3 customers are created, with 2 keys." in ran.stderr
-    assert len(made) == 3
+    assert len(keys_made) == 3
     assert keys_in(out)["crm-1"][0] is not None
 
 
@@ -204,12 +204,12 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_file_is_one_sentence_and_nothing_is_created(gateway: Rig, tmp_path: Path, name: str) -> None:
-    filename, text, said, code = WRONG[name]
+    filename, text, sentence, code = WRONG[name]
     file = tmp_path / filename
     file.write_text(text)
     ran = add(tmp_path, gateway, str(file))
 
     assert ran.returncode == code
-    assert said in ran.stderr
-    assert len([line for line in ran.stderr.splitlines() if said in line]) == 1
+    assert sentence in ran.stderr
+    assert len([line for line in ran.stderr.splitlines() if sentence in line]) == 1
     assert customers(gateway) == []

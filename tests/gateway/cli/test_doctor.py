@@ -119,10 +119,10 @@ def test_beside_a_running_gateway_all_is_well(directory: Path) -> None:
 
 def test_a_careless_redis_and_another_model_are_to_be_changed(directory: Path, valkey_url: str, model: str) -> None:
     """Exit 1, one line a finding."""
-    given: dict[str, Any] = {"redis_url": valkey_url, "upstream_url": model, "model": "not-that-one"}
+    settings: dict[str, Any] = {"redis_url": valkey_url, "upstream_url": model, "model": "not-that-one"}
     with redis.Redis.from_url(valkey_url) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
-        unhealthy = tokencap(directory, "doctor", **given)
+        unhealthy = tokencap(directory, "doctor", **settings)
         client.config_set("maxmemory-policy", "noeviction")
 
     assert unhealthy.returncode == 1

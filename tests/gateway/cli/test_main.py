@@ -70,10 +70,10 @@ def test_wrong_use_is_told_in_one_line(words: list[str], sentence: str, capsys: 
     """Exit code 2, one line on stderr, nothing on stdout."""
     assert run(words) == 2
 
-    said = capsys.readouterr()
-    assert said.err.startswith(sentence)
-    assert said.err.count("\n") == 1
-    assert said.out == ""
+    output = capsys.readouterr()
+    assert output.err.startswith(sentence)
+    assert output.err.count("\n") == 1
+    assert output.out == ""
 
 
 @pytest.mark.parametrize(

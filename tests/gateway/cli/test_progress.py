@@ -30,11 +30,11 @@ def shown(seconds: float) -> str:
 
 def test_long_work_shows_for_how_long() -> None:
     """The seconds stand on one line, which is empty again at the end."""
-    said = shown(1.3)
+    output = shown(1.3)
 
-    assert "Working: 1 s" in said
-    assert said.endswith("\r\x1b[K")
-    assert "\n" not in said
+    assert "Working: 1 s" in output
+    assert output.endswith("\r\x1b[K")
+    assert "\n" not in output
 
 
 def test_short_work_shows_nothing() -> None:

@@ -32,13 +32,13 @@ ESCAPED = {name: url.replace(SECRET, quote(f"%{SECRET}/@"), 1) for name, url in 
 @pytest.mark.parametrize("words", ["doctor", "serve", "ledger recover", "admin-token"])
 def test_no_command_says_a_secret(directory: Path, words: str, urls: dict[str, str]) -> None:
     """Nothing answers at any of these addresses, so each command has something to say of them."""
-    said = tokencap(directory, *words.split(), **urls, **KEYS)
+    ran = tokencap(directory, *words.split(), **urls, **KEYS)
 
-    assert said.returncode in (1, 2, 3)
-    assert said.stdout + said.stderr
-    assert SECRET not in said.stdout + said.stderr
-    assert "aHVudGVyMkh1bnRlcjJodW50ZXIyaHVudGVyMg" not in said.stdout + said.stderr
-    assert "Traceback" not in said.stderr
+    assert ran.returncode in (1, 2, 3)
+    assert ran.stdout + ran.stderr
+    assert SECRET not in ran.stdout + ran.stderr
+    assert "aHVudGVyMkh1bnRlcjJodW50ZXIyaHVudGVyMg" not in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.parametrize("urls", [URLS, UNESCAPED], ids=["plain", "unescaped"])
@@ -47,8 +47,8 @@ def test_the_doctor_says_of_each_address_what_is_wrong_without_its_password(
     directory: Path, name: str, urls: dict[str, str]
 ) -> None:
     """Each alone, so that it is looked at."""
-    said = tokencap(directory, "doctor", **{"redis_url": "redis://127.0.0.1:9", name: urls[name]})
+    ran = tokencap(directory, "doctor", **{"redis_url": "redis://127.0.0.1:9", name: urls[name]})
 
-    assert said.returncode in (1, 3)
-    assert SECRET not in said.stdout + said.stderr
-    assert "Traceback" not in said.stderr
+    assert ran.returncode in (1, 3)
+    assert SECRET not in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -50,7 +50,7 @@ def test_it_says_where_it_serves_once_it_does(directory: Path) -> None:
         assert httpx.get(f"{second.url}/admin/customers", headers=admin).is_success
         assert second.stop() == 0
 
-    assert len(second.said.queue) == 1
+    assert len(second.output.queue) == 1
     assert not any(child.process.is_running() for child in (*first.children(), *second.children()))
 
 
@@ -63,7 +63,7 @@ def test_a_given_admin_token_is_not_printed(directory: Path) -> None:
         gateway.stop()
 
     assert answer.is_success
-    assert "a-secret-of-the-operators" not in "".join(gateway.said.queue)
+    assert "a-secret-of-the-operators" not in "".join(gateway.output.queue)
 
 
 def test_a_stop_lets_running_answers_end(directory: Path) -> None:
@@ -201,8 +201,8 @@ def test_a_reload_with_settings_that_make_no_sense_changes_nothing(directory: Pa
 
         gateway.process.send_signal(signal.SIGHUP)
 
-        said = until(lambda: next((line for line in gateway.errors.queue if "reloaded" in line), ""), DEADLINE_S)
-        assert "TOKENCAP_ANSWER_TOKENS_MAX" in said
+        line = until(lambda: next((line for line in gateway.errors.queue if "reloaded" in line), ""), DEADLINE_S)
+        assert "TOKENCAP_ANSWER_TOKENS_MAX" in line
         assert gateway.children("worker") == before
         assert _call(gateway, customer).is_success
 
@@ -230,11 +230,11 @@ def test_a_port_in_use_is_refused(directory: Path) -> None:
 def test_the_admin_side_can_have_an_address_of_its_own(directory: Path) -> None:
     """With an admin port the admin API is there and not on the public one."""
     with serving(directory, admin_port=0, admin_token="a-secret-of-the-operators") as gateway:
-        public, admin = (word.rstrip(",") for word in gateway.said.queue[0].split() if word.startswith("http"))
-        asked = {"authorization": "Bearer a-secret-of-the-operators"}
+        public, admin = (word.rstrip(",") for word in gateway.output.queue[0].split() if word.startswith("http"))
+        headers = {"authorization": "Bearer a-secret-of-the-operators"}
 
-        assert httpx.get(f"{admin}/admin/customers", headers=asked).is_success
-        assert httpx.get(f"{public}/admin/customers", headers=asked).status_code == 404
+        assert httpx.get(f"{admin}/admin/customers", headers=headers).is_success
+        assert httpx.get(f"{public}/admin/customers", headers=headers).status_code == 404
         assert httpx.get(f"{public}/v1/models").status_code == 401
 
 

@@ -15,8 +15,8 @@ ASKED = {"model": "another-model", "max_tokens": 3, "messages": [{"role": "user"
 def test_it_answers_by_the_law_it_was_given_until_it_is_stopped(directory: Path) -> None:
     """It says where, serves the model that the settings name, and ends in order."""
     words = ("simulate", "--port", "0", "--tokens-per-s", "10000", "--mean-tokens", "1e6", "--first-token-s", "0")
-    given = environment(directory, model="another-model")
-    with subprocess.Popen([*COMMAND, *words], env=given, stdout=subprocess.PIPE, text=True) as process:
+    variables = environment(directory, model="another-model")
+    with subprocess.Popen([*COMMAND, *words], env=variables, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
 

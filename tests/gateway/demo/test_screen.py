@@ -25,12 +25,12 @@ def test_the_table_has_each_tier_and_their_sum() -> None:
 
 def test_refusals_are_told_where_there_are_any() -> None:
     """Codes are added up over the tiers."""
-    told = board()
-    told.row("quick").refusals["rate_limit_exceeded"] += 2
-    told.row("unlimited").refusals["rate_limit_exceeded"] += 1
+    screen = board()
+    screen.row("quick").refusals["rate_limit_exceeded"] += 2
+    screen.row("unlimited").refusals["rate_limit_exceeded"] += 1
 
-    assert told.lines()[-1] == "refused: rate_limit_exceeded 3"
-    assert told.short().endswith("0.036 USD charged; refused: rate_limit_exceeded 3")
+    assert screen.lines()[-1] == "refused: rate_limit_exceeded 3"
+    assert screen.short().endswith("0.036 USD charged; refused: rate_limit_exceeded 3")
 
 
 def test_one_line_says_the_same() -> None:

@@ -165,10 +165,10 @@ def test_no_reader_sees_a_formula_whatever_its_separator(
 
 
 @given(text)
-def test_whatever_is_put_into_text_can_be_taken_away_again(said: str) -> None:
-    (row,) = read_csv(encoded("csv", [{**booked(), "end_user": said}]))
+def test_whatever_is_put_into_text_can_be_taken_away_again(text: str) -> None:
+    (row,) = read_csv(encoded("csv", [{**booked(), "end_user": text}]))
 
-    assert as_it_was(row["end_user"]) == said
+    assert as_it_was(row["end_user"]) == text
 
 
 def as_it_was(cell: str) -> str:

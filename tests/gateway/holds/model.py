@@ -21,7 +21,7 @@ class Window:
     spend_used: int = 0
     spend_held: int = 0
     included: int = 0
-    told: set[tuple[str, int, int]] = field(default_factory=set)
+    notices: set[tuple[str, int, int]] = field(default_factory=set)
 
 
 @dataclass
@@ -88,57 +88,57 @@ class Model:
     notices: list[tuple[str, str, int, int, int]] = field(default_factory=list)
     """Whose settlement reached a threshold, which limit, percent, limit, used."""
 
-    def reserve(self, asked: Request) -> list[Any]:
+    def reserve(self, request: Request) -> list[Any]:
         """Return ``granted`` with grant, allowed, what is left, whether charged; or ``refused``, why, and what is left, used, held."""
-        if asked.id in self.done:
+        if request.id in self.done:
             return ["refused", "settled"]
-        if asked.id in self.holds:
-            return self.granted[asked.id]
-        place = asked.customer, asked.conversation
+        if request.id in self.holds:
+            return self.granted[request.id]
+        place = request.customer, request.conversation
         talk = self.conversations.get(place)
-        if talk is not None and talk.tier != asked.tier:
+        if talk is not None and talk.tier != request.tier:
             return ["begun", talk.tier]
-        talk = replace(talk) if talk else Conversation(asked.tier, asked.cap)
+        talk = replace(talk) if talk else Conversation(request.tier, request.cap)
         left = talk.cap - talk.used - talk.held
-        allowed = min(asked.want, left // asked.choices)
+        allowed = min(request.want, left // request.choices)
         if allowed < 1:
             return ["refused", "conversation", max(left, 0), talk.used, talk.held]
-        if asked.input_max is not None and talk.input_used + talk.input_held + asked.input > asked.input_max:
-            return ["refused", "conversation input", asked.input_max, talk.input_used, talk.input_held]
-        window = self.windows[asked.customer]
+        if request.input_max is not None and talk.input_used + talk.input_held + request.input > request.input_max:
+            return ["refused", "conversation input", request.input_max, talk.input_used, talk.input_held]
+        window = self.windows[request.customer]
         grant = allowed
         period_left = None
-        if asked.period_max is not None:
-            period_left = asked.period_max - window.used - window.held
-            grant = min(allowed, period_left // asked.choices)
-        user = self.end_users[asked.customer, asked.end_user]
-        if asked.end_user_max is not None:
-            user_left = asked.end_user_max - user.used - user.held
-            grant = min(grant, user_left // asked.choices)
-        if grant < allowed and (asked.price or grant < min(asked.grant_min, allowed)):
-            if asked.end_user_max is not None and (period_left is None or user_left < period_left):
+        if request.period_max is not None:
+            period_left = request.period_max - window.used - window.held
+            grant = min(allowed, period_left // request.choices)
+        user = self.end_users[request.customer, request.end_user]
+        if request.end_user_max is not None:
+            user_left = request.end_user_max - user.used - user.held
+            grant = min(grant, user_left // request.choices)
+        if grant < allowed and (request.price or grant < min(request.grant_min, allowed)):
+            if request.end_user_max is not None and (period_left is None or user_left < period_left):
                 return ["refused", "end user", max(user_left, 0), user.used, user.held, allowed]
             return ["refused", "period", max(period_left or 0, 0), window.used, window.held, allowed]
-        money = asked.money_again if talk.is_charged else asked.money_first
-        if asked.spend_max is not None and money > asked.spend_max - window.spend_used - window.spend_held:
-            left = max(asked.spend_max - window.spend_used - window.spend_held, 0)
+        money = request.money_again if talk.is_charged else request.money_first
+        if request.spend_max is not None and money > request.spend_max - window.spend_used - window.spend_held:
+            left = max(request.spend_max - window.spend_used - window.spend_held, 0)
             return ["refused", "spend", left, window.spend_used, window.spend_held, allowed, money]
-        if asked.concurrency_max is not None and self.live[asked.customer] >= asked.concurrency_max:
-            return ["refused", "concurrency", 0, 0, self.live[asked.customer]]
-        tokens = grant * asked.choices
-        self.holds[asked.id] = Held(asked, "live", grant, tokens, money, asked.input)
+        if request.concurrency_max is not None and self.live[request.customer] >= request.concurrency_max:
+            return ["refused", "concurrency", 0, 0, self.live[request.customer]]
+        tokens = grant * request.choices
+        self.holds[request.id] = Held(request, "live", grant, tokens, money, request.input)
         window.held += tokens
         window.spend_held += money
-        if asked.end_user_max is not None:
+        if request.end_user_max is not None:
             user.held += tokens
         talk.held += tokens
-        talk.input_held += asked.input
+        talk.input_held += request.input
         talk.live += 1
         self.conversations[place] = talk
-        self.live[asked.customer] += 1
+        self.live[request.customer] += 1
         after = None if period_left is None else period_left - tokens
-        self.granted[asked.id] = ["granted", grant, allowed, left - tokens, after, talk.is_charged]
-        return self.granted[asked.id]
+        self.granted[request.id] = ["granted", grant, allowed, left - tokens, after, talk.is_charged]
+        return self.granted[request.id]
 
     def renew(self, hold_id: str, sofar: int) -> str:
         """Return what became of a hold."""
@@ -158,21 +158,21 @@ class Model:
             return ["unknown"]
         if held.state != expects:
             return [held.state, held.billed]
-        asked = held.request
-        window = self.windows[asked.customer]
-        talk = self.conversations[asked.customer, asked.conversation]
+        request = held.request
+        window = self.windows[request.customer]
+        talk = self.conversations[request.customer, request.conversation]
         charge = again
         if tokens and not talk.is_charged:
             talk.is_charged = True
-            if window.included < asked.included:
+            if window.included < request.included:
                 window.included += 1
             else:
                 charge = first
         for percent in PERCENTS:
             reached = (percent, window.used, window.used + tokens)
-            self._tell(hold_id, window, "period_tokens", asked.period_max, *reached)
+            self._notice(hold_id, window, "period_tokens", request.period_max, *reached)
             spent = (percent, window.spend_used, window.spend_used + charge)
-            self._tell(hold_id, window, "spend", asked.spend_max, *spent)
+            self._notice(hold_id, window, "spend", request.spend_max, *spent)
         window.used += tokens
         talk.used += tokens
         window.spend_used += charge
@@ -180,8 +180,8 @@ class Model:
         window.held -= freed[0]
         talk.held -= freed[0]
         window.spend_held -= freed[1]
-        if asked.end_user_max is not None:
-            user = self.end_users[asked.customer, asked.end_user]
+        if request.end_user_max is not None:
+            user = self.end_users[request.customer, request.end_user]
             user.used += tokens
             user.held -= freed[0]
         self.records.append((hold_id, charge))
@@ -189,7 +189,7 @@ class Model:
         if closes:
             talk.input_held -= held.input
             talk.live -= 1
-            self.live[asked.customer] -= 1
+            self.live[request.customer] -= 1
             del self.holds[hold_id]
             self.done[hold_id] = reply
         else:
@@ -198,13 +198,13 @@ class Model:
             held.state, held.billed = "suspect", tokens
         return reply
 
-    def _tell(
+    def _notice(
         self, hold_id: str, window: Window, limit: str, most: int | None, percent: int, before: int, after: int
     ) -> None:
         """Note a threshold that lies between ``before`` and ``after`` and was not told yet."""
         is_reached = most is not None and 100 * before < percent * most <= 100 * after
-        if most is not None and is_reached and (limit, percent, most) not in window.told:
-            window.told.add((limit, percent, most))
+        if most is not None and is_reached and (limit, percent, most) not in window.notices:
+            window.notices.add((limit, percent, most))
             self.notices.append((hold_id, limit, percent, most, after))
 
     def is_conserved(self) -> bool:

@@ -136,11 +136,11 @@ def test_who_only_observes_caps_and_charges_nothing(tier: Tier | None) -> None:
 
 
 def facts(**changes: Any) -> Facts:
-    given = dict.fromkeys(Facts.__dataclass_fields__) | {
+    defaults = dict.fromkeys(Facts.__dataclass_fields__) | {
         **{"id": "c1", "choices": 3, "price_nanousd": 7, "input_nanousd_per_mtok": MTOK, "input_bound": 50},
         **{"output_nanousd_per_mtok": MTOK, "input_estimate": 25, "included_conversations": 0},
     }
-    return Facts(**{**given, **changes})
+    return Facts(**{**defaults, **changes})
 
 
 def test_a_hold_is_the_grant_of_each_choice() -> None:

@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import EndUserQuotaReached
 from gateway.holds.hold import Checkpoint
 from gateway.holds.store import redis_keys
-from tests.gateway.holds.desk import desk
+from tests.gateway.holds.harness import holds_harness
 
 STORIES = {
     "an_end_user_has_its_own_part_of_the_period": """
@@ -57,18 +57,18 @@ STORIES = {
 
 @pytest.mark.parametrize("name", STORIES)
 async def test_story(name: str, valkey_url: str) -> None:
-    async with desk(valkey_url) as told:
-        await told.tell(STORIES[name])
+    async with holds_harness(valkey_url) as harness:
+        await harness.play(STORIES[name])
 
 
 async def test_never_one_token_over_an_end_users_part_of_the_period(valkey_url: str) -> None:
     """400 calls at once of two end users, of which each may have what fits exactly 8 of them: 16 are granted."""
-    async with desk(valkey_url) as told:
-        told.tier("basic", end_user_period_tokens_max=8 * 600 + 300, price_nanousd=1)
-        told.customer("acme", "basic")
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic", end_user_period_tokens_max=8 * 600 + 300, price_nanousd=1)
+        harness.customer("acme", "basic")
         tried = await asyncio.gather(
             *(
-                told.reserve(f"c{number}", "acme", 600, end_user="ann" if number % 2 else "bob")
+                harness.reserve(f"c{number}", "acme", 600, end_user="ann" if number % 2 else "bob")
                 for number in range(400)
             ),
             return_exceptions=True,
@@ -76,43 +76,43 @@ async def test_never_one_token_over_an_end_users_part_of_the_period(valkey_url: 
 
         assert sum(not isinstance(one, BaseException) for one in tried) == 16
         assert all(isinstance(one, EndUserQuotaReached) for one in tried if isinstance(one, BaseException))
-        assert told.end_user("acme", "ann") == told.end_user("acme", "bob") == {"used": 0, "held": 4_800}
+        assert harness.end_user("acme", "ann") == harness.end_user("acme", "bob") == {"used": 0, "held": 4_800}
 
 
 async def test_an_end_users_tokens_are_taken_back_told_again_and_corrected_like_a_periods(valkey_url: str) -> None:
     """A hold that is announced, lapses and is settled late moves both windows alike."""
-    async with desk(valkey_url) as told:
-        told.tier("basic", end_user_period_tokens_max=200, price_nanousd=7)
-        told.customer("acme", "basic")
-        hold = await told.reserve("c1", "acme", 80, end_user="ann", conversation="talk")
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic", end_user_period_tokens_max=200, price_nanousd=7)
+        harness.customer("acme", "basic")
+        hold = await harness.reserve("c1", "acme", 80, end_user="ann", conversation="talk")
         facts = hold.facts
         assert facts.end_user_window is not None
         window = redis_keys.window(facts.bucket, "acme", facts.period_start)
-        told.blocking.delete(redis_keys.inflight(facts.bucket), facts.end_user_window, window)
-        assert await told.settlements.announce(hold, Checkpoint(30))
-        assert told.end_user("acme", "ann") == {"used": 0, "held": 80}
-        await told.settlements.beat()
-        told.end_lease("c1")
+        harness.blocking.delete(redis_keys.inflight(facts.bucket), facts.end_user_window, window)
+        assert await harness.settlements.announce(hold, Checkpoint(30))
+        assert harness.end_user("acme", "ann") == {"used": 0, "held": 80}
+        await harness.settlements.beat()
+        harness.end_lease("c1")
         moment = 0.0
-        reclaimer = told.reclaimer(lambda: moment)
+        reclaimer = harness.reclaimer(lambda: moment)
         reclaimer.turn()
         moment = 60.0
         reclaimer.turn()
-        assert told.end_user("acme", "ann") == {"used": 30, "held": 50}
-        await told.settlements.settle(hold, told.outcome(45))
+        assert harness.end_user("acme", "ann") == {"used": 30, "held": 50}
+        await harness.settlements.settle(hold, harness.outcome(45))
 
-        assert told.end_user("acme", "ann") == {"used": 45, "held": 0}
-        assert told.window("acme")["used"] == 45
-        assert [json.loads(entry["record"])["end_user"] for entry in told.records("acme")] == ["ann", "ann"]
+        assert harness.end_user("acme", "ann") == {"used": 45, "held": 0}
+        assert harness.window("acme")["used"] == 45
+        assert [json.loads(entry["record"])["end_user"] for entry in harness.records("acme")] == ["ann", "ann"]
 
 
 async def test_an_end_user_without_a_limit_leaves_nothing_in_redis(valkey_url: str) -> None:
     """Only its record names it."""
-    async with desk(valkey_url) as told:
-        told.tier("basic", price_nanousd=7)
-        told.customer("acme", "basic")
-        hold = await told.reserve("c1", "acme", 80, end_user="ann")
-        await told.settlements.settle(hold, told.outcome(45))
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic", price_nanousd=7)
+        harness.customer("acme", "basic")
+        hold = await harness.reserve("c1", "acme", 80, end_user="ann")
+        await harness.settlements.settle(hold, harness.outcome(45))
 
-        assert told.blocking.keys("*:end_user:*") == []
-        assert json.loads(told.records("acme")[0]["record"])["end_user"] == "ann"
+        assert harness.blocking.keys("*:end_user:*") == []
+        assert json.loads(harness.records("acme")[0]["record"])["end_user"] == "ann"

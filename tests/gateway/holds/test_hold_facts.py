@@ -9,7 +9,7 @@ import pytest
 from gateway.holds.admission import keys_of_call
 from gateway.holds.hold import FACTS, Facts
 from gateway.holds.store import redis_keys
-from tests.gateway.holds.desk import desk
+from tests.gateway.holds.harness import holds_harness
 
 
 def test_what_a_later_version_keeps_of_a_call_is_read_without_what_only_that_one_knows() -> None:
@@ -23,10 +23,10 @@ def test_what_a_later_version_keeps_of_a_call_is_read_without_what_only_that_one
 @pytest.mark.parametrize("limits", [{}, {"end_user_period_tokens_max": 1_000}])
 async def test_a_call_is_admitted_with_every_fact_there_is(valkey_url: str, limits: dict[str, int]) -> None:
     """The facts of a call are those of its terms and its own: one that neither has would be missed at its record only."""
-    async with desk(valkey_url) as told:
-        told.tier("open", conversation_tokens_max=1_000, **limits)
-        told.customer("acme", "open")
-        hold = await told.reserve("c1", "acme", 100)
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("open", conversation_tokens_max=1_000, **limits)
+        harness.customer("acme", "open")
+        hold = await harness.reserve("c1", "acme", 100)
 
     assert set(vars(hold.facts)) == set(FACTS)
     assert Facts.from_json(hold.facts.to_json()) == hold.facts

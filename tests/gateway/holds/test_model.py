@@ -18,7 +18,7 @@ from gateway.holds.store import packing, redis_keys
 from gateway.holds.store.clients import connect, fields, text
 from gateway.holds.store.inflight import calls_in_flight
 from gateway.holds.store.scripts import source
-from tests.gateway.holds.desk import end_lease
+from tests.gateway.holds.harness import end_lease
 from tests.gateway.holds.model import PERCENTS, Model, Request
 
 OPERATIONS = 100_000
@@ -71,7 +71,7 @@ class Operations:
         number = pick.randrange(CUSTOMERS)
         # One customer keeps its quota and uses it up to the last token; the quotas of others change in mid-period.
         quota = 5_000 if number == 0 else pick.choice((None, 5_000, 5_000_000))
-        asked = Request(
+        request = Request(
             id=f"c{len(self.requests)}",
             customer=f"cus_{number}",
             conversation=f"talk{pick.randrange(len(self.requests) // 20 + 3)}",
@@ -93,47 +93,47 @@ class Operations:
             # Bob's limit is never lifted, and is used up to the last token; the others' comes and goes.
             end_user_max=None,
         )
-        limit = BOBS if asked.end_user == "bob" else pick.choice((None, None, 500_000))
-        asked = replace(asked, end_user_max=limit)
-        self.requests.append(asked)
-        self._reserve(asked)
+        limit = BOBS if request.end_user == "bob" else pick.choice((None, None, 500_000))
+        request = replace(request, end_user_max=limit)
+        self.requests.append(request)
+        self._reserve(request)
 
     def repeat(self) -> None:
         """The same reservation again, as after a lost connection."""
         if self.requests:
             self._reserve(self.random.choice(self.requests[-50:]))
 
-    def _reserve(self, asked: Request) -> None:
-        expected = self.model.reserve(asked)
+    def _reserve(self, request: Request) -> None:
+        expected = self.model.reserve(request)
         if expected[0] == "refused":
             self.refused[expected[1]] += 1
 
         def check(reply: Any) -> None:
-            assert _reserved(reply) == expected, asked
+            assert _reserved(reply) == expected, request
 
         names = [
-            *redis_keys.of_call(BUCKET, asked.customer, PERIOD, asked.conversation),
-            redis_keys.api_key(BUCKET, asked.customer),
-            redis_keys.customer(BUCKET, asked.customer),
-            *_end_user(asked),
+            *redis_keys.of_call(BUCKET, request.customer, PERIOD, request.conversation),
+            redis_keys.api_key(BUCKET, request.customer),
+            redis_keys.customer(BUCKET, request.customer),
+            *_end_user(request),
         ]
-        limits = (asked.period_max, asked.spend_max)
-        rest = (asked.concurrency_max, asked.end_user_max)
-        told = b"".join(
+        limits = (request.period_max, request.spend_max)
+        rest = (request.concurrency_max, request.end_user_max)
+        packed = b"".join(
             [
-                pack("<4d", 0, LEASE_MS, asked.want, asked.choices),
-                pack("<7d", asked.input, asked.money_first, asked.money_again, FOREVER, now_ms(), False, 0),
-                packing.texts(GENERATION, asked.customer, "1", asked.id, "tat_us"),
-                pack("<5d", PERIOD, FOREVER, asked.cap, asked.price, asked.grant_min),
-                pack("<6d", *map(_reached, limits), _most(asked.input_max), -1, *map(_most, rest)),
-                packing.texts(asked.tier, "v1"),
+                pack("<4d", 0, LEASE_MS, request.want, request.choices),
+                pack("<7d", request.input, request.money_first, request.money_again, FOREVER, now_ms(), False, 0),
+                packing.texts(GENERATION, request.customer, "1", request.id, "tat_us"),
+                pack("<5d", PERIOD, FOREVER, request.cap, request.price, request.grant_min),
+                pack("<6d", *map(_reached, limits), _most(request.input_max), -1, *map(_most, rest)),
+                packing.texts(request.tier, "v1"),
             ]
         )
-        arguments = [told, packing.texts("w_1", names[3]) + asked.id.encode()]
+        arguments = [packed, packing.texts("w_1", names[3]) + request.id.encode()]
         self.queue.append((self.scripts.reserve, names, arguments, check))
 
     def _some_hold(self) -> str | None:
-        known = list(self.model.holds) or [asked.id for asked in self.requests[-20:]]
+        known = list(self.model.holds) or [request.id for request in self.requests[-20:]]
         return self.random.choice(known) if known else None
 
     def settle(self) -> None:
@@ -180,33 +180,33 @@ class Operations:
         self.queue.append((self.scripts.renew, names, [GENERATION, now_ms(), hold_id, sofar, ""], check))
 
     def _settle(self, hold_id: str, expects: str, closes: bool, tokens: int, *, only_if_lapsed: bool) -> None:
-        asked = next(one for one in reversed(self.requests) if one.id == hold_id)
-        again = 1 if tokens and asked.money_again else 0
-        first = asked.price + again if tokens else 0
+        request = next(one for one in reversed(self.requests) if one.id == hold_id)
+        again = 1 if tokens and request.money_again else 0
+        first = request.price + again if tokens else 0
         expected = self.model.settle(hold_id, expects, closes, tokens, first, again)
 
         def check(reply: Any) -> None:
             assert _settled(reply) == expected, (hold_id, expects, closes, tokens)
 
         names = [
-            *redis_keys.of_call(BUCKET, asked.customer, PERIOD, asked.conversation),
+            *redis_keys.of_call(BUCKET, request.customer, PERIOD, request.conversation),
             redis_keys.notices(BUCKET),
-            *_end_user(asked),
+            *_end_user(request),
         ]
-        places = (0, 0, 9) if asked.end_user_max is None else (9, 0, 10)
+        places = (0, 0, 9) if request.end_user_max is None else (9, 0, 10)
         progress = (
             self.scripts.client.hget(redis_keys.inflight(BUCKET), f"progress:{hold_id}") if only_if_lapsed else None
         )
-        told = b"".join(
+        packed = b"".join(
             [
                 pack("<3d", closes, only_if_lapsed, now_ms()),
-                pack("<5d", tokens, 0, first, again, asked.included),
+                pack("<5d", tokens, 0, first, again, request.included),
                 packing.texts(GENERATION, hold_id, expects),
                 pack("<4d", 0, *places),
-                packing.texts(text(progress or b"")) + asked.conversation.encode(),
+                packing.texts(text(progress or b"")) + request.conversation.encode(),
             ]
         )
-        arguments = [told, hold_id, _thresholds(asked.period_max, asked.spend_max)]
+        arguments = [packed, hold_id, _thresholds(request.period_max, request.spend_max)]
         self.queue.append((self.scripts.settle, names, arguments, check))
 
     def flush(self) -> None:
@@ -240,10 +240,10 @@ class Operations:
         assert {call.id for call in calls_in_flight(client, [BUCKET]).get(BUCKET, [])} == set(self.model.holds)
 
 
-def _end_user(asked: Request) -> list[str]:
-    if asked.end_user_max is None:
+def _end_user(request: Request) -> list[str]:
+    if request.end_user_max is None:
         return []
-    return [redis_keys.end_user(BUCKET, asked.customer, PERIOD, asked.end_user)]
+    return [redis_keys.end_user(BUCKET, request.customer, PERIOD, request.end_user)]
 
 
 def _most(most: int | None) -> float:
@@ -274,8 +274,8 @@ def _reserved(reply: bytes | list[bytes]) -> list[Any]:
     return parts[:2] if parts[0] == "begun" else [*parts[:2], *(int(part) for part in parts[2:])]
 
 
-def _number(told: int) -> int | None:
-    return None if told == packing.NONE else told
+def _number(packed: int) -> int | None:
+    return None if packed == packing.NONE else packed
 
 
 def _settled(reply: bytes | list[bytes]) -> list[Any]:

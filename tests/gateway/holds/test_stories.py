@@ -12,7 +12,7 @@ from gateway.errors import InsufficientQuota, InvalidKey, NoTier
 from gateway.holds.offer import HouseLimits
 from gateway.holds.store import redis_keys
 from gateway.holds.store.packing import ConversationState, conversation_in
-from tests.gateway.holds.desk import Desk, desk
+from tests.gateway.holds.harness import HoldsHarness, holds_harness
 
 STORIES = {
     "a_period_is_never_overdrawn": """
@@ -156,90 +156,90 @@ STORIES = {
 @pytest.mark.parametrize("batches", [True, False])
 @pytest.mark.parametrize("name", STORIES)
 async def test_story(name: str, batches: bool, valkey_url: str) -> None:
-    async with desk(valkey_url, batches=batches) as told:
-        await told.tell(STORIES[name])
+    async with holds_harness(valkey_url, batches=batches) as harness:
+        await harness.play(STORIES[name])
 
 
 async def test_observing_meters_everything_and_refuses_and_charges_nothing(valkey_url: str) -> None:
     """A customer without a tier is served when the house only observes."""
     observing = HouseLimits(16_384, 131_072, 16, observes=True)
-    async with desk(valkey_url, house=observing) as told:
-        told.customer("acme", None)
-        await told.tell("""
+    async with holds_harness(valkey_url, house=observing) as harness:
+        harness.customer("acme", None)
+        await harness.play("""
             reserve  c1 acme 600                  -> granted 600
             settle   c1 450                       -> charged 0
             account  acme                         -> used 450 held 0
         """)
 
-        (record,) = told.records("acme")
+        (record,) = harness.records("acme")
         assert json.loads(record["record"])["tier"] is None
 
 
 async def test_nobody_is_refused_for_what_was_only_remembered(valkey_url: str) -> None:
     """A key that was unknown, a customer without a tier: once it has one, the next call is served."""
-    async with desk(valkey_url) as told:
-        told.tier("basic")
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic")
         with pytest.raises(InvalidKey):
-            await told.reserve("c1", "acme", 5)
-        told.customer("acme", None)
+            await harness.reserve("c1", "acme", 5)
+        harness.customer("acme", None)
         with pytest.raises(NoTier):
-            await told.reserve("c2", "acme", 5)
-        told.customer("acme", "basic", rev=2)
+            await harness.reserve("c2", "acme", 5)
+        harness.customer("acme", "basic", rev=2)
 
-        assert (await told.reserve("c3", "acme", 5)).grant == 5
+        assert (await harness.reserve("c3", "acme", 5)).grant == 5
 
 
 async def test_a_revoked_key_is_refused_at_once(valkey_url: str) -> None:
     """What a gateway remembers of a key never lets a call in."""
-    async with desk(valkey_url) as told:
-        told.tier("basic")
-        told.customer("acme", "basic")
-        ask = told.ask("c1", "acme", 5)
-        await told.admission.reserve(ask, told.in_doubt.append)
-        told.projection.put_keys([], [(ask.bucket, ask.key_digest)])
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic")
+        harness.customer("acme", "basic")
+        request = harness.request("c1", "acme", 5)
+        await harness.admission.reserve(request, harness.in_doubt.append)
+        harness.projection.put_keys([], [(request.bucket, request.key_digest)])
 
         with pytest.raises(InvalidKey):
-            await told.reserve("c2", "acme", 5)
+            await harness.reserve("c2", "acme", 5)
 
 
 async def test_reserving_again_with_the_same_id_holds_once(valkey_url: str) -> None:
     """redis-py repeats a command after a lost connection; the repetition gets the first answer."""
-    async with desk(valkey_url) as told:
-        told.tier("basic", period_tokens_max=100)
-        told.customer("acme", "basic")
-        first = await told.reserve("c1", "acme", 60)
-        again = await told.reserve("c1", "acme", 60)
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic", period_tokens_max=100)
+        harness.customer("acme", "basic")
+        first = await harness.reserve("c1", "acme", 60)
+        again = await harness.reserve("c1", "acme", 60)
 
         assert again == first
-        assert told.window("acme")["held"] == 60
+        assert harness.window("acme")["held"] == 60
 
 
 async def test_never_one_token_over_a_cap_quota_or_spend_limit(valkey_url: str) -> None:
     """400 calls at once at a quota that fits exactly 16 of them: 16 are granted."""
-    async with desk(valkey_url) as told:
-        told.tier("basic", period_tokens_max=9_600 + 300, price_nanousd=1)
-        told.customer("acme", "basic")
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic", period_tokens_max=9_600 + 300, price_nanousd=1)
+        harness.customer("acme", "basic")
         tried = await asyncio.gather(
-            *(told.reserve(f"c{number}", "acme", 600) for number in range(400)), return_exceptions=True
+            *(harness.reserve(f"c{number}", "acme", 600) for number in range(400)), return_exceptions=True
         )
 
         assert sum(not isinstance(one, BaseException) for one in tried) == 16
         assert all(isinstance(one, InsufficientQuota) for one in tried if isinstance(one, BaseException))
-        assert told.window("acme") == {"used": 0, "held": 9_600, "spend_used": 0, "spend_held": 16}
+        assert harness.window("acme") == {"used": 0, "held": 9_600, "spend_used": 0, "spend_held": 16}
 
 
 async def test_money_above_what_lua_writes_exactly_is_kept_to_the_nano_unit(valkey_url: str) -> None:
     """Lua writes 14 digits of a number; a price of 16 digits is charged to the last one."""
     price = 9_007_199_254_740_991
-    async with desk(valkey_url) as told:
-        told.tier("basic", price_nanousd=price)
-        told.customer("acme", "basic")
-        await told.reserve("c1", "acme", 5)
-        settled = await told.settlements.settle(told.holds["c1"], told.outcome(5))
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic", price_nanousd=price)
+        harness.customer("acme", "basic")
+        await harness.reserve("c1", "acme", 5)
+        settled = await harness.settlements.settle(harness.holds["c1"], harness.outcome(5))
 
         assert settled.charge_nanousd == price
-        assert told.window("acme")["spend_used"] == price
-        assert told.records("acme")[0]["charge"] == str(price)
+        assert harness.window("acme")["spend_used"] == price
+        assert harness.records("acme")[0]["charge"] == str(price)
 
 
 @pytest.mark.parametrize("was_charged", [False, True])
@@ -247,58 +247,67 @@ async def test_a_call_whose_conversation_is_over_counts_in_none_that_has_its_nam
     valkey_url: str, was_charged: bool
 ) -> None:
     """Its charge is that of the conversation it was admitted to; what is left of the other one stays as it is."""
-    async with desk(valkey_url) as told:
-        told.tier("basic", conversation_tokens_max=100, price_nanousd=7)
-        told.customer("acme", "basic")
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic", conversation_tokens_max=100, price_nanousd=7)
+        harness.customer("acme", "basic")
         if was_charged:
-            await told.reserve("c0", "acme", 10, conversation="talk")
-            await told.settlements.settle(told.holds["c0"], told.outcome(10))
-        hold = await told.reserve("c1", "acme", 40, conversation="talk")
+            await harness.reserve("c0", "acme", 10, conversation="talk")
+            await harness.settlements.settle(harness.holds["c0"], harness.outcome(10))
+        hold = await harness.reserve("c1", "acme", 40, conversation="talk")
         name = redis_keys.conversation(hold.facts.bucket, "acme", "talk")
         begun = replace(
-            conversation_of(told, name), first=hold.conversation_first + 1, used=5, held=0, was_charged=not was_charged
+            conversation_of(harness, name),
+            first=hold.conversation_first + 1,
+            used=5,
+            held=0,
+            was_charged=not was_charged,
         )
-        told.blocking.set(name, begun.to_bytes())
-        settled = await told.settlements.settle(hold, told.outcome(30))
+        harness.blocking.set(name, begun.to_bytes())
+        settled = await harness.settlements.settle(hold, harness.outcome(30))
 
         assert (settled.charge_nanousd, settled.conversation_left) == (0 if was_charged else 7, None)
-        assert conversation_of(told, name) == begun
-        assert told.window("acme") == {"used": 40 if was_charged else 30, "held": 0, "spend_used": 7, "spend_held": 0}
+        assert conversation_of(harness, name) == begun
+        assert harness.window("acme") == {
+            "used": 40 if was_charged else 30,
+            "held": 0,
+            "spend_used": 7,
+            "spend_held": 0,
+        }
 
 
-def conversation_of(told: Desk, name: str) -> ConversationState:
-    found = conversation_in(told.blocking, name)
+def conversation_of(harness: HoldsHarness, name: str) -> ConversationState:
+    found = conversation_in(harness.blocking, name)
     assert found is not None
     return found
 
 
 async def test_a_wiped_server_is_noticed_before_a_call_is_admitted(valkey_url: str) -> None:
     """Every script compares the generation; without the right one it answers 'rebuild' and changes nothing."""
-    async with desk(valkey_url) as told:
-        told.tier("basic")
-        told.customer("acme", "basic")
-        await told.reserve("c1", "acme", 5)
-        bucket = told.holds["c1"].facts.bucket
-        told.blocking.hset(redis_keys.state(bucket), "generation", "1")
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic")
+        harness.customer("acme", "basic")
+        await harness.reserve("c1", "acme", 5)
+        bucket = harness.holds["c1"].facts.bucket
+        harness.blocking.hset(redis_keys.state(bucket), "generation", "1")
         restored: list[str] = []
 
-        async def restore(heard: object) -> str:
+        async def restore(notify: object) -> str:
             restored.append("once")
-            return await told._restore(heard)
+            return await harness._restore(notify)
 
-        told.generation._restore = restore
-        await told.reserve("c2", "acme", 5)
+        harness.generation._restore = restore
+        await harness.reserve("c2", "acme", 5)
 
         assert restored == ["once"]
 
 
 async def test_no_clock_of_redis_ends_a_window(valkey_url: str) -> None:
     """Where it is set forward for a moment, what expires is gone: a quota would begin anew."""
-    async with desk(valkey_url) as told:
-        told.tier("basic", period_tokens_max=1000)
-        told.customer("acme", "basic")
-        first = await told.reserve("c1", "acme", 10)
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic", period_tokens_max=1000)
+        harness.customer("acme", "basic")
+        first = await harness.reserve("c1", "acme", 10)
         window = redis_keys.window(first.facts.bucket, "acme", first.facts.period_start)
-        await told.settlements.settle(first, told.outcome(10))
+        await harness.settlements.settle(first, harness.outcome(10))
 
-        assert told.blocking.pttl(window) == -1
+        assert harness.blocking.pttl(window) == -1

@@ -22,11 +22,11 @@ def ms(text: str) -> int:
 
 
 def customer(**changes: object) -> Customer:
-    given: dict[str, object] = {
+    defaults: dict[str, object] = {
         **{"id": "acme", "status": "active", "tier": "small", "tier_since": 0, "next_tier": None, "next_tier_at": None},
         **{"period": "month", "timezone": "UTC", "overrides": {}, "rev": 1},
     }
-    return Customer(**{**given, **changes})  # type: ignore[arg-type]
+    return Customer(**{**defaults, **changes})  # type: ignore[arg-type]
 
 
 FIRST = Publication(1, "v1", 10, "now")

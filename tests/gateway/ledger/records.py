@@ -85,5 +85,5 @@ def settle(client: redis.Redis, call: UsageRecord, charge: int | str = 5_000) ->
 def customer_row(name: str, period: str = "month", timezone: str = "UTC") -> dict[str, Any]:
     """Return a row of the table of customers."""
     empty = {column.name: None for column in customers.columns}
-    given = {"id": name, "name": name, "period": period, "timezone": timezone, "tier_since": 0, "status": "active"}
-    return {**empty, **given, "overrides": "{}", "created": 0, "rev": 1, "projected": True}
+    values = {"id": name, "name": name, "period": period, "timezone": timezone, "tier_since": 0, "status": "active"}
+    return {**empty, **values, "overrides": "{}", "created": 0, "rev": 1, "projected": True}

@@ -167,8 +167,8 @@ def test_sqlite_keeps_every_commit(sqlite_url: str) -> None:
 
 def test_who_appends_keeps_more_of_the_file_in_memory(sqlite_url: str) -> None:
     """Others have many connections, and each of them keeps little."""
-    for given, kept in (({}, CACHE_KB), ({"cache_kb": WRITER_CACHE_KB}, WRITER_CACHE_KB)):
-        database = Database(sqlite_url, **given)
+    for options, kept in (({}, CACHE_KB), ({"cache_kb": WRITER_CACHE_KB}, WRITER_CACHE_KB)):
+        database = Database(sqlite_url, **options)
         with database.read() as connection:
             assert connection.execute(text("PRAGMA cache_size")).scalar() == -kept
         database.close()

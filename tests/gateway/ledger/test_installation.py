@@ -35,9 +35,9 @@ def start(database: Database, directory: Path, new_id: str = "ins_1", currency: 
     return opened(database, directory, currency=currency, default_currency="USD", new_id=lambda: new_id, now_ms=1)
 
 
-@pytest.mark.parametrize(("given", "kept"), [(None, "USD"), ("EUR", "EUR")])
-def test_the_first_start_fixes_id_and_currency(database: Database, given: str | None, kept: str) -> None:
-    assert begin(database, given) == ("ins_1", kept)
+@pytest.mark.parametrize(("currency", "kept"), [(None, "USD"), ("EUR", "EUR")])
+def test_the_first_start_fixes_id_and_currency(database: Database, currency: str | None, kept: str) -> None:
+    assert begin(database, currency) == ("ins_1", kept)
 
     assert begin(database, new_id="ins_2") == ("ins_1", kept)
     assert begin(database, kept, new_id="ins_2") == ("ins_1", kept)

@@ -49,17 +49,17 @@ def main() -> None:
         parser.add_argument(name, type=int)
     parser.add_argument("--id")
     parser.add_argument("--valkey-socket", type=Path)
-    asked, _ = parser.parse_known_args()
-    if os.environ[UNWILLING] == f"unwilling {asked.command}":
+    arguments, _ = parser.parse_known_args()
+    if os.environ[UNWILLING] == f"unwilling {arguments.command}":
         sys.exit(3)
-    if asked.command == "ledger":
+    if arguments.command == "ledger":
         return  # its tables are as they should be
-    if asked.command == "bookkeeper":
-        asyncio.run(keep_books(asked.watch_fd, asked.valkey_socket))
+    if arguments.command == "bookkeeper":
+        asyncio.run(keep_books(arguments.watch_fd, arguments.valkey_socket))
         return
-    fds = [fd for fd in (asked.fd, asked.admin_fd) if fd is not None]
+    fds = [fd for fd in (arguments.fd, arguments.admin_fd) if fd is not None]
     served = [(app, socket.socket(fileno=fd)) for fd in fds]
-    asyncio.run(serve(served, stop_requested(asked.watch_fd), shutdown_s=5))
+    asyncio.run(serve(served, stop_requested(arguments.watch_fd), shutdown_s=5))
 
 
 if __name__ == "__main__":

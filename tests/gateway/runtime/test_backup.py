@@ -69,14 +69,14 @@ def test_a_backup_becomes_the_installation_that_it_was_taken_of(
     ledger: Database, elsewhere: str, tmp_path: Path, name: str
 ) -> None:
     before = content(ledger)
-    made, found = back_up(ledger, tmp_path / name, TIME)
+    backups, found = back_up(ledger, tmp_path / name, TIME)
     append(ledger, [record(11)])
     (directory := tmp_path / "second").mkdir()
 
     with closing(Database(elsewhere)) as other:
         restored, recounts = restore(tmp_path / name, other, directory)
 
-        assert (made.state.installation, made.state.seq, restored) == ("ins_1", 10, made)
+        assert (backups.state.installation, backups.state.seq, restored) == ("ins_1", 10, backups)
         assert [(one.rows, one.seals, one.bad) for one in (*found, *recounts)] == [(10, 1, None)] * 2
         assert content(other) == before
         assert Mark.read(directory) == Mark("ins_1", has_begun=True)
@@ -96,10 +96,10 @@ def test_a_backup_is_of_one_moment_while_the_ledger_is_written(
 
     writing = threading.Thread(target=write)
     writing.start()
-    made: list[Any] = []
+    backups: list[Any] = []
     for number in range(3):
-        until(lambda: len(content(ledger)) > (made[-1].state.seq if made else 0))
-        made.append(back_up(ledger, tmp_path / f"backup-{number}", TIME)[0])
+        until(lambda: len(content(ledger)) > (backups[-1].state.seq if backups else 0))
+        backups.append(back_up(ledger, tmp_path / f"backup-{number}", TIME)[0])
     stop.set()
     writing.join()
     (directory := tmp_path / "second").mkdir()
@@ -107,9 +107,9 @@ def test_a_backup_is_of_one_moment_while_the_ledger_is_written(
     with closing(Database(elsewhere)) as other:
         restore(tmp_path / "backup-2", other, directory)
 
-        assert 10 <= made[0].state.seq < made[1].state.seq < made[2].state.seq
-        assert verify_chain(other).rows == made[2].state.seq
-        assert content(other) == content(ledger)[: made[2].state.seq]
+        assert 10 <= backups[0].state.seq < backups[1].state.seq < backups[2].state.seq
+        assert verify_chain(other).rows == backups[2].state.seq
+        assert content(other) == content(ledger)[: backups[2].state.seq]
 
 
 def refused(action: Callable[[], object]) -> tuple[int, str]:
@@ -135,9 +135,9 @@ def test_nothing_that_is_there_is_written_over(ledger: Database, elsewhere: str,
 
 
 def test_a_damaged_backup_is_refused_and_leaves_nothing(ledger: Database, elsewhere: str, tmp_path: Path) -> None:
-    made, _ = back_up(ledger, tmp_path / "backup", TIME)
+    backups, _ = back_up(ledger, tmp_path / "backup", TIME)
     back_up(ledger, tmp_path / "backup.tar", TIME)
-    file, archive = tmp_path / "backup" / made.file, tmp_path / "backup.tar"
+    file, archive = tmp_path / "backup" / backups.file, tmp_path / "backup.tar"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -161,9 +161,9 @@ def test_a_page_that_does_not_say_where_the_ledger_ends_is_found_out(
 ) -> None:
     back_up(ledger, tmp_path / "backup", TIME)
     page = tmp_path / "backup" / PAGE
-    said = json.loads(page.read_text())
-    said["state"]["seq"] = 9
-    page.write_text(json.dumps(said))
+    manifest = json.loads(page.read_text())
+    manifest["state"]["seq"] = 9
+    page.write_text(json.dumps(manifest))
     (directory := tmp_path / "second").mkdir()
 
     with closing(Database(elsewhere)) as other:

@@ -65,11 +65,11 @@ class Gateway:
 
 @asynccontextmanager
 async def supervised(
-    directory: Path, listeners: int = 1, later: Settings | None = None, **given: object
+    directory: Path, listeners: int = 1, later: Settings | None = None, **changes: object
 ) -> AsyncIterator[Gateway]:
     """Run a gateway in ``directory`` until the block ends; ``later`` are the settings that a reload finds."""
     settings = read_settings(
-        **{"data_dir": directory, "upstream_url": "http://127.0.0.1:9/v1", "shutdown_s": 5, **given}
+        **{"data_dir": directory, "upstream_url": "http://127.0.0.1:9/v1", "shutdown_s": 5, **changes}
     )
     stop, ready, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
     with claimed(directory) as data:
@@ -128,12 +128,12 @@ async def test_a_gateway_is_ready_once_it_answers(directory: Path) -> None:
 
 
 async def test_valkey_keeps_more_freed_memory_at_hand(directory: Path) -> None:
-    program, told = directory.parent / "valkey", directory.parent / "environment"
-    program.write_text(f'#!/bin/sh\nenv > {told}\nexec {find_server(None)} "$@"\n')
+    program, environment = directory.parent / "valkey", directory.parent / "environment"
+    program.write_text(f'#!/bin/sh\nenv > {environment}\nexec {find_server(None)} "$@"\n')
     program.chmod(0o700)
     async with supervised(directory, valkey_server_bin=program) as gateway:
         assert gateway.redis().ping()
-    assert "GLIBC_TUNABLES=glibc.malloc.tcache_count=500" in told.read_text().splitlines()
+    assert "GLIBC_TUNABLES=glibc.malloc.tcache_count=500" in environment.read_text().splitlines()
 
 
 async def test_nothing_runs_after_a_stop(directory: Path) -> None:
@@ -196,10 +196,10 @@ async def test_a_reload_whose_tables_cannot_be_migrated_leaves_everything_as_it_
     async with supervised(directory, later=read_settings(model="unwilling ledger")) as gateway:
         before = gateway.only("worker"), gateway.only("bookkeeper")
 
-        said = "Nothing is reloaded: the ledger's tables"
+        sentence = "Nothing is reloaded: the ledger's tables"
         for times in (1, 2):  # the second begins once the first is over
             gateway.reload.set()
-            await asyncio.to_thread(until, lambda times=times: caplog.text.count(said) == times, DEADLINE_S)
+            await asyncio.to_thread(until, lambda times=times: caplog.text.count(sentence) == times, DEADLINE_S)
 
         assert (gateway.only("worker"), gateway.only("bookkeeper")) == before
         assert await asyncio.to_thread(gateway.answer) == str(before[0].process.pid)
@@ -257,10 +257,10 @@ async def test_whatever_else_ends_is_started_again(directory: Path, role: str) -
 @pytest.mark.parametrize("command", ["worker", "simulate"])
 async def test_a_child_that_will_not_start_ends_the_start(directory: Path, command: str) -> None:
     """The start is given up with one sentence and exit code 3, and nothing of it keeps running."""
-    given = {UNWILLING.removeprefix("TOKENCAP_").lower(): f"unwilling {command}", "upstream_url": "simulated"}
+    changes = {UNWILLING.removeprefix("TOKENCAP_").lower(): f"unwilling {command}", "upstream_url": "simulated"}
 
     with pytest.raises(StartupError, match="ended with status 3") as refused:
-        async with supervised(directory, **given):
+        async with supervised(directory, **changes):
             pass
 
     assert refused.value.exit_code == 3

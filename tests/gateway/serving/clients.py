@@ -40,7 +40,7 @@ async def client(make: Make, far: Far) -> AsyncIterator[Transport]:
         await transport.aclose()
 
 
-async def ask(transport: Transport, body: bytes = BODY, patience_s: float = PATIENCE_S) -> Reply:
+async def post(transport: Transport, body: bytes = BODY, patience_s: float = PATIENCE_S) -> Reply:
     return await transport.post("/chat/completions", body, "req_1", {"x-own": "yes"}, patience_s)
 
 

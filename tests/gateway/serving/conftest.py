@@ -10,8 +10,8 @@ from tests.gateway.serving.clients import Make, Read, all_of, httpx, pool, poure
 @pytest.fixture(params=[pool, httpx], ids=["pool", "httpx"])
 def make(request: pytest.FixtureRequest) -> Make:
     """Each client in turn."""
-    made: Make = request.param
-    return made
+    make: Make = request.param
+    return make
 
 
 @pytest.fixture(params=[all_of, poured])

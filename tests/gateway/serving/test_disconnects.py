@@ -34,7 +34,7 @@ def disconnects(
     return Disconnects(profile, Manners(drain_s, bills), Places(places), GenerationSpeed(), Counters())
 
 
-def told(one: Disconnects, *, is_to_come: bool = True) -> float:
+def drain_s_of(one: Disconnects, *, is_to_come: bool = True) -> float:
     seconds = one.read_on_s(is_awaited=is_to_come)
     if seconds:
         one.ends()
@@ -47,15 +47,15 @@ def hold(**facts: Any) -> Hold:
 
 
 def test_it_is_read_on_where_a_figure_is_to_come() -> None:
-    assert told(disconnects()) == 60
-    assert told(disconnects(), is_to_come=False) == 0
+    assert drain_s_of(disconnects()) == 60
+    assert drain_s_of(disconnects(), is_to_come=False) == 0
 
 
 @pytest.mark.parametrize("profile", [LLAMACPP, VLLM, replace(ANY, finishes=False)], ids=lambda profile: profile.name)
 def test_it_is_closed_where_the_engine_stops_with_its_caller_or_the_operator_says_so(profile: Profile) -> None:
     one = replace(profile, finishes=False) if profile.stops_on_hangup else profile
-    assert told(disconnects(one)) == 0
-    assert told(disconnects(drain_s=0)) == 0
+    assert drain_s_of(disconnects(one)) == 0
+    assert drain_s_of(disconnects(drain_s=0)) == 0
 
 
 def test_an_answer_that_is_not_read_on_takes_no_place() -> None:
@@ -74,7 +74,7 @@ def test_no_more_than_a_quarter_of_the_upstreams_places_are_for_answers_that_nob
     assert [one.read_on_s(is_awaited=True) for _ in range(drained + 1)] == [60.0] * drained + [0]
     for _ in range(drained):
         one.ends()
-    assert told(one) == (60 if drained else 0), "a place is free again once its answer is over"
+    assert drain_s_of(one) == (60 if drained else 0), "a place is free again once its answer is over"
 
 
 def test_before_the_pace_is_known_the_grant_is_owed_then_the_time_at_that_pace() -> None:

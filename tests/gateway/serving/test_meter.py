@@ -52,7 +52,7 @@ def test_one_decision_for_each_way_of_saying_it(
 
 
 @pytest.mark.parametrize(
-    ("said", "expected", "is_belied"),
+    ("reported", "expected", "is_belied"),
     [
         (301, Count(301, 301, "upstream"), False),
         (150, Count(150, 150, "upstream"), False),
@@ -62,14 +62,14 @@ def test_one_decision_for_each_way_of_saying_it(
         (900, Count(900, 500, "upstream"), False),
     ],
 )
-def test_a_figure_that_is_too_small_for_its_text_is_none(said: int, expected: Count, is_belied: bool) -> None:
+def test_a_figure_that_is_too_small_for_its_text_is_none(reported: int, expected: Count, is_belied: bool) -> None:
     """300 pieces that are 150 tokens at least, of 500 that were granted."""
-    observed = Observed(Usage(said), 300, True, True, least=150)
+    observed = Observed(Usage(reported), 300, True, True, least=150)
     assert (count_output(observed, 500), observed.is_belied()) == (expected, is_belied)
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("reported", "expected"),
     [
         (90, Count(90, 90, "continuous")),
         (60, Count(60, 60, "continuous")),
@@ -77,13 +77,15 @@ def test_a_figure_that_is_too_small_for_its_text_is_none(said: int, expected: Co
         (None, Count(110, 110, "estimate")),
     ],
 )
-def test_a_running_figure_stands_beside_a_guess_unless_more_went_by_for_sure(said: int | None, expected: Count) -> None:
-    observed = Observed(Usage(said), 110, False, False, is_estimate=True, surely=60)
+def test_a_running_figure_stands_beside_a_guess_unless_more_went_by_for_sure(
+    reported: int | None, expected: Count
+) -> None:
+    observed = Observed(Usage(reported), 110, False, False, is_estimate=True, surely=60)
     assert count_output(observed, 500) == expected
 
 
 @pytest.mark.parametrize(
-    ("said", "reasoning", "given", "total", "expected"),
+    ("reported", "reasoning", "given", "total", "expected"),
     [
         (30, 10, 7, 37, (30, False)),
         (30, 10, 7, 1, (30, False)),
@@ -97,14 +99,14 @@ def test_a_running_figure_stands_beside_a_guess_unless_more_went_by_for_sure(sai
     ],
 )
 def test_of_figures_that_contradict_one_another_the_most_is_taken(
-    said: int | None, reasoning: int, given: int | None, total: int | None, expected: tuple[int | None, bool]
+    reported: int | None, reasoning: int, given: int | None, total: int | None, expected: tuple[int | None, bool]
 ) -> None:
-    assert reported_output(said, reasoning, given, total) == expected
+    assert reported_output(reported, reasoning, given, total) == expected
 
 
-@pytest.mark.parametrize("said", [None, -1, 1.0, "7", True, 2**53, [7], {}])
-def test_what_is_no_count_is_as_good_as_unsaid(said: Any) -> None:
-    assert count(said) is None
+@pytest.mark.parametrize("reported", [None, -1, 1.0, "7", True, 2**53, [7], {}])
+def test_what_is_no_count_is_as_good_as_unsaid(reported: Any) -> None:
+    assert count(reported) is None
 
 
 def test_a_call_ended_as_its_worst_choice_did() -> None:
@@ -117,7 +119,7 @@ def test_a_call_ended_as_its_worst_choice_did() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "recounted", "expected"),
+    ("reported", "recounted", "expected"),
     [
         (7, 9, Input(7, "upstream")),
         (700, 9, Input(700, "upstream")),
@@ -128,14 +130,16 @@ def test_a_call_ended_as_its_worst_choice_did() -> None:
     ],
 )
 def test_input_is_what_the_upstream_says_and_else_never_more_than_was_held(
-    said: int | None, recounted: int | None, expected: Input
+    reported: int | None, recounted: int | None, expected: Input
 ) -> None:
-    assert count_input(said, recounted, estimate=20, bound=50) == expected
+    assert count_input(reported, recounted, estimate=20, bound=50) == expected
 
 
-@pytest.mark.parametrize(("said", "figure"), [(None, None), (0, None), (1, 1), (10**8, 10**8), (10**8 + 1, None)])
-def test_an_input_of_nothing_or_of_more_than_any_model_reads_is_no_figure(said: int | None, figure: int | None) -> None:
-    assert reported_input(said) == figure
+@pytest.mark.parametrize(("reported", "figure"), [(None, None), (0, None), (1, 1), (10**8, 10**8), (10**8 + 1, None)])
+def test_an_input_of_nothing_or_of_more_than_any_model_reads_is_no_figure(
+    reported: int | None, figure: int | None
+) -> None:
+    assert reported_input(reported) == figure
 
 
 def test_an_estimate_of_more_than_was_held_is_what_was_held_and_where_nothing_can_be_billed_it_is_nothing() -> None:
@@ -144,8 +148,8 @@ def test_an_estimate_of_more_than_was_held_is_what_was_held_and_where_nothing_ca
 
 
 def test_a_figure_that_leaves_out_choices_is_the_least_beside_a_tokenizers_count() -> None:
-    def observed(recounted: int | None, said: int = 40) -> Observed:
-        return Observed(Usage(said), 28, False, False, recounted=recounted, is_partial=True)
+    def observed(recounted: int | None, reported: int = 40) -> Observed:
+        return Observed(Usage(reported), 28, False, False, recounted=recounted, is_partial=True)
 
     assert count_output(observed(30), 100) == Count(40, 40, "tokenizer")
     assert count_output(observed(50), 100) == Count(50, 50, "tokenizer")
@@ -173,9 +177,9 @@ def test_a_part_is_never_more_than_the_whole_and_a_dispute_is_told(
 
 
 def test_the_usage_of_choices_that_are_counted_apart_is_their_sum() -> None:
-    said = Usage(3, 7, reasoning_tokens=1)
+    reported = Usage(3, 7, reasoning_tokens=1)
 
-    assert sum_of(said, [Usage(5, 7, reasoning_tokens=2), Usage(None), said]) == Usage(8, 7, reasoning_tokens=3)
+    assert sum_of(reported, [Usage(5, 7, reasoning_tokens=2), Usage(None), reported]) == Usage(8, 7, reasoning_tokens=3)
 
 
 DATA = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=20).map(str.encode)
@@ -201,4 +205,4 @@ def test_events_are_found_however_their_bytes_are_cut(
     found += reader.close()
 
     wanted = [([other] if is_comment(other) else []) + [b"\n".join(event)] for other, event in events]
-    assert found == [said for part in wanted for said in part]
+    assert found == [piece for part in wanted for piece in part]

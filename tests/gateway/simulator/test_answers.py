@@ -140,13 +140,13 @@ def test_equal_seeds_give_equal_answers() -> None:
 def test_usage_is_streamed_only_where_it_was_asked_for(twelve: httpx.Client) -> None:
     """With ``include_usage`` one last chunk without choices has it and all others say null; without, none has the key."""
     plain = events(twelve)
-    asked = events(twelve, stream_options={"include_usage": True})
+    chunks = events(twelve, stream_options={"include_usage": True})
 
     assert all("usage" not in chunk for chunk in plain)
-    assert [chunk["usage"] for chunk in asked[:-1]] == [None] * 14
-    assert asked[-1]["choices"] == []
-    assert asked[-1]["usage"]["completion_tokens"] == 12
-    assert asked[-1]["usage"]["total_tokens"] == asked[-1]["usage"]["prompt_tokens"] + 12
+    assert [chunk["usage"] for chunk in chunks[:-1]] == [None] * 14
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["completion_tokens"] == 12
+    assert chunks[-1]["usage"]["total_tokens"] == chunks[-1]["usage"]["prompt_tokens"] + 12
 
 
 def test_continuous_usage_grows_with_each_chunk_of_a_choice(twelve: httpx.Client) -> None:
@@ -175,15 +175,15 @@ def test_prompt_tokens_follow_the_stated_rule(twelve: httpx.Client) -> None:
 def test_the_openai_client_streams_a_tool_call_and_brings_back_its_result(twelve: httpx.Client) -> None:
     """A user's message with tools is answered by a call of the first tool, in pieces; the tool's result by words."""
     client = openai.OpenAI(base_url=str(twelve.base_url.join("/v1")), api_key="any")
-    asked: list[Any] = question()["messages"]
-    with client.chat.completions.stream(model="aligned-1", messages=asked, tools=TOOLS) as stream:  # type: ignore[arg-type]
+    messages: list[Any] = question()["messages"]
+    with client.chat.completions.stream(model="aligned-1", messages=messages, tools=TOOLS) as stream:  # type: ignore[arg-type]
         deltas = [event for event in stream if event.type == "tool_calls.function.arguments.delta"]
         choice = stream.get_final_completion().choices[0]
     [call] = choice.message.tool_calls or []
     result = {"role": "tool", "tool_call_id": call.id, "content": "42"}
     answer = client.chat.completions.create(
         model="aligned-1",
-        messages=[*asked, choice.message.model_dump(exclude_none=True), result],
+        messages=[*messages, choice.message.model_dump(exclude_none=True), result],
         tools=TOOLS,  # type: ignore[arg-type]
     )
 
@@ -221,8 +221,8 @@ def test_tool_calls_have_fresh_ids_the_named_function_and_their_limit(twelve: ht
     ids=["its name is a word of the user's", "the one that comes first in the last text", "or the first one"],
 )
 def test_the_tool_that_the_user_names_is_called(twelve: httpx.Client, content: Any, called: str) -> None:
-    said = {"messages": [{"role": "user", "content": content}], "tools": TOOLS}
-    [choice] = whole(twelve, **said)["choices"]
+    request = {"messages": [{"role": "user", "content": content}], "tools": TOOLS}
+    [choice] = whole(twelve, **request)["choices"]
 
     assert choice["message"]["tool_calls"][0]["function"]["name"] == called
 

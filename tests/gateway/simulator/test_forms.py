@@ -86,9 +86,9 @@ def test_both_makers_clients_parse_what_they_asked_for() -> None:
 
 
 def test_a_form_is_cut_at_its_limit_like_any_text() -> None:
-    asked = {"type": "json_schema", "json_schema": {"name": "order", "schema": Order.model_json_schema()}}
+    response_format = {"type": "json_schema", "json_schema": {"name": "order", "schema": Order.model_json_schema()}}
     with simulator(Law(tokens_per_s=float("inf"), first_token_s=0, seed=FAST.seed)) as client:
-        body = question(response_format=asked, max_tokens=3)
+        body = question(response_format=response_format, max_tokens=3)
         answer: Any = httpx.post(str(client.base_url.join("/v1/chat/completions")), json=body).json()
 
     assert answer["choices"][0]["message"]["content"] == '{"colour":"'

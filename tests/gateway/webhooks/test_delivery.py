@@ -20,7 +20,7 @@ from gateway.clock import now_ms
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect
 from gateway.webhooks.delivery import GIVEN_UP_AFTER_MS, Webhook, WebhookDelivery
-from tests.gateway.holds.desk import Desk, desk
+from tests.gateway.holds.harness import HoldsHarness, holds_harness
 from tests.serving import served
 
 KEY = b"sixteen bytes and some more"
@@ -79,18 +79,18 @@ def notices(client: redis.Redis) -> int:
         return sum(batch.execute())
 
 
-async def use(at: Desk, customer: str, calls: int, tokens: int) -> None:
+async def use(harness: HoldsHarness, customer: str, calls: int, tokens: int) -> None:
     """Make calls that are all settled at once."""
-    holds = [await at.reserve(f"{customer}_{number}", customer, tokens) for number in range(calls)]
-    await asyncio.gather(*(at.settlements.settle(hold, at.outcome(tokens)) for hold in holds))
+    holds = [await harness.reserve(f"{customer}_{number}", customer, tokens) for number in range(calls)]
+    await asyncio.gather(*(harness.settlements.settle(hold, harness.outcome(tokens)) for hold in holds))
 
 
 async def sold_out(valkey_url: str) -> None:
     """Use up a customer's tokens, and with the last of them its spend limit."""
-    async with desk(valkey_url) as at:
-        at.tier("only", price_nanousd=3, conversation_tokens_max=10, period_tokens_max=2000, spend_nanousd_max=600)
-        at.customer("acme", "only")
-        await use(at, "acme", CALLS, 10)
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("only", price_nanousd=3, conversation_tokens_max=10, period_tokens_max=2000, spend_nanousd_max=600)
+        harness.customer("acme", "only")
+        await use(harness, "acme", CALLS, 10)
 
 
 async def test_two_hundred_settlements_at_once_tell_each_threshold_once(
@@ -104,8 +104,8 @@ async def test_two_hundred_settlements_at_once_tell_each_threshold_once(
         while courier.turn():
             pass
 
-    told = sorted((event["limit"], event["percent"], event["max"], event["used"]) for event in receiver.events)
-    assert told == [
+    events = sorted((event["limit"], event["percent"], event["max"], event["used"]) for event in receiver.events)
+    assert events == [
         ("period_tokens", 80, 2000, 1600),
         ("period_tokens", 100, 2000, 2000),
         ("spend", 80, 600, 480),
@@ -125,10 +125,10 @@ async def test_a_webhook_that_fails_twice_is_sent_the_same_a_third_time(
     valkey_url: str, client: redis.Redis, http: httpx.Client
 ) -> None:
     """Later each time, the same id and bytes, until it is taken; then never again."""
-    async with desk(valkey_url) as at:
-        at.tier("only", conversation_tokens_max=10, period_tokens_max=10)
-        at.customer("acme", "only")
-        await use(at, "acme", 1, 8)
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("only", conversation_tokens_max=10, period_tokens_max=10)
+        harness.customer("acme", "only")
+        await use(harness, "acme", 1, 8)
     receiver, clock = Receiver(statuses=[500, 302]), Clock()
     with served(receiver) as url:
         courier = WebhookDelivery(client, http, Webhook(url, KEY), now_ms=clock.now_ms, monotonic=clock.monotonic)
@@ -152,10 +152,10 @@ async def test_what_no_webhook_took_for_a_day_is_set_aside(
     valkey_url: str, client: redis.Redis, http: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It leaves the stream, with a line in the log that says all of it."""
-    async with desk(valkey_url) as at:
-        at.tier("only", conversation_tokens_max=10, period_tokens_max=10)
-        at.customer("acme", "only")
-        await use(at, "acme", 1, 8)
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("only", conversation_tokens_max=10, period_tokens_max=10)
+        harness.customer("acme", "only")
+        await use(harness, "acme", 1, 8)
     clock = Clock()
     courier = WebhookDelivery(
         client, http, Webhook("http://127.0.0.1:1", KEY), now_ms=clock.now_ms, monotonic=clock.monotonic
@@ -241,13 +241,13 @@ async def test_an_address_that_is_none_costs_a_delivery_not_the_courier(
 
 async def test_a_fault_that_nobody_foresaw_does_not_end_the_courier(client: redis.Redis, http: httpx.Client) -> None:
     """Its thread goes on, and says so each time."""
-    stop, told = threading.Event(), [0]
+    stop, events = threading.Event(), [0]
 
     def broken() -> float:
         raise LookupError("a clock that fails")
 
     def fault() -> None:
-        told[0] += 1
+        events[0] += 1
         stop.set()
 
     client.xadd(redis_keys.notices(next(iter(redis_keys.ALL_BUCKETS))), {"publication": PUBLISHED})
@@ -257,7 +257,7 @@ async def test_a_fault_that_nobody_foresaw_does_not_end_the_courier(client: redi
 
     courier.run(stop)
 
-    assert told == [1]
+    assert events == [1]
 
 
 PUBLISHED = '{"seq":1,"version":"v","at":1,"effective":"now","moves":{}}'

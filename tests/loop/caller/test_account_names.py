@@ -50,7 +50,7 @@ def test_a_name_of_the_customers_choice_is_its_own(loop: Rig, model: Scripted, p
     sent = []
     for who, value in ((one, "ann"), (one, "ann"), (one, "bob"), (other, "ann")):
         assert call(loop, who, path, **{name: value}).status_code == 200
-        sent.append(model.asked[-1][name])
+        sent.append(model.requests[-1][name])
 
     assert sent[0] == sent[1]
     assert len(set(sent)) == 3
@@ -61,7 +61,7 @@ def test_an_end_user_of_messages_is_the_customers_own(loop: Rig, model: Scripted
     who = loop.customer("open")
     assert call(loop, who, MESSAGES, metadata={"user_id": "ann"}).status_code == 200
 
-    assert model.asked[-1]["metadata"]["user_id"] not in ("ann", "")
+    assert model.requests[-1]["metadata"]["user_id"] not in ("ann", "")
     assert loop.usage(who)[0]["end_user"] == "ann"
 
 
@@ -87,12 +87,12 @@ def test_an_end_user_of_messages_is_the_customers_own(loop: Rig, model: Scripted
 def test_what_the_house_keeps_is_nobodys_to_name(
     loop: Rig, model: Scripted, path: str, more: dict[str, Any], param: str
 ) -> None:
-    before = len(model.asked)
+    before = len(model.requests)
     refused = call(loop, loop.customer("open"), path, **more)
 
     assert refused.status_code == 400
     assert (refused.json()["error"]["code"], refused.json()["error"]["param"]) == ("not_given", param)
-    assert len(model.asked) == before
+    assert len(model.requests) == before
 
 
 def test_a_conversation_of_the_upstreams_is_not_named_there(loop: Rig, model: Scripted) -> None:
@@ -101,7 +101,7 @@ def test_a_conversation_of_the_upstreams_is_not_named_there(loop: Rig, model: Sc
 
     assert answer.headers["x-tokencap-conversation"] == "conv_1"
     assert "conversation" in answer.headers["x-tokencap-dropped"]
-    assert "conversation" not in model.asked[-1]
+    assert "conversation" not in model.requests[-1]
 
 
 def test_an_item_that_is_referred_to_leads_to_its_conversation(loop: Rig, model: Scripted) -> None:
@@ -113,6 +113,6 @@ def test_an_item_that_is_referred_to_leads_to_its_conversation(loop: Rig, model:
 
     assert second.status_code == 200
     assert second.headers["x-tokencap-conversation"] == first.headers["x-tokencap-conversation"]
-    assert model.asked[-1]["input"][0] == REFERRED["input"][0]
+    assert model.requests[-1]["input"][0] == REFERRED["input"][0]
     for refused in (strange, together):
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "item_not_found")

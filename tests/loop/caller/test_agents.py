@@ -15,7 +15,7 @@ import pytest
 from gateway.serving.upstream.profiles import MESSAGES, PROFILES, RESPONSES
 from tests.loop.rig import FAST, Rig, Sold, rig
 from tests.servers import emptied
-from tests.wire.heard import heard_stream, heard_whole
+from tests.wire.sdk_models import read_stream, read_whole
 
 SESSION = "6f0c1d3e-8a52-4b7e-9c11-0d2f4b6a8e90"
 DEVICE = "a" * 64
@@ -151,23 +151,23 @@ def before(
 ) -> Iterator[Rig]:
     """A gateway before an engine of a kind, which leaves hosted tools out as Codex's defaults need it."""
     folder: Path = tmp_path_factory.mktemp("agents")
-    given: dict[str, Any] = {"upstream_profile": request.param, "hosted_tools": "drop"}
+    settings: dict[str, Any] = {"upstream_profile": request.param, "hosted_tools": "drop"}
     law = replace(FAST, profile=request.param)
-    with rig(emptied(valkey_server), f"sqlite:///{folder}/ledger.sqlite", folder, law=law, **given) as running:
+    with rig(emptied(valkey_server), f"sqlite:///{folder}/ledger.sqlite", folder, law=law, **settings) as running:
         running.tier("open", period_tokens_max=10_000_000)
         for most in (3, 900, 5000):
             running.tier(f"of_{most}", conversation_tokens_max=most, price_nanousd=1000)
         yield running
 
 
-def asked(before: Rig, who: Sold, endpoint: str, body: dict[str, Any], headers: dict[str, str]) -> Any:
+def answer_of(before: Rig, who: Sold, endpoint: str, body: dict[str, Any], headers: dict[str, str]) -> Any:
     """Return what the vendor's own client makes of the answer."""
     path = endpoint + ("?beta=true" if endpoint == MESSAGES else "")
     answer = httpx.post(before.url + path, json=body, headers={**who.headers, **headers}, timeout=60)
     assert answer.status_code == 200, answer.text
     if not body.get("stream"):
-        return heard_whole(endpoint, answer.json())
-    whole, error = heard_stream(endpoint, answer.content)
+        return read_whole(endpoint, answer.json())
+    whole, error = read_stream(endpoint, answer.content)
     assert error is None
     return whole
 
@@ -180,13 +180,13 @@ def test_claude_code_has_a_tool_used(before: Rig, tier: str, stream: bool, sent:
     """Also under a cap below its budget of thought, and with a word of the house among its messages."""
     who, body = before.customer(tier), {**sent, "stream": stream, "messages": begins}
 
-    called = asked(before, who, MESSAGES, body, CLAUDE_HEADERS)
+    called = answer_of(before, who, MESSAGES, body, CLAUDE_HEADERS)
     [call] = [block for block in called["content"] if block["type"] == "tool_use"]
     thought = {"type": "thinking", "thinking": "", "signature": "EqQB"}
     found = {"type": "tool_result", "tool_use_id": call["id"], "content": [{"type": "text", "text": "a.py"}]}
     back = {"role": "user", "content": [{**found, "is_error": False, "cache_control": CACHED}]}
     reminded = {"role": "system", "content": [{"type": "text", "text": "Two files changed."}]}
-    told = asked(
+    answer_read = answer_of(
         before,
         who,
         MESSAGES,
@@ -195,7 +195,7 @@ def test_claude_code_has_a_tool_used(before: Rig, tier: str, stream: bool, sent:
     )
 
     assert (called["stop_reason"], call["name"], call["input"]) == ("tool_use", "Bash", {"simulated": True})
-    assert (told["stop_reason"], told["content"][0]["text"][:4]) == ("end_turn", "This")
+    assert (answer_read["stop_reason"], answer_read["content"][0]["text"][:4]) == ("end_turn", "This")
     records = before.usage(who)
     assert [record["finish"] for record in records] == ["tool_calls", "complete"]
     assert len({record["conversation"] for record in records}) == 1
@@ -211,19 +211,19 @@ def test_codex_has_a_tool_used(before: Rig, tier: str, sent: Any, begins: list[A
     """Its defaults have a tool that the upstream would run; it brings back its reasoning encrypted."""
     who, body = before.customer(tier), {**sent, "input": begins}
 
-    called = asked(before, who, RESPONSES, body, CODEX_HEADERS)
+    called = answer_of(before, who, RESPONSES, body, CODEX_HEADERS)
     [call] = [item for item in called["output"] if item["type"] == "function_call"]
-    made = {name: call[name] for name in ("type", "name", "arguments", "call_id")}
+    call_made = {name: call[name] for name in ("type", "name", "arguments", "call_id")}
     thought = {"type": "reasoning", "summary": [], "content": None, "encrypted_content": "gAAA"}
     found = {"type": "function_call_output", "call_id": call["call_id"], "output": "a.py"}
     patched = {"type": "custom_tool_call", "call_id": "call_p", "name": "apply_patch", "input": "*** Begin Patch"}
     done = {"type": "custom_tool_call_output", "call_id": "call_p", "output": "Done."}
-    told = asked(
-        before, who, RESPONSES, {**body, "input": [*begins, thought, made, found, patched, done]}, CODEX_HEADERS
+    answer_read = answer_of(
+        before, who, RESPONSES, {**body, "input": [*begins, thought, call_made, found, patched, done]}, CODEX_HEADERS
     )
 
-    assert (made["name"], made["arguments"]) == ("exec_command", '{"cmd":"simulated"}')
-    assert told["output"][0]["content"][0]["text"].startswith("This answer")
+    assert (call_made["name"], call_made["arguments"]) == ("exec_command", '{"cmd":"simulated"}')
+    assert answer_read["output"][0]["content"][0]["text"].startswith("This answer")
     assert [record["finish"] for record in before.usage(who)] == ["tool_calls", "complete"]
 
 
@@ -236,9 +236,9 @@ def test_a_cap_that_ends_an_answer_is_told_as_each_format_does(before: Rig, endp
     """Whatever an engine calls it: the tokens that were granted come, and the record says why no more."""
     for stream in (True, False):
         who = before.customer("of_3")
-        given: dict[str, Any] = {"messages": [ASKS], "max_tokens": 100} if endpoint == MESSAGES else {"input": BEGINS}
+        turns: dict[str, Any] = {"messages": [ASKS], "max_tokens": 100} if endpoint == MESSAGES else {"input": BEGINS}
 
-        answer = asked(before, who, endpoint, {"model": "aligned-1", "stream": stream, **given}, {})
+        answer = answer_of(before, who, endpoint, {"model": "aligned-1", "stream": stream, **turns}, {})
 
         items = answer["content"] if endpoint == MESSAGES else answer["output"][0]["content"]
         why = answer["stop_reason"] if endpoint == MESSAGES else answer["incomplete_details"]["reason"]
@@ -253,9 +253,9 @@ def test_an_item_is_brought_back_by_its_id(before: Rig) -> None:
     """As Vercel's client does by default; an id that the model does not know is its own 400."""
     who = before.customer("open")
     body: dict[str, Any] = {"model": "aligned-1", "input": BEGINS}
-    first = asked(before, who, RESPONSES, body, {})
+    first = answer_of(before, who, RESPONSES, body, {})
     referred = {"type": "item_reference", "id": first["output"][0]["id"]}
 
-    told = asked(before, who, RESPONSES, {**body, "input": [*BEGINS, referred, BEGINS[1]]}, {})
+    answer_read = answer_of(before, who, RESPONSES, {**body, "input": [*BEGINS, referred, BEGINS[1]]}, {})
 
-    assert told["status"] == "completed"
+    assert answer_read["status"] == "completed"

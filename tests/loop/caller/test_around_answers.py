@@ -33,25 +33,29 @@ def model() -> Scripted:
 
 
 @pytest.fixture(scope="module")
-def asked(model: Scripted, valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, Sold]]:
+def house_and_customer(
+    model: Scripted, valkey_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Rig, Sold]]:
     """A gateway whose streams are never silent for long, which pages of one origin may call, and who calls it."""
     folder: Path = tmp_path_factory.mktemp("caller")
-    given: dict[str, Any] = {"stream_keep_alive_s": 0.1, "cors_origins": (PAGE,), "embedding_model": EMBEDDER}
-    with rig(emptied(valkey_server), f"sqlite:///{folder}/ledger.sqlite", folder, upstream=model, **given) as running:
+    settings: dict[str, Any] = {"stream_keep_alive_s": 0.1, "cors_origins": (PAGE,), "embedding_model": EMBEDDER}
+    with rig(
+        emptied(valkey_server), f"sqlite:///{folder}/ledger.sqlite", folder, upstream=model, **settings
+    ) as running:
         running.tier("basic", conversation_tokens_max=1000, price_nanousd=1000)
         yield running, running.customer("basic")
 
 
 def body_for(path: str, *, stream: bool = False) -> dict[str, Any]:
-    asked = {"model": EMBEDDER if "embeddings" in path else MODEL, **ASKED[path]}
+    body = {"model": EMBEDDER if "embeddings" in path else MODEL, **ASKED[path]}
     if stream:
-        asked |= {"stream": True} | ({"stream_options": {"include_usage": True}} if "completions" in path else {})
-    return asked
+        body |= {"stream": True} | ({"stream_options": {"include_usage": True}} if "completions" in path else {})
+    return body
 
 
 @pytest.mark.parametrize("path", [*FORMATS, "/v1/messages/count_tokens"])
-def test_a_key_that_opens_nothing_is_not_tried_again(asked: tuple[Rig, Sold], path: str) -> None:
-    loop, _ = asked
+def test_a_key_that_opens_nothing_is_not_tried_again(house_and_customer: tuple[Rig, Sold], path: str) -> None:
+    loop, _ = house_and_customer
 
     answer = httpx.post(loop.url + path, json=body_for(path), headers={"x-api-key": "tc-00-" + "a" * 43})
 
@@ -60,8 +64,8 @@ def test_a_key_that_opens_nothing_is_not_tried_again(asked: tuple[Rig, Sold], pa
 
 
 @pytest.mark.parametrize("path", FORMATS)
-def test_proxies_pass_a_stream_on_as_it_comes(asked: tuple[Rig, Sold], path: str) -> None:
-    loop, who = asked
+def test_proxies_pass_a_stream_on_as_it_comes(house_and_customer: tuple[Rig, Sold], path: str) -> None:
+    loop, who = house_and_customer
 
     streamed = httpx.post(loop.url + path, json=body_for(path, stream=True), headers=who.headers)
     whole = httpx.post(loop.url + path, json=body_for(path), headers=who.headers)
@@ -73,9 +77,9 @@ def test_proxies_pass_a_stream_on_as_it_comes(asked: tuple[Rig, Sold], path: str
 
 @pytest.mark.parametrize("path", FORMATS)
 def test_a_silence_before_the_first_token_has_signs_of_life(
-    asked: tuple[Rig, Sold], model: Scripted, path: str
+    house_and_customer: tuple[Rig, Sold], model: Scripted, path: str
 ) -> None:
-    loop, who = asked
+    loop, who = house_and_customer
     model.may_go_on.clear()
     seen = b""
 
@@ -92,8 +96,8 @@ def test_a_silence_before_the_first_token_has_signs_of_life(
     assert b"Hello" in rest
 
 
-def test_vendors_clients_pass_over_signs_of_life(asked: tuple[Rig, Sold], model: Scripted) -> None:
-    loop, who = asked
+def test_vendors_clients_pass_over_signs_of_life(house_and_customer: tuple[Rig, Sold], model: Scripted) -> None:
+    loop, who = house_and_customer
     openai_client = openai.OpenAI(base_url=loop.url + "/v1", api_key=who.key, max_retries=0)
     anthropic_client = anthropic.Anthropic(base_url=loop.url, api_key=who.key, max_retries=0)
     model.before = b": OPENROUTER PROCESSING\n\n" * 3
@@ -112,8 +116,10 @@ def test_vendors_clients_pass_over_signs_of_life(asked: tuple[Rig, Sold], model:
 
 
 @pytest.mark.parametrize("path", FORMATS)
-def test_an_upstreams_comments_pass_and_stand_in_no_answer(asked: tuple[Rig, Sold], model: Scripted, path: str) -> None:
-    loop, who = asked
+def test_an_upstreams_comments_pass_and_stand_in_no_answer(
+    house_and_customer: tuple[Rig, Sold], model: Scripted, path: str
+) -> None:
+    loop, who = house_and_customer
     model.before = b": OPENROUTER PROCESSING\r\n\r\n:second\n\n: " + b"x" * 2000 + b"\n\n"
     try:
         streamed = httpx.post(loop.url + path, json=body_for(path, stream=True), headers=who.headers)
@@ -129,8 +135,10 @@ def test_an_upstreams_comments_pass_and_stand_in_no_answer(asked: tuple[Rig, Sol
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("path", [*FORMATS, "/v1/embeddings"])
-def test_nobody_hears_what_the_house_pays_and_to_whom(asked: tuple[Rig, Sold], path: str, stream: bool) -> None:
-    loop, who = asked
+def test_nobody_hears_what_the_house_pays_and_to_whom(
+    house_and_customer: tuple[Rig, Sold], path: str, stream: bool
+) -> None:
+    loop, who = house_and_customer
 
     answer = httpx.post(loop.url + path, json=body_for(path, stream=stream and path in FORMATS), headers=who.headers)
 
@@ -139,8 +147,8 @@ def test_nobody_hears_what_the_house_pays_and_to_whom(asked: tuple[Rig, Sold], p
     assert b"3" in answer.content if path != "/v1/messages" else b'"cache_read_input_tokens":2' in answer.content
 
 
-def test_pages_of_named_origins_may_call_and_read_all_of_an_answer(asked: tuple[Rig, Sold]) -> None:
-    loop, who = asked
+def test_pages_of_named_origins_may_call_and_read_all_of_an_answer(house_and_customer: tuple[Rig, Sold]) -> None:
+    loop, who = house_and_customer
     asking = {
         "origin": PAGE,
         "access-control-request-method": "POST",
@@ -166,8 +174,8 @@ def test_pages_of_named_origins_may_call_and_read_all_of_an_answer(asked: tuple[
     assert answer.headers["access-control-expose-headers"] == "*"
 
 
-def test_counts_use_up_nothing_of_the_models_rate(asked: tuple[Rig, Sold]) -> None:
-    loop, _ = asked
+def test_counts_use_up_nothing_of_the_models_rate(house_and_customer: tuple[Rig, Sold]) -> None:
+    loop, _ = house_and_customer
     loop.tier("slow", conversation_tokens_max=1000, price_nanousd=0, requests_per_minute=1)
     who = loop.customer("slow")
     count = "/v1/messages/count_tokens"
@@ -181,8 +189,8 @@ def test_counts_use_up_nothing_of_the_models_rate(asked: tuple[Rig, Sold]) -> No
 
 
 def test_an_origin_is_one() -> None:
-    for given in ("app.example.com", "https://app.example.com/path", "https://*.example.com"):
+    for origin in ("app.example.com", "https://app.example.com/path", "https://*.example.com"):
         with pytest.raises(StartupError, match="CORS_ORIGINS"):
-            read_settings(cors_origins=given)
+            read_settings(cors_origins=origin)
 
     assert read_settings(cors_origins="https://a.example, *").cors_origins == ("https://a.example", "*")

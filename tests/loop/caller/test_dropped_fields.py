@@ -83,20 +83,22 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def asked(model: Model, valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, Sold]]:
+def house_and_customer(
+    model: Model, valkey_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Rig, Sold]]:
     """A gateway before a vLLM, and who calls it."""
     folder: Path = tmp_path_factory.mktemp("dropped")
-    given: dict[str, Any] = {"upstream": model, "upstream_profile": "vllm", "passed_headers": "X-Team"}
-    given["embedding_model"] = "aligned-1-embedding"
-    with rig(emptied(valkey_server), f"sqlite:///{folder}/ledger.sqlite", folder, **given) as running:
+    settings: dict[str, Any] = {"upstream": model, "upstream_profile": "vllm", "passed_headers": "X-Team"}
+    settings["embedding_model"] = "aligned-1-embedding"
+    with rig(emptied(valkey_server), f"sqlite:///{folder}/ledger.sqlite", folder, **settings) as running:
         running.tier("basic", conversation_tokens_max=1000, price_nanousd=1000)
         yield running, running.customer("basic")
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
-def test_the_answer_names_what_was_dropped(asked: tuple[Rig, Sold], path: str, stream: bool) -> None:
-    loop, who = asked
+def test_the_answer_names_what_was_dropped(house_and_customer: tuple[Rig, Sold], path: str, stream: bool) -> None:
+    loop, who = house_and_customer
     body: dict[str, Any] = {**ASKED, "stream": stream, "made_up": 1, "odd\r\nname": 2, "chat_template_kwargs": {}}
     named = {**who.headers, "idempotency-key": f"{path} {stream}"}
 
@@ -109,9 +111,9 @@ def test_the_answer_names_what_was_dropped(asked: tuple[Rig, Sold], path: str, s
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_a_budget_of_thought_has_room_in_the_cap(asked: tuple[Rig, Sold], stream: bool) -> None:
+def test_a_budget_of_thought_has_room_in_the_cap(house_and_customer: tuple[Rig, Sold], stream: bool) -> None:
     """As Claude Code asks for it; a cap that leaves no room for thinking is said, and is no error of the caller's."""
-    loop, _ = asked
+    loop, _ = house_and_customer
     thinks = {**ASKED, "stream": stream, "max_tokens": 32000, "thinking": {"type": "enabled", "budget_tokens": 31999}}
     for tier, most, dropped in (("narrow", 1024, "thinking"), ("wide", 5000, None)):
         loop.tier(tier, conversation_tokens_max=most, price_nanousd=1000)
@@ -123,9 +125,9 @@ def test_a_budget_of_thought_has_room_in_the_cap(asked: tuple[Rig, Sold], stream
         assert answer.headers.get("x-tokencap-dropped") == dropped
 
 
-def test_headers_of_a_request_pass_by_an_allow_list(asked: tuple[Rig, Sold], model: Model) -> None:
+def test_headers_of_a_request_pass_by_an_allow_list(house_and_customer: tuple[Rig, Sold], model: Model) -> None:
     """Those of tracing, of the format and of the operator; whose account it is, is not the caller's to say."""
-    loop, who = asked
+    loop, who = house_and_customer
 
     answer = httpx.post(f"{loop.url}/v1/messages", json=ASKED, headers={**who.headers, **SENT_ON, **KEPT_BACK})
 
@@ -150,10 +152,10 @@ def test_no_setting_lets_what_is_kept_here_pass(name: str) -> None:
     ],
 )
 def test_less_than_the_upstream_takes_is_a_cap_reached(
-    asked: tuple[Rig, Sold], limit: int | None, status: int, code: str
+    house_and_customer: tuple[Rig, Sold], limit: int | None, status: int, code: str
 ) -> None:
     """Nobody hears of a field that it did not send; who sent too small a limit hears of that."""
-    loop, _ = asked
+    loop, _ = house_and_customer
     loop.tier("tiny", conversation_tokens_max=10, price_nanousd=1000)
     who = loop.customer("tiny")
     body = {"model": "aligned-1", "input": "Hello", "max_output_tokens": limit}
@@ -166,27 +168,29 @@ def test_less_than_the_upstream_takes_is_a_cap_reached(
 
 
 @pytest.mark.parametrize("endpoint", KNOWN)
-def test_every_field_that_a_vllm_does_not_know_is_named_and_counted(asked: tuple[Rig, Sold], endpoint: str) -> None:
+def test_every_field_that_a_vllm_does_not_know_is_named_and_counted(
+    house_and_customer: tuple[Rig, Sold], endpoint: str
+) -> None:
     """Each that some table has and its own has not: as many to a body as the header has room for."""
-    loop, who = asked
+    loop, who = house_and_customer
     names = sorted(HOUSES | {name for name, fate in fates(endpoint).items() if fate[VLLM] == "dropped"})
     body = {name: value for name, value in {**ASKED, **MORE.get(endpoint, {})}.items() if value is not None}
 
-    for some in (names[at : at + DROPPED_MOST] for at in range(0, len(names), DROPPED_MOST)):
+    for dropped in (names[at : at + DROPPED_MOST] for at in range(0, len(names), DROPPED_MOST)):
         answer = httpx.post(
             loop.url + endpoint,
-            json={**body, **{name: UNREFUSED.get(name, "abc") for name in some}},
+            json={**body, **{name: UNREFUSED.get(name, "abc") for name in dropped}},
             headers=who.headers,
         )
 
         assert answer.status_code == 200, answer.text
-        assert answer.headers["x-tokencap-dropped"].split(", ") == some
+        assert answer.headers["x-tokencap-dropped"].split(", ") == dropped
     assert set(names) <= counted(loop)
 
 
-def test_what_was_dropped_is_counted_by_names_that_are_known(asked: tuple[Rig, Sold]) -> None:
+def test_what_was_dropped_is_counted_by_names_that_are_known(house_and_customer: tuple[Rig, Sold]) -> None:
     """A caller's own names are one series, so no caller makes series."""
-    loop, who = asked
+    loop, who = house_and_customer
     httpx.post(f"{loop.url}/v1/chat/completions", json={**ASKED, "priority": 9, "zzz": 1}, headers=who.headers)
 
     assert counted(loop) >= {"priority", "other"}

@@ -51,8 +51,8 @@ class Recorder:
 
 
 def call(loop: Rig, who: dict[str, str], path: str, **more: Any) -> httpx.Response:
-    asked = {"model": "embed-1" if path == "/v1/embeddings" else "aligned-1", **ASKED[path], **more}
-    return httpx.post(loop.url + path, json=asked, headers=who, timeout=30)
+    fields = {"model": "embed-1" if path == "/v1/embeddings" else "aligned-1", **ASKED[path], **more}
+    return httpx.post(loop.url + path, json=fields, headers=who, timeout=30)
 
 
 def test_in_every_format(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
@@ -78,12 +78,12 @@ def test_in_every_format(valkey_url: str, sqlite_url: str, tmp_path: Path) -> No
 def test_unless_the_operator_says_otherwise_they_are_refused(loop: Rig, path: str) -> None:
     loop.tier("open")
     who = loop.customer("open")
-    for asked, param in (
+    for fields, param in (
         ({"tools": [FUNCTION, {"type": "code_interpreter"}]}, "tools"),
         ({"web_search_options": {}}, "web_search_options"),
         ({"model": "aligned-1:online"}, "model"),
     ):
-        answer = call(loop, who.headers, path, **asked)
+        answer = call(loop, who.headers, path, **fields)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
     assert loop.counted()["calls"] == 0
     assert loop.usage(who) == []

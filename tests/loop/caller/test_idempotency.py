@@ -84,8 +84,8 @@ def test_keys_are_a_customers_own(loop: Rig, calls_before: int) -> None:
 def test_a_caller_who_hangs_up_finds_the_whole_answer_when_it_asks_again(loop: Rig, calls_before: int) -> None:
     who = loop.customer("open")
     headers = {**who.headers, "idempotency-key": "k1"}
-    given = {**BODY, "stream": True}
-    with httpx.stream("POST", loop.url + CHAT, json=given, headers=headers) as answer:
+    body = {**BODY, "stream": True}
+    with httpx.stream("POST", loop.url + CHAT, json=body, headers=headers) as answer:
         next(answer.iter_raw())
     until(lambda: say(loop, who, "k1", stream=True).status_code == 200)
     again = say(loop, who, "k1", stream=True)

@@ -23,30 +23,30 @@ def imported(loop: Rig) -> dict[str, Any]:
         "/admin/customers/bulk", json={"customers": [{"name": "A", "tier": "open", "keys": [key]}]}
     )
     assert answer.status_code == 201, answer.text
-    made: dict[str, Any] = answer.json()["data"][0]
-    return made
+    imported_row: dict[str, Any] = answer.json()["data"][0]
+    return imported_row
 
 
-def ask(loop: Rig, headers: dict[str, str]) -> httpx.Response:
+def account_of(loop: Rig, headers: dict[str, str]) -> httpx.Response:
     return httpx.post(f"{loop.url}/v1/chat/completions", json=ASKED, headers=headers)
 
 
 def test_an_imported_key_is_served_metered_and_revoked(loop: Rig) -> None:
-    made = imported(loop)
-    answers = [ask(loop, {"authorization": f"Bearer {KEY}"}), ask(loop, {"x-api-key": KEY})]
+    imported_row = imported(loop)
+    answers = [account_of(loop, {"authorization": f"Bearer {KEY}"}), account_of(loop, {"x-api-key": KEY})]
     account = httpx.get(f"{loop.url}/v1/account", headers={"authorization": f"Bearer {KEY}"})
 
     assert [answer.status_code for answer in answers] == [200, 200]
-    assert account.json()["customer"] == made["customer"]["id"]
-    assert {record["customer"] for record in loop.usage()} == {made["customer"]["id"]}
-    assert loop.admin.delete(f"/admin/keys/{made['keys'][0]['key_id']}").status_code == 204
-    assert ask(loop, {"authorization": f"Bearer {KEY}"}).status_code == 401
+    assert account.json()["customer"] == imported_row["customer"]["id"]
+    assert {record["customer"] for record in loop.usage()} == {imported_row["customer"]["id"]}
+    assert loop.admin.delete(f"/admin/keys/{imported_row['keys'][0]['key_id']}").status_code == 204
+    assert account_of(loop, {"authorization": f"Bearer {KEY}"}).status_code == 401
 
 
 def test_a_key_that_nobody_imported_is_unknown(loop: Rig) -> None:
     imported(loop)
     for key in (KEY + "x", KEY[:-1], "short", "x" * 300, "sk with spaces and more"):
-        refused = ask(loop, {"authorization": f"Bearer {key}"})
+        refused = account_of(loop, {"authorization": f"Bearer {key}"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
     assert loop.counted()["calls"] == 0
 
@@ -57,4 +57,4 @@ def test_an_imported_key_is_known_again_after_redis_lost_everything(loop: Rig) -
         assert isinstance(client, redis.Redis)
         client.flushall()
 
-    until(lambda: ask(loop, {"authorization": f"Bearer {KEY}"}).status_code == 200)
+    until(lambda: account_of(loop, {"authorization": f"Bearer {KEY}"}).status_code == 200)

@@ -91,11 +91,11 @@ def test_a_body_whose_key_opens_nothing_is_not_kept(loop: Rig, who: Sold) -> Non
 
 def test_who_waits_to_be_told_that_a_body_is_wanted_is_told_that_the_key_opens_nothing(loop: Rig, who: Sold) -> None:
     address = httpx.URL(loop.url)
-    for key, told in (("tc-00-" + "x" * 43, b"HTTP/1.1 401"), (who.key, b"HTTP/1.1 100")):
+    for key, status in (("tc-00-" + "x" * 43, b"HTTP/1.1 401"), (who.key, b"HTTP/1.1 100")):
         lines = (f"POST {CHAT} HTTP/1.1", "host: x", f"authorization: Bearer {key}", "expect: 100-continue")
         with socket.create_connection((address.host, address.port or 80), timeout=30) as connection:
             connection.sendall("\r\n".join((*lines, "content-length: 1000000", "", "")).encode())
-            assert connection.recv(65_536).startswith(told)
+            assert connection.recv(65_536).startswith(status)
 
 
 @pytest.mark.parametrize("what", TOO_MUCH)

@@ -67,9 +67,9 @@ def test_usage_that_was_asked_for_carries_the_charge(loop: Rig, capped: openai.O
 
     assert last.choices == []
     assert last.usage is not None
-    told = last.model_extra["tokencap"]  # type: ignore[index]
-    assert told["charge_nanousd"] == 1_000
-    assert told["conversation_tokens_left"] == 20 - last.usage.completion_tokens
+    account = last.model_extra["tokencap"]  # type: ignore[index]
+    assert account["charge_nanousd"] == 1_000
+    assert account["conversation_tokens_left"] == 20 - last.usage.completion_tokens
 
 
 def test_refusals_are_the_exceptions_it_knows(loop: Rig) -> None:

@@ -23,14 +23,14 @@ def own(loop: Rig, who: Sold) -> list[dict[str, Any]]:
     return httpx.get(f"{loop.url}/v1/account/refusals", headers=who.headers).json()["data"]
 
 
-def told(loop: Rig, who: Sold) -> list[dict[str, Any]]:
+def log_of(loop: Rig, who: Sold) -> list[dict[str, Any]]:
     return loop.admin.get(f"/admin/customers/{who.id}/refusals").json()["data"]
 
 
 def last(loop: Rig, who: Sold, count: int = 1) -> dict[str, Any]:
     """Return the newest refusal once there are so many."""
-    until(lambda: len(told(loop, who)) >= count)
-    return told(loop, who)[0]
+    until(lambda: len(log_of(loop, who)) >= count)
+    return log_of(loop, who)[0]
 
 
 def test_a_refusal_says_which_limit_it_was_and_how_far_it_was_used(loop: Rig) -> None:
@@ -46,13 +46,13 @@ def test_a_refusal_says_which_limit_it_was_and_how_far_it_was_used(loop: Rig) ->
 
     found = last(loop, who)
     key_id = loop.usage(who)[0]["key_id"]
-    asked = {"limit": "period_tokens_max", "max": 60, "used": used, "held": 0, "asked": 50}
+    figures = {"limit": "period_tokens_max", "max": 60, "used": used, "held": 0, "asked": 50}
     assert refused.json()["error"]["code"] == "insufficient_quota"
     assert found == {
-        **{"time": found["time"], "status": 429, "code": "insufficient_quota", "key_id": key_id, **asked},
+        **{"time": found["time"], "status": 429, "code": "insufficient_quota", "key_id": key_id, **figures},
         "request_id": refused.headers["x-request-id"],
     }
-    assert own(loop, who) == told(loop, who) == [found]
+    assert own(loop, who) == log_of(loop, who) == [found]
 
 
 def test_every_kind_of_limit_is_named(loop: Rig) -> None:
@@ -111,14 +111,14 @@ def test_the_last_thousand_are_kept_for_a_while_and_go_with_the_customer(loop: R
         )
 
         refused = call(loop, who)
-        until(lambda: told(loop, who)[0]["request_id"] == refused.headers["x-request-id"])
+        until(lambda: log_of(loop, who)[0]["request_id"] == refused.headers["x-request-id"])
 
         assert client.llen(name) == MOST
         assert 0 < client.ttl(name) <= KEPT_S
-        assert [one["request_id"] for one in own(loop, who)] == [one["request_id"] for one in told(loop, who)]
-        assert len(told(loop, who)) == MOST
+        assert [one["request_id"] for one in own(loop, who)] == [one["request_id"] for one in log_of(loop, who)]
+        assert len(log_of(loop, who)) == MOST
         path = f"/admin/customers/{who.id}/refusals"
-        assert loop.admin.get(path, params={"limit": 2}).json()["data"] == told(loop, who)[:2]
+        assert loop.admin.get(path, params={"limit": 2}).json()["data"] == log_of(loop, who)[:2]
         assert [loop.admin.get(path, params={"limit": limit}).status_code for limit in (0, MOST + 1)] == [422, 422]
         loop.admin.delete(f"/admin/customers/{who.id}?erase=true")
         assert not client.exists(name)

@@ -55,7 +55,7 @@ def who(loop: Rig) -> Sold:
     return loop.customer("open")
 
 
-def ask(loop: Rig, method: str, path: str, *headers: tuple[str, str], body: bytes = ASKED) -> tuple[int, Any]:
+def send(loop: Rig, method: str, path: str, *headers: tuple[str, str], body: bytes = ASKED) -> tuple[int, Any]:
     """Send a request with headers as they are, and return the status and the JSON of its answer."""
     address = httpx.URL(loop.url)
     lines = [f"{method} {path} HTTP/1.1", "host: x", *(f"{name}: {value}" for name, value in headers)]
@@ -63,11 +63,11 @@ def ask(loop: Rig, method: str, path: str, *headers: tuple[str, str], body: byte
     request = "\r\n".join([*lines, *sent, "connection: close", "", ""]).encode("latin-1")
     with socket.create_connection((address.host, address.port or 80), timeout=30) as connection:
         connection.sendall(request + (b"" if method == "GET" else body))
-        got = b""
+        received = b""
         while piece := connection.recv(65_536):
-            got += piece
-    head, _, told = got.partition(b"\r\n\r\n")
-    return int(head.split(b" ", 2)[1]), json.loads(told)
+            received += piece
+    head, _, answer = received.partition(b"\r\n\r\n")
+    return int(head.split(b" ", 2)[1]), json.loads(answer)
 
 
 def key_of(who: Sold) -> tuple[str, str]:
@@ -81,9 +81,9 @@ def test_a_header_that_means_something_comes_once(
     """Equal or not: a proxy before us may take the first one, and we the last."""
     for name, value in TWICE.items():
         for again in (value, value + "2"):
-            status, told = ask(loop, method, path, key_of(who), (name, value), (name.upper(), again))
+            status, answer = send(loop, method, path, key_of(who), (name, value), (name.upper(), again))
 
-            assert (status, told["error"]["param"].lower()) == (400, name), told
+            assert (status, answer["error"]["param"].lower()) == (400, name), answer
     assert loop.counted()["calls"] == calls_before
 
 
@@ -92,22 +92,22 @@ def test_a_key_comes_once_whoever_it_belongs_to(loop: Rig, who: Sold, method: st
     other = loop.customer("open")
     for second in (key_of(who), key_of(other), ("authorization", "Basic eA==")):
         for pair in ((key_of(who), second), (second, key_of(who))):
-            status, told = ask(loop, method, path, *pair)
-            assert (status, told["error"]["param"]) == (400, "Authorization"), told
-    status, told = ask(loop, method, path, key_of(who), ("x-api-key", other.key))
-    assert (status, told["error"]["param"]) == (400, "X-Api-Key"), told
-    status, told = ask(
+            status, answer = send(loop, method, path, *pair)
+            assert (status, answer["error"]["param"]) == (400, "Authorization"), answer
+    status, answer = send(loop, method, path, key_of(who), ("x-api-key", other.key))
+    assert (status, answer["error"]["param"]) == (400, "X-Api-Key"), answer
+    status, answer = send(
         loop, method, path, ("authorization", f"Bearer {NO_KEY}"), ("x-request-id", "a"), ("x-request-id", "b")
     )
-    assert (status, told["error"]["code"]) == (401, "invalid_api_key"), told
+    assert (status, answer["error"]["code"]) == (401, "invalid_api_key"), answer
 
 
 def test_the_same_key_in_both_of_its_headers_or_one_that_is_not_ours_beside_it_is_one_key(loop: Rig, who: Sold) -> None:
     """Anthropic's clients send both where both are set."""
     for beside in (who.key, "sk-ant-0123456789abcdef", ""):
-        assert ask(loop, "GET", "/v1/account", key_of(who), ("x-api-key", beside))[0] == 200
+        assert send(loop, "GET", "/v1/account", key_of(who), ("x-api-key", beside))[0] == 200
     assert (
-        ask(loop, "GET", "/v1/account", ("authorization", "Bearer sk-0123456789abcdef"), ("x-api-key", who.key))[0]
+        send(loop, "GET", "/v1/account", ("authorization", "Bearer sk-0123456789abcdef"), ("x-api-key", who.key))[0]
         == 200
     )
 
@@ -121,7 +121,7 @@ def test_headers_that_mean_nothing_here_may_come_twice(loop: Rig, who: Sold) -> 
         ("x-forwarded-for", "::1"),
     ]
 
-    assert ask(loop, "GET", "/v1/account", key_of(who), *many, *many)[0] == 200
+    assert send(loop, "GET", "/v1/account", key_of(who), *many, *many)[0] == 200
 
 
 @pytest.mark.parametrize(("method", "path"), [*KEYED, ("GET", "/v1/menu")])
@@ -135,19 +135,19 @@ def test_a_parameter_that_a_route_does_not_know_is_named(
         ("%ff=1", "\ufffd"),
         ("a[]=", "a[]"),
     ):
-        status, told = ask(loop, method, f"{path}?{query}", key_of(who))
+        status, answer = send(loop, method, f"{path}?{query}", key_of(who))
 
-        assert (status, told["error"]["code"], told["error"]["param"]) == (422, "unknown_parameter", name), told
-    status, told = ask(loop, method, f"{path}?" + "&".join(f"a{number}=1" for number in range(200)), key_of(who))
-    assert status == 400, told
+        assert (status, answer["error"]["code"], answer["error"]["param"]) == (422, "unknown_parameter", name), answer
+    status, answer = send(loop, method, f"{path}?" + "&".join(f"a{number}=1" for number in range(200)), key_of(who))
+    assert status == 400, answer
     assert loop.counted()["calls"] == calls_before
 
 
 def test_what_clients_put_behind_the_routes_of_calls_changes_nothing(loop: Rig, who: Sold) -> None:
     for query in ("beta=true", "api-version=2024-10-21", "beta=true&api-version=", ""):
-        assert ask(loop, "POST", f"{CHAT}?{query}", key_of(who))[0] == 200
+        assert send(loop, "POST", f"{CHAT}?{query}", key_of(who))[0] == 200
     for query in ("limit=20", "after_id=a&limit=1000", "client_version=1.0", "beta=true"):
-        assert ask(loop, "GET", f"/v1/models?{query}", key_of(who))[0] == 200
+        assert send(loop, "GET", f"/v1/models?{query}", key_of(who))[0] == 200
 
 
 def written(value: Any) -> str:

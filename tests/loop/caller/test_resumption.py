@@ -26,8 +26,8 @@ def capped(valkey_url: str, sqlite_url: str, tmp_path: Path) -> Iterator[Rig]:
 
 
 def say(loop: Rig, who: Sold, messages: list[Any], **more: Any) -> httpx.Response:
-    given = {"model": "aligned-1", "messages": messages, **more}
-    return httpx.post(f"{loop.url}/v1/chat/completions", json=given, headers=who.headers, timeout=30)
+    body = {"model": "aligned-1", "messages": messages, **more}
+    return httpx.post(f"{loop.url}/v1/chat/completions", json=body, headers=who.headers, timeout=30)
 
 
 def text_of(answer: httpx.Response) -> str:

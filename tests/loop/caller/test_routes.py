@@ -64,10 +64,10 @@ def raw(loop: Rig, *pieces: bytes) -> bytes:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for piece in pieces:
             connection.sendall(piece)
-        got = b""
+        received = b""
         while piece := connection.recv(65_536):
-            got += piece
-        return got
+            received += piece
+        return received
 
 
 def head(path: str, who: Sold, *more: str, method: str = "POST") -> bytes:

@@ -30,14 +30,21 @@ async def answer(request: Request) -> JSONResponse:
         call = body.get("stop_sequences", [call])[0]
         block = {"type": "tool_use", "id": call, "name": "search", "input": {}}
         usage = {"input_tokens": 9, "output_tokens": 5}
-        told = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [block], "usage": usage}
-        return JSONResponse({**told, "stop_reason": "tool_use", "stop_sequence": None})
-    made = {"id": call, "type": "function", "function": {"name": "search", "arguments": "{}"}}
-    message = {"role": "assistant", "content": None, "tool_calls": [made]}
+        answer = {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "m",
+            "content": [block],
+            "usage": usage,
+        }
+        return JSONResponse({**answer, "stop_reason": "tool_use", "stop_sequence": None})
+    tool_call = {"id": call, "type": "function", "function": {"name": "search", "arguments": "{}"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [tool_call]}
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
     usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
-    told = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-    return JSONResponse({**told, "usage": usage})
+    answer = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    return JSONResponse({**answer, "usage": usage})
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +66,17 @@ def chat(loop: Rig, who: Sold, messages: list[Any], call: str, **headers: str) -
     """Make a call that is answered with a tool call under that id; return its conversation."""
     tools = [{"type": "function", "function": TOOL}]
     body = {"model": "aligned-1", "messages": messages, "tools": tools, "stop": [call]}
-    got = httpx.post(f"{loop.url}/v1/chat/completions", json=body, headers={**who.headers, **headers}, timeout=30)
-    assert got.status_code == 200, got.text
-    return got.headers["x-tokencap-conversation"]
+    answer = httpx.post(f"{loop.url}/v1/chat/completions", json=body, headers={**who.headers, **headers}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-tokencap-conversation"]
 
 
-def messages(loop: Rig, who: Sold, said: list[Any], call: str, **more: Any) -> str:
+def messages(loop: Rig, who: Sold, turns: list[Any], call: str, **more: Any) -> str:
     tools = [{"name": "search", "input_schema": {"type": "object"}}]
-    body = {"model": "aligned-1", "max_tokens": 50, "messages": said, "tools": tools, "stop_sequences": [call], **more}
-    got = httpx.post(f"{loop.url}/v1/messages", json=body, headers=who.headers, timeout=30)
-    assert got.status_code == 200, got.text
-    return got.headers["x-tokencap-conversation"]
+    body = {"model": "aligned-1", "max_tokens": 50, "messages": turns, "tools": tools, "stop_sequences": [call], **more}
+    answer = httpx.post(f"{loop.url}/v1/messages", json=body, headers=who.headers, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-tokencap-conversation"]
 
 
 def question(text: str) -> dict[str, Any]:
@@ -78,9 +85,9 @@ def question(text: str) -> dict[str, Any]:
 
 def result(call: str) -> list[dict[str, Any]]:
     """Return the call and its result, as a chat's client brings them back."""
-    made = {"id": call, "type": "function", "function": {"name": "search", "arguments": "{}"}}
+    tool_call = {"id": call, "type": "function", "function": {"name": "search", "arguments": "{}"}}
     return [
-        {"role": "assistant", "content": None, "tool_calls": [made]},
+        {"role": "assistant", "content": None, "tool_calls": [tool_call]},
         {"role": "tool", "tool_call_id": call, "content": "found"},
     ]
 
@@ -112,10 +119,10 @@ MADE_ONCE = [
 def test_ids_that_begin_again_lead_each_to_its_own_conversation(loop: Rig, call: str) -> None:
     for say, back in ((chat, result), (messages, block)):
         who = loop.customer("open")
-        asked = [question("What is a cap?"), question("What is a tier?")]
-        begun = [say(loop, who, [one], call) for one in asked]
-        went_on = [say(loop, who, [one, *back(call)], call) for one in asked]
-        again = [say(loop, who, [one, *back(call), *back(call)], call) for one in asked]
+        questions = [question("What is a cap?"), question("What is a tier?")]
+        begun = [say(loop, who, [one], call) for one in questions]
+        went_on = [say(loop, who, [one, *back(call)], call) for one in questions]
+        again = [say(loop, who, [one, *back(call), *back(call)], call) for one in questions]
 
         assert begun[0] != begun[1]
         assert went_on == begun
@@ -126,9 +133,9 @@ def test_ids_that_begin_again_lead_each_to_its_own_conversation(loop: Rig, call:
 def test_an_id_that_fits_two_conversations_in_all_begins_a_new_one(loop: Rig, call: str) -> None:
     for say, back in ((chat, result), (messages, block)):
         who = loop.customer("open")
-        asked = question("The same in both")
-        first, second = (say(loop, who, [asked], call) for _ in range(2))
-        third = say(loop, who, [asked, *back(call)], call)
+        same = question("The same in both")
+        first, second = (say(loop, who, [same], call) for _ in range(2))
+        third = say(loop, who, [same, *back(call)], call)
 
         assert len({first, second, third}) == 3
 
@@ -173,13 +180,13 @@ def written(session: str) -> list[str]:
 
 def test_the_end_user_of_claude_code_is_its_device_and_account_and_its_session_a_conversation(loop: Rig) -> None:
     who = loop.customer("open")
-    told = [
+    sessions = [
         messages(loop, who, [question(f"{session} {one}")], "call_1", metadata={"user_id": one})
         for session in SESSIONS
         for one in written(session)
     ]
 
-    assert told == [SESSIONS[0], SESSIONS[0], SESSIONS[1], SESSIONS[1]]
+    assert sessions == [SESSIONS[0], SESSIONS[0], SESSIONS[1], SESSIONS[1]]
     assert {record["end_user"] for record in loop.usage(who)} == {f"user_{DEVICE}_account_{ACCOUNT}"}
 
 

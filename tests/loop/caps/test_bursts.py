@@ -18,8 +18,8 @@ PLACES = 4
 
 def first_token(loop: Rig, who: Sold, has_come: threading.Event, leave: threading.Event) -> None:
     """Call, tell when there is a token, and hang up when told."""
-    given = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
-    with httpx.stream("POST", f"{loop.url}/v1/chat/completions", json=given, headers=who.headers, timeout=60) as answer:
+    body = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+    with httpx.stream("POST", f"{loop.url}/v1/chat/completions", json=body, headers=who.headers, timeout=60) as answer:
         for line in answer.iter_lines():
             if '"content":' in line:
                 has_come.set()

@@ -37,8 +37,8 @@ def chunks_of(answer: httpx.Response) -> list[dict[str, Any]]:
     return [json.loads(event) for event in events]
 
 
-def post(loop: Rig, who: Sold, given: dict[str, Any]) -> httpx.Response:
-    return httpx.post(f"{loop.url}/v1/chat/completions", json=given, headers=who.headers, timeout=30)
+def post(loop: Rig, who: Sold, body: dict[str, Any]) -> httpx.Response:
+    return httpx.post(f"{loop.url}/v1/chat/completions", json=body, headers=who.headers, timeout=30)
 
 
 def test_a_stream_ends_at_the_grant_exactly_where_the_upstream_ignores_it(unruly: Rig) -> None:
@@ -82,9 +82,9 @@ def test_three_choices_share_one_cap(unruly: Rig, stream: bool) -> None:
 
     assert answer.headers["x-tokencap-cap"] == "6"
     if stream:
-        said = [choice for chunk in chunks_of(answer) for choice in chunk["choices"]]
+        choices = [choice for chunk in chunks_of(answer) for choice in chunk["choices"]]
         for index in range(3):
-            assert sum(bool(c["delta"].get("content")) for c in said if c["index"] == index) == 6
+            assert sum(bool(c["delta"].get("content")) for c in choices if c["index"] == index) == 6
     else:
         assert [choice["finish_reason"] for choice in answer.json()["choices"]] == ["length"] * 3
     (record,) = unruly.usage(who)

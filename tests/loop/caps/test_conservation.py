@@ -69,7 +69,7 @@ def window_of(client: redis.Redis, customer: Sold) -> str:
 
 
 @pytest.mark.parametrize(
-    ("field", "amount", "said"),
+    ("field", "amount", "sentence"),
     [
         ("held", 40, "40 tokens are held, its 0 open holds have 0"),
         ("spend_used", -2, "5 tokens and 5 nano-units are used, records say 5 tokens and 7"),
@@ -82,7 +82,7 @@ def test_a_breach_made_by_hand_stops_its_customer_and_nobody_else_until_it_is_re
     caplog: pytest.LogCaptureFixture,
     field: str,
     amount: int,
-    said: str,
+    sentence: str,
 ) -> None:
     """Holds and books are looked at, by tokens and by money; the log says by how much it is off, once."""
     other = loop.customer("only")
@@ -94,13 +94,13 @@ def test_a_breach_made_by_hand_stops_its_customer_and_nobody_else_until_it_is_re
     assert not is_served(loop, acme)
     assert is_served(loop, other)
     assert is_ready(loop)
-    assert said in " ".join(fields(client.hgetall(redis_keys.BREACHES)).values())
+    assert sentence in " ".join(fields(client.hgetall(redis_keys.BREACHES)).values())
     assert httpx.get(f"{loop.url}/livez").status_code == 200
     add(client, window, field, -amount)
     until(lambda: not client.exists(redis_keys.BREACHES))
     assert is_served(loop, acme)
     lines = [record.message for record in caplog.records if "conservation is broken" in record.message]
-    assert [line for line in lines if said in line and f"for {acme.id} in" in line] != []
+    assert [line for line in lines if sentence in line and f"for {acme.id} in" in line] != []
     assert len(lines) == len(set(lines))
 
 

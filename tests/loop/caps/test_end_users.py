@@ -44,8 +44,8 @@ def named(path: str, who: Any) -> dict[str, Any]:
     return {"metadata": {"user_id": who}} if path.startswith("/v1/messages") else {"user": who}
 
 
-def call(loop: Rig, who: Sold, path: str, **given: Any) -> httpx.Response:
-    body = {"model": "aligned-1", **ROUTES[path], **given}
+def call(loop: Rig, who: Sold, path: str, **fields: Any) -> httpx.Response:
+    body = {"model": "aligned-1", **ROUTES[path], **fields}
     return httpx.post(loop.url + path, json=body, headers=who.headers, timeout=30)
 
 
@@ -53,15 +53,15 @@ def call(loop: Rig, who: Sold, path: str, **given: Any) -> httpx.Response:
 def test_the_end_user_whom_a_call_names_is_on_its_record(loop: Rig, path: str) -> None:
     """In every format; a call that names none has no such field. Either side finds the records by it."""
     who = loop.customer("open")
-    for given in (named(path, "ann"), {}, named(path, None), named(path, "")):
-        assert call(loop, who, path, **given).status_code == 200
+    for named_user in (named(path, "ann"), {}, named(path, None), named(path, "")):
+        assert call(loop, who, path, **named_user).status_code == 200
 
     first, *others = loop.usage(who)
     assert first["end_user"] == "ann"
     assert len(others) == 3
     assert not any("end_user" in record for record in others)
-    asked = {"customer": who.id, "end_user": "ann"}
-    assert loop.admin.get("/admin/usage", params=asked).json()["data"] == [first]
+    query = {"customer": who.id, "end_user": "ann"}
+    assert loop.admin.get("/admin/usage", params=query).json()["data"] == [first]
     own = httpx.get(f"{loop.url}/v1/account/usage", params={"end_user": "ann"}, headers=who.headers, timeout=30)
     assert own.json()["data"] == [first]
 
@@ -107,13 +107,13 @@ def test_an_end_user_has_its_own_part_of_the_period_in_every_format(loop: Rig, p
     assert call(loop, who, path, **named(path, "bob")).status_code == 200
 
     assert (refused.status_code, refused.headers["x-should-retry"]) == (429, "false")
-    told = refused.json()
-    assert told["error"]["code"] == "end_user_quota_reached"
+    body = refused.json()
+    assert body["error"]["code"] == "end_user_quota_reached"
     if path == "/v1/messages":
-        assert (told["type"], told["error"]["type"]) == ("error", "rate_limit_error")
-        assert told["error"]["param"] == "metadata.user_id"
+        assert (body["type"], body["error"]["type"]) == ("error", "rate_limit_error")
+        assert body["error"]["param"] == "metadata.user_id"
     else:
-        assert (told["error"]["type"], told["error"]["param"]) == ("insufficient_quota", "user")
+        assert (body["error"]["type"], body["error"]["param"]) == ("insufficient_quota", "user")
     assert [record["end_user"] for record in loop.usage(who)] == ["ann", "bob"]
 
 

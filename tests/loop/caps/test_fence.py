@@ -37,28 +37,28 @@ async def test_a_worker_that_cannot_renew_relays_nothing_until_it_has(
     valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> None:
     """The upstream goes on, and is heard; the caller is told no more than what will be in the books."""
-    given = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    body = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
     with rig(valkey_url, sqlite_url, tmp_path, law=SLOW, lease_s=0.5) as loop:
         loop.tier("open", conversation_tokens_max=CAP, price_nanousd=1)
         who = loop.customer("open")
-        heard, stopped = b"", False
+        received, stopped = b"", False
         async with (
             httpx.AsyncClient(timeout=httpx.Timeout(60, read=SILENT_S), headers=who.headers) as client,
-            client.stream("POST", f"{loop.url}/v1/chat/completions", json=given) as answer,
+            client.stream("POST", f"{loop.url}/v1/chat/completions", json=body) as answer,
         ):
             pieces = answer.aiter_raw()
-            heard += await anext(pieces)
+            received += await anext(pieces)
             with standing_still(valkey_url):
                 try:
                     async for piece in pieces:
-                        heard += piece
+                        received += piece
                 except httpx.ReadTimeout:
                     stopped = True
         loop.until_nothing_is_held()
         until(lambda: len(loop.usage(who)) == 1)
         (record,) = loop.usage(who)
 
-    told = heard.count(b'"content"')
+    pieces_received = received.count(b'"content"')
     assert stopped, "the answer went on to its end without a renewal"
-    assert told < CAP
-    assert record["billed_output_tokens"] >= told
+    assert pieces_received < CAP
+    assert record["billed_output_tokens"] >= pieces_received

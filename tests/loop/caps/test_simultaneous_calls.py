@@ -25,8 +25,8 @@ async def herd(loop: Rig, who: Sold) -> list[httpx.Response]:
         async def call(number: int) -> httpx.Response:
             url = loop.urls[number % len(loop.urls)] + "/v1/chat/completions"
             messages = [{"role": "user", "content": "Hello"}]
-            given = {"model": "aligned-1", "messages": messages, "stream": number // 2 % 2 == 0}
-            return await ours[number % len(ours)].post(url, json=given)
+            body = {"model": "aligned-1", "messages": messages, "stream": number // 2 % 2 == 0}
+            return await ours[number % len(ours)].post(url, json=body)
 
         return await asyncio.gather(*(call(number) for number in range(CALLS)))
 

@@ -31,8 +31,8 @@ def loop(shared_loop: Rig) -> Rig:
 
 def say(loop: Rig, who: Sold, **body: Any) -> httpx.Response:
     """Call the second worker, in a conversation of its own."""
-    asked = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], **body}
-    return httpx.post(f"{loop.urls[1]}/v1/chat/completions", json=asked, headers=who.headers, timeout=30)
+    request = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], **body}
+    return httpx.post(f"{loop.urls[1]}/v1/chat/completions", json=request, headers=who.headers, timeout=30)
 
 
 def warm(loop: Rig, **fields: Any) -> Sold:
@@ -112,8 +112,8 @@ def test_a_key_that_is_revoked_opens_nothing(loop: Rig) -> None:
 def test_a_key_opens_nothing_from_the_moment_on_at_which_it_expires(loop: Rig) -> None:
     who = loop.customer("open")
     moment = datetime.now(UTC) + timedelta(seconds=5)
-    made = loop.admin.post(f"/admin/customers/{who.id}/keys", json={"expires": moment.isoformat()}).json()
-    expiring = Sold(who.id, made["key"])
+    created = loop.admin.post(f"/admin/customers/{who.id}/keys", json={"expires": moment.isoformat()}).json()
+    expiring = Sold(who.id, created["key"])
     before = say(loop, expiring).status_code
     was_in_time = datetime.now(UTC) < moment
 

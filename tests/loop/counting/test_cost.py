@@ -33,7 +33,7 @@ from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.chat import Chat
 from gateway.serving.upstream.profiles import PROFILES
 from gateway.simulator.model_server import Law
-from tests.gateway.holds.desk import Desk, desk
+from tests.gateway.holds.harness import HoldsHarness, holds_harness
 from tests.loop.rig import FAST, Rig, Sold, rig
 
 CALLS, AT_ONCE = 200, 20
@@ -67,8 +67,8 @@ async def spread(loop: Rig, who: Sold, calls: int) -> None:
     async with httpx.AsyncClient(limits=limits, timeout=60, headers=who.headers) as client:
 
         async def one(number: int) -> None:
-            given = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hi"}], "stream": number % 2 == 0}
-            answer = await client.post(f"{loop.url}/v1/chat/completions", json=given)
+            body = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hi"}], "stream": number % 2 == 0}
+            answer = await client.post(f"{loop.url}/v1/chat/completions", json=body)
             assert answer.status_code == 200, answer.text
 
         await asyncio.gather(*(one(number) for number in range(calls)))
@@ -100,8 +100,8 @@ async def leave(loop: Rig, who: Sold, calls: int) -> None:
     async with httpx.AsyncClient(limits=limits, timeout=60, headers=who.headers) as client:
 
         async def one() -> None:
-            given = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-            async with client.stream("POST", f"{loop.url}/v1/chat/completions", json=given) as answer:
+            body = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+            async with client.stream("POST", f"{loop.url}/v1/chat/completions", json=body) as answer:
                 await anext(answer.aiter_raw())
 
         await asyncio.gather(*(one() for _ in range(calls)))
@@ -133,26 +133,28 @@ async def test_a_call_leaves_nothing_for_the_garbage_collector(
     assert max(left.values(), default=0) <= 2 * AT_ONCE, "at most the last call of each connection"
 
 
-async def commands_of_a_call(told: Desk, number: int, **named: str) -> dict[str, int]:
+async def commands_of_a_call(harness: HoldsHarness, number: int, **named: str) -> dict[str, int]:
     """Return how often each command ran for a reservation and its settlement, those inside of scripts too."""
-    told.blocking.config_resetstat()
-    hold = await told.reserve(f"c{number}", "acme", 100, **named)
-    await told.settlements.settle(hold, told.outcome(10))
-    ran: dict[str, Any] = told.blocking.info("commandstats")
+    harness.blocking.config_resetstat()
+    hold = await harness.reserve(f"c{number}", "acme", 100, **named)
+    await harness.settlements.settle(hold, harness.outcome(10))
+    ran: dict[str, Any] = harness.blocking.info("commandstats")
     return {
-        name: said["calls"] for name, said in ran.items() if name.removeprefix("cmdstat_") not in ("config", "info")
+        name: counted["calls"]
+        for name, counted in ran.items()
+        if name.removeprefix("cmdstat_") not in ("config", "info")
     }
 
 
 async def test_naming_an_end_user_costs_no_command_where_end_users_have_no_limit(valkey_url: str) -> None:
-    async with desk(valkey_url) as told:
-        told.tier("open", conversation_tokens_max=1_000, period_tokens_max=10**9, price_nanousd=1)
-        told.customer("acme", "open")
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("open", conversation_tokens_max=1_000, period_tokens_max=10**9, price_nanousd=1)
+        harness.customer("acme", "open")
         for number in range(2):
-            await commands_of_a_call(told, number)
-        without = await commands_of_a_call(told, 2)
+            await commands_of_a_call(harness, number)
+        without = await commands_of_a_call(harness, 2)
 
-        assert await commands_of_a_call(told, 3, end_user="ann") == without
+        assert await commands_of_a_call(harness, 3, end_user="ann") == without
         assert without["cmdstat_evalsha"] == 2
 
 
@@ -174,10 +176,10 @@ async def functions_called(act: Callable[[], Awaitable[Any]]) -> int:
 
 
 async def test_admitting_and_settling_calls_so_many_functions_and_no_more(valkey_url: str) -> None:
-    async with desk(valkey_url) as told:
-        told.tier("open", conversation_tokens_max=1_000, period_tokens_max=10**9, price_nanousd=1)
-        told.customer("acme", "open")
-        counts = [await functions_called(lambda number=number: _once(told, number)) for number in range(5)]
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("open", conversation_tokens_max=1_000, period_tokens_max=10**9, price_nanousd=1)
+        harness.customer("acme", "open")
+        counts = [await functions_called(lambda number=number: _once(harness, number)) for number in range(5)]
 
     assert min(counts) <= ADMITTED_MOST
     assert max(counts[2:]) == min(counts[2:]), "the tenth call costs what the third one did"
@@ -191,9 +193,9 @@ async def test_a_call_calls_so_many_functions_and_no_more(kind: Kind) -> None:
     assert await functions_called(lambda: make(calls_made)) // calls_made <= CALL_MOST[kind.name]
 
 
-async def _once(told: Desk, number: int) -> None:
-    hold = await told.reserve(f"c{number}", "acme", 100)
-    await told.settlements.settle(hold, told.outcome(10))
+async def _once(harness: HoldsHarness, number: int) -> None:
+    hold = await harness.reserve(f"c{number}", "acme", 100)
+    await harness.settlements.settle(hold, harness.outcome(10))
 
 
 def _event(text: str) -> bytes:
@@ -255,11 +257,11 @@ async def test_a_stream_under_way_keeps_nothing_of_its_prompt(valkey_url: str, s
     with rig(valkey_url, sqlite_url, tmp_path, upstream=address) as loop:
         loop.tier("open", conversation_tokens_max=1_000)
         who = loop.customer("open")
-        asked = b'{"model":"aligned-1","stream":true,"messages":[{"role":"user","content":"%b"}]}' % PROMPT
+        body = b'{"model":"aligned-1","stream":true,"messages":[{"role":"user","content":"%b"}]}' % PROMPT
         async with httpx.AsyncClient(headers=who.headers, timeout=60) as client, AsyncExitStack() as open_streams:
 
             async def begin() -> None:
-                stream = client.stream("POST", f"{loop.url}/v1/chat/completions", content=asked)
+                stream = client.stream("POST", f"{loop.url}/v1/chat/completions", content=body)
                 answer = await open_streams.enter_async_context(stream)
                 assert answer.status_code == 200
                 await anext(answer.aiter_raw())
@@ -278,8 +280,8 @@ async def test_a_stream_under_way_keeps_nothing_of_its_prompt(valkey_url: str, s
 
 
 def test_a_worker_loads_what_it_serves_with_and_no_more() -> None:
-    said = "import gateway.cli.worker_process, json, sys; print(json.dumps(sorted(sys.modules)))"
-    loaded = json.loads(subprocess.run([sys.executable, "-c", said], check=True, capture_output=True).stdout)
+    program = "import gateway.cli.worker_process, json, sys; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout)
 
     assert not HEAVY & set(loaded)
     assert len(loaded) <= MODULES_MOST
@@ -287,11 +289,11 @@ def test_a_worker_loads_what_it_serves_with_and_no_more() -> None:
 
 def test_a_command_is_loaded_without_a_look_for_garbage() -> None:
     """Whole rounds over what was imported so far would be a quarter of a worker's start."""
-    said = (
+    program = (
         "import gc, sys; from gateway.cli.main import run; rounds = [];"
-        "gc.callbacks.append(lambda _, told: rounds.append(told['generation']));"
+        "gc.callbacks.append(lambda _, info: rounds.append(info['generation']));"
         "run(['worker', '--help']); print(max(rounds), file=sys.stderr)"
     )
-    told = subprocess.run([sys.executable, "-c", said], check=True, capture_output=True, text=True).stderr
+    errors = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stderr
 
-    assert int(told) < 2
+    assert int(errors) < 2

@@ -66,8 +66,8 @@ class Lying:
             return
         await body_of(receive)
         path = scope["path"]
-        made, read = ("output_tokens", "input_tokens") if path in (RESPONSES, MESSAGES) else _OPENAI
-        usage = {made: 1} | ({} if self.input is None else {read: self.input})
+        output_name, read = ("output_tokens", "input_tokens") if path in (RESPONSES, MESSAGES) else _OPENAI
+        usage = {output_name: 1} | ({} if self.input is None else {read: self.input})
         answer = {**ANSWERS.get(path, {}), "usage": usage}
         headers = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -122,11 +122,11 @@ def record_of(loop: Rig, path: str, *, stream: bool = False, **more: Any) -> tup
     return record, answer
 
 
-@pytest.mark.parametrize("said", UNREPORTED)
+@pytest.mark.parametrize("kind", UNREPORTED)
 @pytest.mark.parametrize("path", ASKED)
-def test_input_that_is_not_counted_is_counted_here(loop: Rig, upstream: Lying, path: str, said: str) -> None:
+def test_input_that_is_not_counted_is_counted_here(loop: Rig, upstream: Lying, path: str, kind: str) -> None:
     """In every format; the caller is shown what is billed."""
-    upstream.input = UNREPORTED[said]
+    upstream.input = UNREPORTED[kind]
     record, answer = record_of(loop, path)
 
     assert (record["input_tokens"], record["input_source"]) == (TOKENS[path], "tokenizer")

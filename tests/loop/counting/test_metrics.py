@@ -106,8 +106,8 @@ def test_a_call_the_upstream_does_not_answer_is_counted_without_a_record(
             await send({"type": "http.response.start", "status": 500, "headers": []})
             await send({"type": "http.response.body"})
 
-    given = {"upstream": failing, "metrics_token": SecretStr(TOKEN)}
-    with rig(valkey_url, sqlite_url, tmp_path, **given) as running:  # type: ignore[arg-type]
+    settings = {"upstream": failing, "metrics_token": SecretStr(TOKEN)}
+    with rig(valkey_url, sqlite_url, tmp_path, **settings) as running:  # type: ignore[arg-type]
         running.tier("small", conversation_tokens_max=5)
         customer = running.customer("small")
         answer = httpx.post(f"{running.url}/v1/chat/completions", json=ASKED, headers=customer.headers)

@@ -25,7 +25,7 @@ class Silent:
     """An upstream that says nothing of its usage, and knows how many words there are if it is asked."""
 
     def __init__(self, owner: str, *, tokenizes: bool = True, pieces: tuple[str, ...] = PIECES) -> None:
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self._owner = owner
         self._tokenizes = tokenizes
         self._pieces = pieces
@@ -38,8 +38,8 @@ class Silent:
         if scope["path"] == "/v1/models":
             body = json.dumps({"data": [{"id": "aligned-1", "owned_by": self._owner}]}).encode()
         elif scope["path"] == "/tokenize" and self._tokenizes:
-            self.asked.append(json.loads(raw))
-            text = self.asked[-1].get("prompt") or self.asked[-1].get("content")
+            self.requests.append(json.loads(raw))
+            text = self.requests[-1].get("prompt") or self.requests[-1].get("content")
             body = json.dumps({"tokens": text.split(), "count": len(text.split())}).encode()
         elif scope["path"] == "/v1/chat/completions":
             kind, body = b"text/event-stream", _events(self._pieces)
@@ -60,16 +60,16 @@ def _events(pieces: tuple[str, ...]) -> bytes:
 
 
 @contextmanager
-def running(upstream: Silent, valkey_url: str, sqlite_url: str, tmp_path: Path, **given: Any) -> Iterator[Rig]:
-    with rig(valkey_url, sqlite_url, tmp_path, upstream=upstream, **given) as loop:
+def running(upstream: Silent, valkey_url: str, sqlite_url: str, tmp_path: Path, **settings: Any) -> Iterator[Rig]:
+    with rig(valkey_url, sqlite_url, tmp_path, upstream=upstream, **settings) as loop:
         loop.tier("open")
         yield loop
 
 
 def record_of_a_call(loop: Rig, *, stream: bool) -> dict[str, Any]:
     who = loop.customer("open")
-    asked = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
-    answer = httpx.post(f"{loop.url}/v1/chat/completions", json=asked, headers=who.headers)
+    body = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
+    answer = httpx.post(f"{loop.url}/v1/chat/completions", json=body, headers=who.headers)
     assert answer.status_code == 200
     [record] = loop.usage(who)
     return record
@@ -86,7 +86,7 @@ def test_the_upstream_is_asked_first(
 
     assert (record["output_tokens"], record["billed_output_tokens"], record["usage_source"]) == (6, 6, "tokenizer")
     assert (record["input_tokens"], record["input_source"]) == (1, "tokenizer")
-    assert sorted(asked[field] for asked in upstream.asked) == ["Hello", "".join(PIECES)]
+    assert sorted(body[field] for body in upstream.requests) == ["Hello", "".join(PIECES)]
 
 
 def test_what_is_left_of_bytes_is_no_token(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def called(loop: Rig, who: Sold) -> str:
     return answer.headers["x-request-id"]
 
 
-def asked(loop: Rig, who: Sold, path: str) -> httpx.Response:
+def get(loop: Rig, who: Sold, path: str) -> httpx.Response:
     return httpx.get(f"{loop.url}{path}", headers=who.headers)
 
 
@@ -36,9 +36,9 @@ def test_a_customer_proves_its_record(loop: Rig) -> None:
     ada, bob = loop.customer("only"), loop.customer("only")
     record_id = called(loop, ada)
     path = f"/v1/account/usage/{record_id}/proof"
-    until(lambda: asked(loop, ada, path).is_success)
+    until(lambda: get(loop, ada, path).is_success)
 
-    proof, seals = asked(loop, ada, path).json(), asked(loop, bob, "/v1/ledger/seals?limit=1000").json()
+    proof, seals = get(loop, ada, path).json(), get(loop, bob, "/v1/ledger/seals?limit=1000").json()
 
     assert proof["record"] == loop.usage(ada)[0]
     assert proof["seal"] in seals["data"]
@@ -52,16 +52,16 @@ def test_a_customer_has_no_proof_of_anothers_record_and_none_before_the_seal(loo
     loop.tier("only", conversation_tokens_max=50)
     ada, bob = loop.customer("only"), loop.customer("only")
     first = called(loop, ada)
-    until(lambda: asked(loop, ada, f"/v1/account/usage/{first}/proof").is_success)
+    until(lambda: get(loop, ada, f"/v1/account/usage/{first}/proof").is_success)
     late = called(loop, ada)  # the next seal is made a minute after the last one
 
-    waits = asked(loop, ada, f"/v1/account/usage/{late}/proof")
+    waits = get(loop, ada, f"/v1/account/usage/{late}/proof")
 
     assert error(waits) == (409, "not_sealed_yet")
     assert waits.headers["retry-after"] == "60"
     for who, record_id in ((bob, first), (ada, "req_none"), (ada, "")):
-        assert error(asked(loop, who, f"/v1/account/usage/{record_id}/proof")) == (404, "not_found")
+        assert error(get(loop, who, f"/v1/account/usage/{record_id}/proof")) == (404, "not_found")
     for path in (f"/v1/account/usage/{first}/proof", "/v1/ledger/seals"):
         assert error(httpx.get(f"{loop.url}{path}")) == (401, "invalid_api_key")
-        assert error(asked(loop, ada, f"{path}?form=pdf")) == (422, "unknown_parameter")
-    assert error(asked(loop, ada, "/v1/ledger/seals?limit=1001"))[0] == 400
+        assert error(get(loop, ada, f"{path}?form=pdf")) == (422, "unknown_parameter")
+    assert error(get(loop, ada, "/v1/ledger/seals?limit=1001"))[0] == 400

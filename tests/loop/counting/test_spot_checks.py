@@ -24,8 +24,8 @@ class Saying:
     def __init__(self, tokens: int, thought: int = 0) -> None:
         details = {"completion_tokens_details": {"reasoning_tokens": thought}} if thought else {}
         usage = {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 3 + tokens, **details}
-        said = {"role": "assistant", "content": WORDS}
-        choices = [{"index": 0, "message": said, "finish_reason": "stop"}]
+        message = {"role": "assistant", "content": WORDS}
+        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
         whole = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": choices, "usage": usage}
         self._body = json.dumps(whole).encode()
 
@@ -44,10 +44,10 @@ def counts(loop: Rig) -> dict[str, int]:
     return {name.split('"')[1]: int(value) for name, _, value in found}
 
 
-def ask(loop: Rig, stream: bool = False) -> None:
+def call(loop: Rig, stream: bool = False) -> None:
     who = loop.customer("open")
-    given: dict[str, Any] = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
-    assert httpx.post(f"{loop.url}/v1/chat/completions", json=given, headers=who.headers).status_code == 200
+    body: dict[str, Any] = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
+    assert httpx.post(f"{loop.url}/v1/chat/completions", json=body, headers=who.headers).status_code == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -56,7 +56,7 @@ def test_an_answer_that_is_picked_is_counted_beside_what_the_upstream_said(
 ) -> None:
     with rig(valkey_url, sqlite_url, tmp_path, upstream=Saying(8), tokenizer=words, recount_share=1.0) as loop:
         loop.tier("open")
-        ask(loop, stream)
+        call(loop, stream)
         until(lambda: counts(loop) == {"upstream": 8, "tokenizer": 5})
 
 
@@ -65,19 +65,19 @@ def test_what_was_thought_and_not_shown_is_compared_with_nothing(
 ) -> None:
     with rig(valkey_url, sqlite_url, tmp_path, upstream=Saying(80, 75), tokenizer=words, recount_share=1.0) as loop:
         loop.tier("open")
-        ask(loop)
+        call(loop)
         assert counts(loop) == {}
 
 
 def test_none_is_picked_where_the_share_is_none(valkey_url: str, sqlite_url: str, tmp_path: Path, words: str) -> None:
     with rig(valkey_url, sqlite_url, tmp_path, upstream=Saying(8), tokenizer=words, recount_share=0.0) as loop:
         loop.tier("open")
-        ask(loop)
+        call(loop)
         assert counts(loop) == {}
 
 
 @pytest.mark.parametrize(
-    ("said", "counted", "verdict"),
+    ("reported", "counted", "verdict"),
     [
         (1_010, 1_000, Verdict.OK),
         (960, 1_000, Verdict.OK),
@@ -86,6 +86,6 @@ def test_none_is_picked_where_the_share_is_none(valkey_url: str, sqlite_url: str
         (90, 30, None),
     ],
 )
-def test_the_doctor_says_how_far_they_are_apart(said: int, counted: int, verdict: Verdict | None) -> None:
-    found = judge_recount({(RECOUNTED.name, "upstream"): said, (RECOUNTED.name, "tokenizer"): counted})
+def test_the_doctor_says_how_far_they_are_apart(reported: int, counted: int, verdict: Verdict | None) -> None:
+    found = judge_recount({(RECOUNTED.name, "upstream"): reported, (RECOUNTED.name, "tokenizer"): counted})
     assert (found and found.verdict) == verdict

@@ -77,9 +77,9 @@ def seal(database: Database) -> None:
 
 def old_rows(database: Database, who: Sold) -> int:
     book = usage_records.c
-    mine = select(func.count()).where(book.customer == who.id, book.time < now_ms() - 90 * DAY_MS)
+    late = select(func.count()).where(book.customer == who.id, book.time < now_ms() - 90 * DAY_MS)
     with database.read() as connection:
-        return connection.execute(mine).scalar_one()
+        return connection.execute(late).scalar_one()
 
 
 def standing(loop: Rig, who: Sold) -> dict[str, Any]:
@@ -111,9 +111,9 @@ def test_months_are_dropped_while_calls_run_and_a_rebuild_changes_nothing(loop: 
         before = standing(loop, who)
         ids = {answer.headers["x-request-id"] for answer in calls}
         assert {one["id"] for one in loop.usage(who) if one["kind"] == "usage"} == ids
-        given = {"redis_url": loop.settings.redis_url, "database_url": loop.settings.ledger_url}
+        settings = {"redis_url": loop.settings.redis_url, "database_url": loop.settings.ledger_url}
         for words in (("verify",), ("recover",), ("verify",)):
-            done = tokencap(tmp_path / "data", "ledger", *words, **given)
+            done = tokencap(tmp_path / "data", "ledger", *words, **settings)
             assert done.returncode == 0, done.stdout + done.stderr
         after = standing(loop, who)
 

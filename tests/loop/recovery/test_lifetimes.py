@@ -30,9 +30,9 @@ def left_s(loop: Rig) -> dict[str, list[float]]:
 
 
 def say(loop: Rig, who: Sold, name: str, **body: Any) -> httpx.Response:
-    asked = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], **body}
+    request = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], **body}
     headers = {**who.headers, "idempotency-key": name}
-    return httpx.post(f"{loop.url}/v1/chat/completions", json=asked, headers=headers, timeout=30)
+    return httpx.post(f"{loop.url}/v1/chat/completions", json=request, headers=headers, timeout=30)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -29,8 +29,8 @@ async def chat(_: Request) -> JSONResponse:
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
     usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
-    told = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-    return JSONResponse({**told, "usage": usage})
+    answer = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    return JSONResponse({**answer, "usage": usage})
 
 
 async def responses(request: Request) -> JSONResponse:
@@ -40,8 +40,8 @@ async def responses(request: Request) -> JSONResponse:
     content = {"type": "output_text", "text": "Hello.", "annotations": []}
     item = {"type": "message", "id": f"msg_{number}", "status": "completed", "role": "assistant", "content": [content]}
     usage = {"input_tokens": 9, "output_tokens": 5, "total_tokens": 14}
-    told = {"id": f"resp_{number}", "object": "response", "created_at": 1, "model": "m", "status": "completed"}
-    return JSONResponse({**told, "output": [item], "usage": usage})
+    answer = {"id": f"resp_{number}", "object": "response", "created_at": 1, "model": "m", "status": "completed"}
+    return JSONResponse({**answer, "output": [item], "usage": usage})
 
 
 @pytest.fixture

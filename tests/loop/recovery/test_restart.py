@@ -92,8 +92,8 @@ async def load(loop: Rig, who: Sold, seconds: float) -> None:
 
         async def call(number: int) -> None:
             while True:
-                given = {**BODY, "stream": number % 2 == 0}
-                await client.post(f"{loop.url}/v1/chat/completions", json=given)
+                body = {**BODY, "stream": number % 2 == 0}
+                await client.post(f"{loop.url}/v1/chat/completions", json=body)
 
         callers = [asyncio.create_task(call(number)) for number in range(50)]
         await asyncio.wait(callers, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
@@ -107,8 +107,8 @@ async def test_killed_under_load_nothing_is_held_after_a_lease_and_every_answere
 ) -> None:
     law = Law(tokens_per_s=100, first_token_s=0, mean_tokens=60)
     with served(build(law)) as model:
-        given: dict[str, Any] = {"upstream_url": f"{model}/v1", "lease_s": LEASE_S, "workers": 2}
-        with serving(directory, **given) as running:
+        settings: dict[str, Any] = {"upstream_url": f"{model}/v1", "lease_s": LEASE_S, "workers": 2}
+        with serving(directory, **settings) as running:
             token = running.admin_token()
             loop = running.rig(token)
             loop.tier("open", period_tokens_max=10_000_000)
@@ -120,7 +120,7 @@ async def test_killed_under_load_nothing_is_held_after_a_lease_and_every_answere
             running.process.kill()
             running.process.wait()
             await loading
-        with serving(directory, **given) as running:
+        with serving(directory, **settings) as running:
             until(lambda: open_holds(redis_url(running)) == 0, deadline_s=2 * LEASE_S + 5)
             loop = running.rig(token)
             records = loop.usage(who)
@@ -166,9 +166,9 @@ def test_the_sums_by_export_by_ledger_and_by_the_model_are_the_same(directory: P
         loop.tier("small", conversation_tokens_max=100, price_nanousd=7, input_nanousd_per_mtok=1_000)
         customers = [loop.customer("small") for _ in range(3)]
         for number in range(60):
-            given = {**BODY, "stream": number % 2 == 0, "n": 1 + number % 3}
+            body = {**BODY, "stream": number % 2 == 0, "n": 1 + number % 3}
             who = customers[number % len(customers)]
-            httpx.post(f"{loop.url}/v1/chat/completions", json=given, headers=who.headers).raise_for_status()
+            httpx.post(f"{loop.url}/v1/chat/completions", json=body, headers=who.headers).raise_for_status()
         records = loop.usage()
         span = {"format": "jsonl", "from": "2020-01-01", "to": "2100-01-01", "open": "true"}
         by_rest = loop.admin.get("/admin/exports", params=span).raise_for_status().text.splitlines()
@@ -178,7 +178,7 @@ def test_the_sums_by_export_by_ledger_and_by_the_model_are_the_same(directory: P
         assert by_command.returncode == 0, by_command.stderr
         assert by_command.stdout.splitlines() == by_rest
         assert len(by_rest) == len(records) == count(model)["calls"] == 60
-        said = count(model)
-        assert sum(record["output_tokens"] for record in records) == said["completion_tokens"]
-        assert sum(record["input_tokens"] for record in records) == said["prompt_tokens"]
+        counted = count(model)
+        assert sum(record["output_tokens"] for record in records) == counted["completion_tokens"]
+        assert sum(record["input_tokens"] for record in records) == counted["prompt_tokens"]
         assert tokencap(directory, "ledger", "verify").returncode == 0

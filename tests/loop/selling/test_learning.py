@@ -46,8 +46,8 @@ async def talk(loop: Rig, people: Sequence[Person]) -> dict[str, float]:
 
         async def converse(headers: dict[str, str], patience_tokens: float) -> None:
             body = {"model": "aligned-1", "stream": True, "messages": [{"role": "user", "content": "Why?"}]}
-            asked = client.stream("POST", "/v1/chat/completions", json=body, headers=headers)
-            async with places, asked as answer:
+            streaming = client.stream("POST", "/v1/chat/completions", json=body, headers=headers)
+            async with places, streaming as answer:
                 assert answer.status_code == 200
                 seen = 0
                 async for chunk in answer.aiter_bytes():
@@ -71,11 +71,11 @@ def as_it_was(records: Sequence[dict[str, Any]], urgency_of: dict[str, float], p
     A busy machine is a slower market, and its customers leave at another rate a second of the gateway's.
     """
     rates = []
-    for given in MARKET["types"]:
-        its = [record for record in records if urgency_of[record["customer"]] == given["urgency_per_s"]]
+    for kind in MARKET["types"]:
+        its = [record for record in records if urgency_of[record["customer"]] == kind["urgency_per_s"]]
         left = sum(record["finish"] == "disconnect" for record in its)
         rates.append(left / sum(record["duration_ms"] / 1000 for record in its))
-    shares = [given["share"] for given in MARKET["types"]]
+    shares = [kind["share"] for kind in MARKET["types"]]
     return read_market({**MARKET, "types": types(rates, shares), **pace})
 
 

@@ -40,8 +40,8 @@ def post(loop: Rig, menu: dict[str, Any]) -> httpx.Response:
     return loop.admin.post("/admin/menus", json=menu)
 
 
-def put_in_force(loop: Rig, version: str, verb: str = "publish", **asked: Any) -> httpx.Response:
-    return loop.admin.post(f"/admin/menus/{version}/{verb}", json=asked)
+def put_in_force(loop: Rig, version: str, verb: str = "publish", **body: Any) -> httpx.Response:
+    return loop.admin.post(f"/admin/menus/{version}/{verb}", json=body)
 
 
 def test_a_menu_that_fails_its_certificate_cannot_be_published(loop: Rig) -> None:
@@ -152,12 +152,12 @@ async def test_a_call_runs_and_is_billed_under_exactly_one_menu_version(
 async def talk(loop: Rig, customers: list[Sold]) -> list[httpx.Headers]:
     """Stream answers, fifty at a time, over all customers and gateways; return their heads."""
     body = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
-    some = asyncio.Semaphore(50)
+    places = asyncio.Semaphore(50)
     async with httpx.AsyncClient(limits=httpx.Limits(max_connections=50), timeout=60) as client:
 
         async def call(number: int) -> httpx.Headers:
             who, url = customers[number % len(customers)], loop.urls[number % len(loop.urls)]
-            async with some:
+            async with places:
                 answer = await client.post(f"{url}/v1/chat/completions", json=body, headers=who.headers)
             assert answer.status_code == 200, answer.text
             return answer.headers

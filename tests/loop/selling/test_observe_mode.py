@@ -20,9 +20,9 @@ def test_observing_meters_everything_and_caps_and_charges_nothing(
     with rig(valkey_url, sqlite_url, tmp_path, law=LONG, mode="observe") as loop:
         loop.tier("small", conversation_tokens_max=20, period_tokens_max=30, price_nanousd=1_000)
         tiered, untiered = loop.customer("small"), loop.customer()
-        given = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}]}
+        body = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}]}
         for who in (tiered, untiered):
-            answer = httpx.post(f"{loop.url}/v1/chat/completions", json=given, headers=who.headers, timeout=30)
+            answer = httpx.post(f"{loop.url}/v1/chat/completions", json=body, headers=who.headers, timeout=30)
 
             assert answer.status_code == 200, answer.text
             assert answer.json()["choices"][0]["finish_reason"] == "stop"

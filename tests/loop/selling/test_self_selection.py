@@ -88,7 +88,7 @@ def test_a_customer_reads_its_own_records_and_no_other(choosing: Rig) -> None:
     address = f"{choosing.url}/v1/account/usage"
     first = httpx.get(address, params={"limit": 2}, headers=who.headers).json()
     rest = httpx.get(address, params={"limit": 2, "cursor": first["next_cursor"]}, headers=who.headers).json()
-    bad = [httpx.get(address, params=asked, headers=who.headers) for asked in ({"limit": "0"}, {"from": "now"})]
+    bad = [httpx.get(address, params=query, headers=who.headers) for query in ({"limit": "0"}, {"from": "now"})]
 
     assert [record["id"] for record in first["data"] + rest["data"]] == ids
     assert rest["next_cursor"] is None

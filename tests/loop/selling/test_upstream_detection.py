@@ -61,8 +61,8 @@ def test_a_model_shorter_than_any_answer_answers_all_the_same(
     profile: str, mode: str, valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> None:
     """Its length is known from its list of models, or learnt from what it refuses; nobody sent a limit."""
-    given: dict[str, Any] = {"law": law(profile), "mode": mode}
-    with rig(valkey_url, sqlite_url, tmp_path, **given) as loop:
+    settings: dict[str, Any] = {"law": law(profile), "mode": mode}
+    with rig(valkey_url, sqlite_url, tmp_path, **settings) as loop:
         loop.tier("open")
         who = loop.customer("open")
         answers = [
@@ -85,11 +85,11 @@ def test_an_engine_that_comes_later_is_known_when_it_comes(valkey_url: str, sqli
     with rig(valkey_url, sqlite_url, tmp_path, upstream=model) as loop:
         loop.tier("open")
         who = loop.customer("open")
-        said = {"model": MODEL, **ASKED[ROUTES[0]]}
-        before = httpx.post(loop.url + ROUTES[0], json=said, headers=who.headers)
+        body = {"model": MODEL, **ASKED[ROUTES[0]]}
+        before = httpx.post(loop.url + ROUTES[0], json=body, headers=who.headers)
         model.is_awake = True
         until(lambda: "vllm" in loop.admin.get("/readyz").json()["upstream"])
-        after = httpx.post(loop.url + ROUTES[0], json=said, headers=who.headers)
+        after = httpx.post(loop.url + ROUTES[0], json=body, headers=who.headers)
 
         assert before.status_code == 503
         assert after.headers["x-tokencap-cap"] == str(LENGTH)

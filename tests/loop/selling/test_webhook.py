@@ -25,7 +25,7 @@ KEY = b"twenty-four bytes or more"
 SECRET = SecretStr("whsec_" + base64.b64encode(KEY).decode())
 
 
-def told(receiver: Receiver, kind: str) -> dict[str, Any]:
+def events_of(receiver: Receiver, kind: str) -> dict[str, Any]:
     """Return the events of one type that the webhook was sent, by their ids."""
     return {event["id"]: event for event in receiver.events if event["type"] == kind}
 
@@ -42,9 +42,9 @@ def test_a_customer_that_uses_up_its_limits_is_told_of(valkey_url: str, sqlite_u
         for _ in range(5):
             answered = httpx.post(f"{loop.url}/v1/chat/completions", json=ASKED, headers=customer.headers)
             assert answered.json()["usage"]["completion_tokens"] == 5
-        until(lambda: len(told(receiver, "quota.threshold")) == 4)
+        until(lambda: len(events_of(receiver, "quota.threshold")) == 4)
 
-        taken = told(receiver, "quota.threshold")
+        taken = events_of(receiver, "quota.threshold")
         assert sorted((event["limit"], event["percent"], event["used"]) for event in taken.values()) == [
             ("period_tokens", 80, 20),
             ("period_tokens", 100, 25),
@@ -78,9 +78,9 @@ def test_a_menu_that_comes_with_the_next_period_is_told_of_before_it_does(
         put_in_force(loop, second["version"], effective="next_period").raise_for_status()
         coming = loop.account(customer)["next"]
         put_in_force(loop, second["version"], "rollback", effective="now").raise_for_status()
-        until(lambda: len(told(receiver, "menu.published")) == 3)
+        until(lambda: len(events_of(receiver, "menu.published")) == 3)
 
-        events = list(told(receiver, "menu.published").values())
+        events = list(events_of(receiver, "menu.published").values())
 
     assert coming["menu_version"] == second["version"]
     assert [(event["version"], event["effective"]) for event in events] == [
@@ -106,12 +106,12 @@ def test_a_customer_that_is_locked_out_is_told_of_once_until_its_limit_changes(
             return httpx.post(f"{loop.url}/v1/chat/completions", json=ASKED, headers=customer.headers).status_code
 
         first = [call(), call(), call()]
-        until(lambda: len(told(receiver, "quota.locked_out")) == 1)
+        until(lambda: len(events_of(receiver, "quota.locked_out")) == 1)
         loop.admin.patch(f"/admin/customers/{customer.id}", json={"overrides": {"period_tokens_max": 14}})
         second = [call(), call(), call()]
-        until(lambda: len(told(receiver, "quota.locked_out")) == 2)
+        until(lambda: len(events_of(receiver, "quota.locked_out")) == 2)
 
-        events = list(told(receiver, "quota.locked_out").values())
+        events = list(events_of(receiver, "quota.locked_out").values())
         period = loop.account(customer)["period"]
 
     assert (first, second) == ([200, 429, 429], [200, 429, 429])
@@ -137,9 +137,9 @@ def test_the_operator_says_at_which_shares_it_is_told(valkey_url: str, sqlite_ur
             for who in (usual, own, never):
                 url = f"{loop.url}/v1/chat/completions"
                 assert httpx.post(url, json=ASKED, headers=who.headers).is_success
-        until(lambda: len(told(receiver, "quota.threshold")) == 4)
+        until(lambda: len(events_of(receiver, "quota.threshold")) == 4)
 
-        found = {(event["customer"], event["percent"]) for event in told(receiver, "quota.threshold").values()}
+        found = {(event["customer"], event["percent"]) for event in events_of(receiver, "quota.threshold").values()}
 
     assert found == {(usual.id, 50), (usual.id, 90), (own.id, 25), (own.id, 75)}
 
@@ -157,10 +157,10 @@ def test_thresholds_are_told_again_after_a_raise(valkey_url: str, sqlite_url: st
             for _ in range(2):
                 url = f"{loop.url}/v1/chat/completions"
                 assert httpx.post(url, json=ASKED, headers=customer.headers).is_success
-        until(lambda: len(told(receiver, "quota.threshold")) == 4)
+        until(lambda: len(events_of(receiver, "quota.threshold")) == 4)
 
         found = [
-            (event["max"], event["percent"], event["used"]) for event in told(receiver, "quota.threshold").values()
+            (event["max"], event["percent"], event["used"]) for event in events_of(receiver, "quota.threshold").values()
         ]
 
     assert sorted(found) == [(10, 80, 10), (10, 100, 10), (20, 80, 20), (20, 100, 20)]

@@ -26,8 +26,8 @@ Json = dict[str, Any]
 
 
 def menu_of(market: Json, **wished: Any) -> Json:
-    asked = {"tiers": None, "bill": "conversation", "names": None, "created": "2025-01-01T00:00:00Z"} | wished
-    return json.loads(json.dumps(optimal_menu(read_market(market), **asked)))
+    wishes = {"tiers": None, "bill": "conversation", "names": None, "created": "2025-01-01T00:00:00Z"} | wished
+    return json.loads(json.dumps(optimal_menu(read_market(market), **wishes)))
 
 
 def rehashed(menu: Json) -> Json:
@@ -149,6 +149,6 @@ def test_no_report_of_a_menu_in_another_market() -> None:
     assert "The certificate holds." in report(same, menu)
 
 
-@pytest.mark.parametrize("given", [[], None, 3, "menu", [{}], True])
-def test_what_is_no_object_is_refused_in_a_sentence(given: Any) -> None:
-    assert verify(given).violation
+@pytest.mark.parametrize("document", [[], None, 3, "menu", [{}], True])
+def test_what_is_no_object_is_refused_in_a_sentence(document: Any) -> None:
+    assert verify(document).violation

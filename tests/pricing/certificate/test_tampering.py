@@ -108,9 +108,9 @@ def test_no_figure_of_any_objective_can_be_tampered_with(name: str) -> None:
 @pytest.mark.parametrize("name", [one for one in ASKED if one != "profit"])
 def test_a_menu_cannot_pass_for_one_of_another_objective(name: str) -> None:
     """Its wishes exchanged with those of the most profitable menu, hashed anew, both ways."""
-    plain, asked = menu_of("profit"), menu_of(name)
+    plain, other = menu_of("profit"), menu_of(name)
 
-    for menu, wishes in ((plain, asked["certificate"]["wishes"]), (asked, plain["certificate"]["wishes"])):
+    for menu, wishes in ((plain, other["certificate"]["wishes"]), (other, plain["certificate"]["wishes"])):
         forged = copy.deepcopy(menu)
         forged["certificate"]["wishes"] = copy.deepcopy(wishes)
         assert not verify(rehashed(forged)).ok

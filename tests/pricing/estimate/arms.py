@@ -10,7 +10,7 @@ import numpy as np
 
 from pricing.estimate.comparison import Sold
 from pricing.estimate.experiment import Experiment, Limits, experiment_of
-from pricing.estimate.laws.value import ValueTold, value_told
+from pricing.estimate.laws.value import ValueEstimate, value_by_choices
 from pricing.estimate.observations.spread import OwnLengths
 from pricing.estimate.observations.statistics import (
     AgeCounts,
@@ -117,25 +117,25 @@ def offer_of(arm: Sold) -> Offer:
     return Offer(tuple(arm.caps_tokens.tolist()), tuple(int(price) for price in arm.prices.tolist()))
 
 
-def told_in(truth: Truth, arms: Experiment | None, seed: int) -> ValueTold:
+def estimate_in(truth: Truth, arms: Experiment | None, seed: int) -> ValueEstimate:
     """Return what choices tell under the menu in force, and with its arms if there are any."""
     random = np.random.default_rng(seed)
     old = crowd_of(truth, OLD, EACH, random), CHOOSING
     offers = [] if arms is None else [offer_of(arm) for arm in arms.arms]
     seen = in_arms([old, *((crowd_of(truth, NEW, EACH, random), offer) for offer in offers)], truth, random)
     answers = replace(answers_of(truth), value_nanousd=float(max(CHOOSING.prices_nanousd)))
-    told = value_told(answers, [answers], seen.offers, seen.customers, random, is_said=False)
-    assert told is not None
-    return told
+    estimate = value_by_choices(answers, [answers], seen.offers, seen.customers, random, is_said=False)
+    assert estimate is not None
+    return estimate
 
 
 @cache
-def with_and_without_arms(truth: Truth, seed: int) -> tuple[ValueTold, ValueTold]:
+def with_and_without_arms(truth: Truth, seed: int) -> tuple[ValueEstimate, ValueEstimate]:
     """Return what choices tell without arms, and with those that an experiment proposes that knows no more than that."""
-    before = told_in(truth, None, seed)
+    before = estimate_in(truth, None, seed)
     between = before.low_nanousd, min(before.high_nanousd, 4 * before.low_nanousd)
     arms = experiment_of(market_of(truth), between, SOLD, Limits(ARMS, FACTOR, 1.0, NEW))
-    return before, told_in(truth, arms, seed)
+    return before, estimate_in(truth, arms, seed)
 
 
 def of_arms(seeds: int) -> None:

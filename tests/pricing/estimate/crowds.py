@@ -139,9 +139,9 @@ def watched(
     return Statistics(
         own=own,
         lengths=tuple(
-            counted(f"t{place}", int(one), received[mine], ended[mine])
+            counted(f"t{place}", int(one), received[members], ended[members])
             for place, one in enumerate(caps, 1)
-            if (mine := kept & (taken[talking][owner] == place)).any()
+            if (members := kept & (taken[talking][owner] == place)).any()
         ),
         pace=pace_counts(
             np.full(len(whole_s), int(FIRST_S * 1000))[:200],

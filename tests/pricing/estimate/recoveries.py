@@ -19,23 +19,23 @@ def main() -> None:
         default="",
         help="part of a market's name, or choices, value, arms, command, tiers, robust, honest, violations, or part of one's name",
     )
-    asked = parser.parse_args()
-    if asked.only == "arms":
-        of_arms(asked.seeds)
+    arguments = parser.parse_args()
+    if arguments.only == "arms":
+        of_arms(arguments.seeds)
         return
-    if asked.only == "command":
-        of_commands(asked.seeds)
+    if arguments.only == "command":
+        of_commands(arguments.seeds)
         return
-    if asked.only == "tiers":
-        of_tiers(asked.seeds)
+    if arguments.only == "tiers":
+        of_tiers(arguments.seeds)
         return
-    if asked.only == "robust":
-        of_robust(asked.seeds)
+    if arguments.only == "robust":
+        of_robust(arguments.seeds)
         return
-    of_markets(asked.seeds, asked.only)
-    is_part = asked.only not in ("value", "choices") and any(asked.only in name for name in VIOLATIONS)
-    if asked.only in "violations" or asked.only == "honest" or is_part:
-        of_violations(asked.seeds, asked.only)
+    of_markets(arguments.seeds, arguments.only)
+    is_part = arguments.only not in ("value", "choices") and any(arguments.only in name for name in VIOLATIONS)
+    if arguments.only in "violations" or arguments.only == "honest" or is_part:
+        of_violations(arguments.seeds, arguments.only)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pricing.estimate.laws.length import estimate_length
 from pricing.estimate.laws.pace import estimate_pace
 from pricing.estimate.laws.readings import answers_of as answers_as
 from pricing.estimate.laws.sampling import FULL, Sweeps
-from pricing.estimate.laws.value import ValueTold, value_told
+from pricing.estimate.laws.value import ValueEstimate, value_by_choices
 from pricing.estimate.observations.gathering import with_refusals
 from pricing.estimate.observations.statistics import Offer, Statistics, cleaned
 from pricing.market.answers import Floats, Ints
@@ -219,7 +219,7 @@ def attainable(excluded_to_per_s: float = 10.0) -> float:
     return profit_in(there, here, full_menu(here).caps) / full_menu(there).profit
 
 
-def value_found(seed: int, customers: int, conversations: int) -> ValueTold:
+def value_found(seed: int, customers: int, conversations: int) -> ValueEstimate:
     """Return what tiers taken for accounts tell of a value that nobody said, in the market of lognormal urgency."""
     truth, random = lognormal_urgency(), np.random.default_rng(seed)
     seen = cleaned(watched(crowd_of(truth, customers, conversations, random), truth, CHOOSING, random))
@@ -229,9 +229,9 @@ def value_found(seed: int, customers: int, conversations: int) -> ValueTold:
     curves = [length.pooled, *(length.redrawn(random) for _ in range(8))]
     grid = np.unique(np.concatenate((np.arange(10, 4001, 10), CHOOSING.caps_tokens)))
     answers = [answers_as(curve, grid, pace, highest) for curve in curves]
-    told = value_told(answers[0], answers[1:], seen.offers, seen.customers, random, is_said=False)
-    assert told is not None
-    return told
+    estimate = value_by_choices(answers[0], answers[1:], seen.offers, seen.customers, random, is_said=False)
+    assert estimate is not None
+    return estimate
 
 
 def of_value(seeds: int) -> None:

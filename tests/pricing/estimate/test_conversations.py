@@ -156,8 +156,8 @@ def test_a_call_that_was_left_says_when_and_of_its_length_what_is_known(
     source: str, tokens: int, length: list[int] | None
 ) -> None:
     """Drained below its grant it is known whole; timed it was cut there; of one that is billed its grant nothing is."""
-    made = {"output_tokens": tokens, "billed_output_tokens": tokens, "cap_tokens": 200, "choices": 1}
-    sums = watched(call(1, finish="disconnect", usage_source=source, **made))
+    tokens_made = {"output_tokens": tokens, "billed_output_tokens": tokens, "cap_tokens": 200, "choices": 1}
+    sums = watched(call(1, finish="disconnect", usage_source=source, **tokens_made))
 
     assert sums.lengths == ({} if length is None else {(WEEK, "m1", "quick", tokens): length})
     assert sums.customers[WEEK, "cus_acme"][:3] == [1, 1, 2000]

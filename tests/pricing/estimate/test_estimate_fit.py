@@ -37,7 +37,7 @@ def seen(
     return watch(truth, customers=customers, conversations=conversations, random=np.random.default_rng(seed), **more)
 
 
-def earned(given: dict[str, Any], truth: Truth, cap_tokens: int = 4000) -> float:
+def earned(market: dict[str, Any], truth: Truth, cap_tokens: int = 4000) -> float:
     """Return what the full menu of one market earns in another, as a share of the most that can be earned there."""
     there = valuation_of(read_market(truth.to_json(cap_tokens=cap_tokens, step=1)))
 
@@ -48,7 +48,7 @@ def earned(given: dict[str, Any], truth: Truth, cap_tokens: int = 4000) -> float
         tokens = np.array([10**9 if cap is None else cap for cap in caps], dtype=np.int64)
         return profit_of(there, tokens, published.prices.astype(np.float64))
 
-    return profit(given) / profit(truth.to_json(cap_tokens=cap_tokens, step=1))
+    return profit(market) / profit(truth.to_json(cap_tokens=cap_tokens, step=1))
 
 
 def test_a_fit_is_a_market_that_the_pricing_reads_with_its_intervals_and_its_draws() -> None:

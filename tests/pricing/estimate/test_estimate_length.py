@@ -60,8 +60,8 @@ def test_the_curve_and_its_band_are_scipys() -> None:
     grid = np.arange(1, ours.tokens[-1])
     np.testing.assert_allclose(ours.at(grid), theirs.evaluate(grid), atol=1e-12)
     inside = (ours.at(grid) > 0) & (ours.at(grid) < 1)
-    for mine, scipys in zip(ours.band_at(grid), (band.low, band.high), strict=True):
-        np.testing.assert_allclose(mine[inside], scipys.evaluate(grid)[inside], atol=1e-9)
+    for own, scipys in zip(ours.band_at(grid), (band.low, band.high), strict=True):
+        np.testing.assert_allclose(own[inside], scipys.evaluate(grid)[inside], atol=1e-9)
 
 
 def test_the_comparison_of_two_tiers_is_scipys_log_rank_test() -> None:

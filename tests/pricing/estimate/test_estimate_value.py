@@ -13,7 +13,7 @@ from pricing.estimate.as_market import market_of, priced
 from pricing.estimate.fit import Estimate, fit
 from pricing.estimate.given import Given
 from pricing.estimate.laws.taking import UNKNOWN, Slopes, chances_of, takers_of
-from pricing.estimate.laws.value import ValueTold, value_told
+from pricing.estimate.laws.value import ValueEstimate, value_by_choices
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import BOUGHT, Offer, Statistics
 from pricing.market.estimated import estimated
@@ -47,11 +47,11 @@ class Seen:
     truth: Truth
     statistics: Statistics
 
-    def told(self, said: float, statistics: Statistics | None = None) -> ValueTold | None:
+    def estimate(self, stated: float, statistics: Statistics | None = None) -> ValueEstimate | None:
         """Return what choices tell where an answer was said to be worth so many times what it is."""
         seen = statistics or self.statistics
-        answers = replace(answers_of(self.truth), value_nanousd=said * self.truth.value_nanousd)
-        return value_told(answers, [answers], seen.offers, seen.customers, np.random.default_rng(0))
+        answers = replace(answers_of(self.truth), value_nanousd=stated * self.truth.value_nanousd)
+        return value_by_choices(answers, [answers], seen.offers, seen.customers, np.random.default_rng(0))
 
 
 @pytest.fixture(scope="module")
@@ -63,21 +63,23 @@ def seen() -> dict[str, Seen]:
     return found
 
 
-@pytest.mark.parametrize("said", [0.5, 0.7, 1.0, 1.3, 2.0])
-def test_choices_tell_the_value_whatever_was_said_where_urgency_has_no_gaps(seen: dict[str, Seen], said: float) -> None:
+@pytest.mark.parametrize("stated", [0.5, 0.7, 1.0, 1.3, 2.0])
+def test_choices_tell_the_value_whatever_was_said_where_urgency_has_no_gaps(
+    seen: dict[str, Seen], stated: float
+) -> None:
     """300 customers tell it within a seventh; and what was said is ruled out where it is far from it, for too much and for too little."""
-    told = seen["lognormal"].told(said)
+    estimate = seen["lognormal"].estimate(stated)
 
-    assert told is not None
-    assert told.is_bounded
-    assert told.best_nanousd == pytest.approx(1e9, rel=0.15)
-    assert told.low_nanousd < 1e9 < told.high_nanousd < 1.6 * told.low_nanousd
-    assert told.contradicts == (said not in (1.0, 1.3))
+    assert estimate is not None
+    assert estimate.is_bounded
+    assert estimate.best_nanousd == pytest.approx(1e9, rel=0.15)
+    assert estimate.low_nanousd < 1e9 < estimate.high_nanousd < 1.6 * estimate.low_nanousd
+    assert estimate.contradicts == (stated not in (1.0, 1.3))
 
 
 def test_with_few_kinds_of_customers_choices_leave_the_value_open(seen: dict[str, Seen]) -> None:
     """Thresholds that move between two kinds change nobody's choice; one that passes a kind does."""
-    right, high, low = (seen["three"].told(said) for said in (1.0, 1.8, 0.7))
+    right, high, low = (seen["three"].estimate(stated) for stated in (1.0, 1.8, 0.7))
 
     assert right is not None
     assert high is not None
@@ -110,12 +112,12 @@ def test_a_tier_taken_for_an_account_tells_the_value_as_well() -> None:
     )
     statistics = replace(parts[0], customers=customers, offers=(CHOOSING,))
 
-    told, wrong = (Seen(truth, statistics).told(said) for said in (1.0, 2.0))
+    estimate, wrong = (Seen(truth, statistics).estimate(stated) for stated in (1.0, 2.0))
 
-    assert told is not None
+    assert estimate is not None
     assert wrong is not None
-    assert told.best_nanousd == pytest.approx(1e9, rel=0.15)
-    assert not told.contradicts
+    assert estimate.best_nanousd == pytest.approx(1e9, rel=0.15)
+    assert not estimate.contradicts
     assert wrong.contradicts
 
 
@@ -126,17 +128,17 @@ def test_a_few_odd_choices_rule_nothing_out(seen: dict[str, Seen]) -> None:
     assert offer.taken is not None
     odd = replace(offer, refused=(offer.refused or 0) + sum(offer.taken) // 200)
 
-    told = seen["lognormal"].told(1.0, replace(statistics, offers=(odd,)))
+    estimate = seen["lognormal"].estimate(1.0, replace(statistics, offers=(odd,)))
 
-    assert told is not None
-    assert not told.contradicts
+    assert estimate is not None
+    assert not estimate.contradicts
 
 
-@pytest.mark.parametrize(("kind", "said"), [("three", 0.7), ("lognormal", 1.5), ("lognormal", 2.0)])
-def test_a_fit_refuses_a_value_that_the_choices_rule_out(seen: dict[str, Seen], kind: str, said: float) -> None:
+@pytest.mark.parametrize(("kind", "stated"), [("three", 0.7), ("lognormal", 1.5), ("lognormal", 2.0)])
+def test_a_fit_refuses_a_value_that_the_choices_rule_out(seen: dict[str, Seen], kind: str, stated: float) -> None:
     """Menus made with these earned .64, .06 and nothing of what could be earned, and nobody was told."""
     with pytest.raises(CannotEstimate, match=r"Customers chose as if an answer were worth .*, not [0-9,]+: "):
-        briefly(seen[kind].statistics, Given(said * 1e9, 0.0), draws=2, random=np.random.default_rng(4))
+        briefly(seen[kind].statistics, Given(stated * 1e9, 0.0), draws=2, random=np.random.default_rng(4))
 
 
 def test_a_fit_says_what_choices_tell_of_the_value(seen: dict[str, Seen]) -> None:
@@ -221,37 +223,39 @@ def test_all_values_at_once_climb_to_what_each_climbs_to_alone(seen: dict[str, S
 
 
 @pytest.fixture(scope="module")
-def by_accounts() -> list[ValueTold]:
+def by_accounts() -> list[ValueEstimate]:
     """What six crowds of 600 customers × 30 tell who took tiers for their accounts, looked for about the highest price."""
     truth, found = KINDS["lognormal"], []
     for seed in range(6):
         random = np.random.default_rng(seed)
         seen = watched(crowd_of(truth, 600, 30, random), truth, CHOOSING, random)
         answers = replace(answers_of(truth), value_nanousd=float(max(CHOOSING.prices_nanousd)))
-        told = value_told(answers, [answers], seen.offers, seen.customers, np.random.default_rng(0), is_said=False)
-        assert told is not None
-        found.append(told)
+        estimate = value_by_choices(
+            answers, [answers], seen.offers, seen.customers, np.random.default_rng(0), is_said=False
+        )
+        assert estimate is not None
+        found.append(estimate)
     return found
 
 
-def test_a_value_that_nobody_said_is_told_by_tiers_taken_for_accounts(by_accounts: list[ValueTold]) -> None:
+def test_a_value_that_nobody_said_is_told_by_tiers_taken_for_accounts(by_accounts: list[ValueEstimate]) -> None:
     """Within a tenth; of six intervals that are right nineteen times in twenty at most one misses it."""
-    for told in by_accounts:
-        assert told.is_bounded
-        assert told.best_nanousd == pytest.approx(1e9, rel=0.1)
-        assert told.high_nanousd < 1.4 * told.low_nanousd
+    for estimate in by_accounts:
+        assert estimate.is_bounded
+        assert estimate.best_nanousd == pytest.approx(1e9, rel=0.1)
+        assert estimate.high_nanousd < 1.4 * estimate.low_nanousd
 
-    assert sum(told.low_nanousd < 1e9 < told.high_nanousd for told in by_accounts) >= 5
+    assert sum(estimate.low_nanousd < 1e9 < estimate.high_nanousd for estimate in by_accounts) >= 5
 
 
 def test_an_interval_is_as_wide_as_redrawn_customers_make_it(
-    by_accounts: list[ValueTold], seen: dict[str, Seen]
+    by_accounts: list[ValueEstimate], seen: dict[str, Seen]
 ) -> None:
     """The distribution of urgency follows what it is held against: by chi-squared all of a hundred intervals had the truth.
     Where three kinds leave the value open the greater drop stands."""
-    left_open = seen["three"].told(1.2)
+    left_open = seen["three"].estimate(1.2)
 
-    assert all(0.7 <= told.drop < 1.92 for told in by_accounts)
+    assert all(0.7 <= estimate.drop < 1.92 for estimate in by_accounts)
     assert left_open is not None
     assert left_open.drop == 1.92
 
@@ -293,13 +297,13 @@ def test_values_that_put_the_same_kinds_into_the_same_tiers_are_alike_however_ma
     truth, random = replace(THREE, value_nanousd=1.4e9), np.random.default_rng(1)
     statistics = watched(crowd_of(truth, 30_000, EACH, random), truth, CHOOSING, random)
 
-    told = Seen(truth, statistics).told(1.0)
+    estimate = Seen(truth, statistics).estimate(1.0)
 
-    assert told is not None
-    assert told.low_nanousd < 1.06e9
-    assert told.high_nanousd > 1.7e9
-    assert not told.contradicts
-    assert not told.disagrees
+    assert estimate is not None
+    assert estimate.low_nanousd < 1.06e9
+    assert estimate.high_nanousd > 1.7e9
+    assert not estimate.contradicts
+    assert not estimate.disagrees
 
 
 @pytest.mark.parametrize(("customers", "read"), [(300, 5), (31_000, 3)])
@@ -311,25 +315,25 @@ def test_many_customers_tell_lengths_surely_so_values_are_read_under_few_draws_o
     statistics = watched(crowd_of(truth, customers, 3, random), truth, CHOOSING, random)
     answers = answers_of(truth)
 
-    told = value_told(answers, [answers] * 5, statistics.offers, statistics.customers, random)
+    estimate = value_by_choices(answers, [answers] * 5, statistics.offers, statistics.customers, random)
 
-    assert told is not None
-    assert len(told.chance) == read
-    assert told.chance.sum() == pytest.approx(1)
+    assert estimate is not None
+    assert len(estimate.chance) == read
+    assert estimate.chance.sum() == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("asked", "agrees"), [(625_000_000, True), (560_000_000, False)])
-def test_choices_that_no_value_explains_with_how_customers_leave_are_refused(asked: int, agrees: bool) -> None:
+@pytest.mark.parametrize(("price", "agrees"), [(625_000_000, True), (560_000_000, False)])
+def test_choices_that_no_value_explains_with_how_customers_leave_are_refused(price: int, agrees: bool) -> None:
     """The largest tier was sold for less than the menu says: its threshold is not where any value puts it beside the others'."""
     truth, random = KINDS["lognormal"], np.random.default_rng(4)
-    sold = replace(CHOOSING, prices_nanousd=(*CHOOSING.prices_nanousd[:2], asked))
+    sold = replace(CHOOSING, prices_nanousd=(*CHOOSING.prices_nanousd[:2], price))
     statistics = replace(watched(crowd_of(truth, 600, 30, random), truth, sold, random), offers=(CHOOSING,))
 
-    told = Seen(truth, statistics).told(1.0)
+    estimate = Seen(truth, statistics).estimate(1.0)
 
-    assert told is not None
-    assert told.agrees_p is not None
-    assert told.disagrees != agrees
+    assert estimate is not None
+    assert estimate.agrees_p is not None
+    assert estimate.disagrees != agrees
     if not agrees:
         with pytest.raises(CannotEstimate, match="No value of an answer explains both"):
             briefly(statistics, Given(None, 0.0), draws=2, random=random)

@@ -49,7 +49,7 @@ def every_other(**changes: Any) -> Callable[[list[Record]], list[Record]]:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "sentence"),
     [
         (lambda _: [], r"0 customers are too few; 30 are the least\.$"),
         (lambda records: records[:1], r"1 customer is too few; 30 are the least\.$"),
@@ -79,9 +79,9 @@ def every_other(**changes: Any) -> Callable[[list[Record]], list[Record]]:
     ],
 )  # fmt: skip
 def test_records_that_tell_no_market_are_refused_with_the_reason(
-    records: list[Record], changed: Callable[[list[Record]], list[Record]], said: str
+    records: list[Record], changed: Callable[[list[Record]], list[Record]], sentence: str
 ) -> None:
-    with pytest.raises(CannotEstimate, match=said):
+    with pytest.raises(CannotEstimate, match=sentence):
         pricing.fit(changed(records), [MENU], value_nanousd=WORTH, draws=2)
 
 
@@ -108,7 +108,7 @@ REVERSED = {"t1": "t3", "t2": "t2", "t3": "t1"}
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "sentence"),
     [
         (mixed_up("duration_ms", "ttft_ms"), "Answers of more tokens take no longer (correlation "),
         (
@@ -130,13 +130,13 @@ REVERSED = {"t1": "t3", "t2": "t2", "t3": "t1"}
     ],
 )
 def test_records_that_are_other_than_they_seem_are_noted(
-    records: list[Record], plain: Estimate, changed: Callable[[list[Record]], list[Record]], said: str
+    records: list[Record], plain: Estimate, changed: Callable[[list[Record]], list[Record]], sentence: str
 ) -> None:
     """Each of these fitted without a word; of the records as they are nothing of it is said."""
     found = briefly(changed(records))
 
-    assert any(said in note for note in found.notes), found.notes
-    assert not any(said in note for note in plain.notes), plain.notes
+    assert any(sentence in note for note in found.notes), found.notes
+    assert not any(sentence in note for note in plain.notes), plain.notes
 
 
 def test_a_call_that_was_exported_twice_counts_once(records: list[Record]) -> None:

@@ -47,19 +47,19 @@ def test_how_many_connections_break_is_found_within_its_error() -> None:
     """A tenth, over twenty draws: on average within a hundredth, and in its interval in most."""
     found = [examined(seen_in(Violation(habits=Habits(broken=0.1)), np.random.default_rng(seed))) for seed in range(20)]
 
-    told = [one.otherwise for one in found if one.otherwise is not None]
-    assert len(told) >= 18
-    assert np.mean([one.share for one in told]) == pytest.approx(0.1, abs=0.012)
-    assert sum(low <= 0.1 <= high for low, high in (one.interval for one in told)) >= 17
+    estimates = [one.otherwise for one in found if one.otherwise is not None]
+    assert len(estimates) >= 18
+    assert np.mean([one.share for one in estimates]) == pytest.approx(0.1, abs=0.012)
+    assert sum(low <= 0.1 <= high for low, high in (one.interval for one in estimates)) >= 17
 
 
 def test_what_customers_seem_to_be_and_what_they_are_are_each_others_inverse() -> None:
     rates: Floats = np.geomspace(1e-4, 10, 300)
     found = Otherwise(0.1, 0.02, rates, 0.05 + rates / (1 + rates))
-    some: Floats = np.array([0.01, 0.05, 0.15, 20.0])
+    urgencies: Floats = np.array([0.01, 0.05, 0.15, 20.0])
 
-    assert found.own(found.seeming(some)) == pytest.approx(some, rel=1e-4)
-    assert np.all(found.seeming(some) > some)
+    assert found.own(found.seeming(urgencies)) == pytest.approx(urgencies, rel=1e-4)
+    assert np.all(found.seeming(urgencies) > urgencies)
     ends = found.seeming_of(Intervals(np.array([0.0, 0.1]), np.array([0.1, np.inf])))
     assert (ends.low[0], ends.high[1]) == (0.0, np.inf)
     assert ends.low[1] == ends.high[0] > 0.1
@@ -76,20 +76,20 @@ def test_broken_connections_are_taken_out_and_said_with_what_they_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "seed", "said"),
+    ("name", "seed", "sentence"),
     [
         ("3, own: 20 % leave satisfied in the second half", 0, r"would keep \d+% or (\d+)% of the profit"),
         ("3, own: leave twice as soon as they discount", 2, r"as they discount, which nothing here tells, (\d+)%"),
     ],
 )
-def test_what_leaving_cannot_tell_is_said_with_what_the_menu_would_keep(name: str, seed: int, said: str) -> None:
+def test_what_leaving_cannot_tell_is_said_with_what_the_menu_would_keep(name: str, seed: int, sentence: str) -> None:
     """The menus of brief chains earn 0.76 and 0.93 of the most in these draws; the note says 78 % and 86 %."""
     violation = VIOLATIONS[name]
 
     estimate = briefly(violation, seed)
 
     (note,) = (one for one in estimate.notes if one.startswith("Leaving is read as impatience alone"))
-    found = re.search(said, note)
+    found = re.search(sentence, note)
     assert found is not None, note
     assert int(found[1]) / 100 - 0.03 < earned(estimate, violation)
     assert int(found[1]) < 90

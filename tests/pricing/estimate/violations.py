@@ -86,7 +86,7 @@ class Violation:
     change: Change = lambda crowd, _: crowd
     habits: Habits = USUAL
     offer: Offer | None = None
-    said: float | None = 1.0
+    stated: float | None = 1.0
     may_differ: bool = False
     without: bool = False
     last: float = 1.0
@@ -144,11 +144,11 @@ def heavy(*, urgent: bool = False, number: int = 10, each: int = 3_000) -> Chang
 VIOLATIONS: dict[str, Violation] = {
     "none: observed": Violation(),
     "none: tiers taken": Violation(SMOOTH, offer=CHOOSING),
-    "1: value said 0.7 of it": Violation(SMOOTH, offer=CHOOSING, said=0.7),
-    "1: 1.3": Violation(SMOOTH, offer=CHOOSING, said=1.3),
-    "1: 2": Violation(SMOOTH, offer=CHOOSING, said=2.0),
-    "1: not said": Violation(SMOOTH, offer=CHOOSING, said=None),
-    "1, own: three kinds, not said": Violation(offer=CHOOSING, said=None),
+    "1: value said 0.7 of it": Violation(SMOOTH, offer=CHOOSING, stated=0.7),
+    "1: 1.3": Violation(SMOOTH, offer=CHOOSING, stated=1.3),
+    "1: 2": Violation(SMOOTH, offer=CHOOSING, stated=2.0),
+    "1: not said": Violation(SMOOTH, offer=CHOOSING, stated=None),
+    "1, own: three kinds, not said": Violation(offer=CHOOSING, stated=None),
     "2: urgent, short answers": Violation(change=linked(SHORT), medians=SHORT),
     "2: the same, and they may": Violation(change=linked(SHORT), may_differ=True, medians=SHORT),
     "2, own: answers fall by a third in the last window": Violation(
@@ -157,10 +157,10 @@ VIOLATIONS: dict[str, Violation] = {
     "3: 20 % leave satisfied": Violation(habits=Habits(satisfied=0.2)),
     "3: 10 % of connections break": Violation(habits=Habits(broken=0.1)),
     "3: 20 % leave satisfied, tiers taken, value not said": Violation(
-        SMOOTH, habits=Habits(satisfied=0.2), offer=CHOOSING, said=None
+        SMOOTH, habits=Habits(satisfied=0.2), offer=CHOOSING, stated=None
     ),
     "3, own: leave twice as soon as they discount": Violation(
-        SMOOTH, habits=Habits(leaves=2.0), offer=CHOOSING, said=None
+        SMOOTH, habits=Habits(leaves=2.0), offer=CHOOSING, stated=None
     ),
     "4: health checks": Violation(change=with_bots(0.01)),
     "3: 10 % of connections break, tiers taken": Violation(SMOOTH, habits=Habits(broken=0.1), offer=CHOOSING),
@@ -168,7 +168,7 @@ VIOLATIONS: dict[str, Violation] = {
     "4: ten batch customers": Violation(change=heavy()),
     "4: the same, without them": Violation(change=heavy(), without=True),
     "4, own: ten urgent ones": Violation(change=heavy(urgent=True)),
-    "1, own: the urgent half value it at 0.7, not said": Violation(FALLING, offer=CHOOSING, said=None),
+    "1, own: the urgent half value it at 0.7, not said": Violation(FALLING, offer=CHOOSING, stated=None),
     "1, own: the same, said": Violation(FALLING, offer=CHOOSING),
     "2, own: the urgent have long answers": Violation(change=linked(LONG), medians=LONG),
     "2, own: the same, and they may": Violation(change=linked(LONG), may_differ=True, medians=LONG),
@@ -184,8 +184,8 @@ VIOLATIONS: dict[str, Violation] = {
     "5, own: apart by 1": Violation(change=lengths_apart(1.0), spread=1.0),
     "5: lengths apart by 0.6": Violation(change=lengths_apart(0.6), spread=0.6),
     "5: the same, tiers taken": Violation(SMOOTH, change=lengths_apart(0.6), offer=CHOOSING, spread=0.6),
-    "7: values apart by 0.1": Violation(SMOOTH, change=values_apart(0.1), offer=CHOOSING, said=None),
-    "7, own: by 0.3": Violation(SMOOTH, change=values_apart(0.3), offer=CHOOSING, said=None),
+    "7: values apart by 0.1": Violation(SMOOTH, change=values_apart(0.1), offer=CHOOSING, stated=None),
+    "7, own: by 0.3": Violation(SMOOTH, change=values_apart(0.3), offer=CHOOSING, stated=None),
     "10, own: moods of 0.5": Violation(SMOOTH, habits=Habits(moods=0.5)),
 }
 
@@ -205,8 +205,8 @@ def fitted(violation: Violation, seed: int, *, draws: int = DRAWS, sweeps: Sweep
         CannotEstimate: it is refused.
     """
     random = np.random.default_rng(seed)
-    said = None if violation.said is None else violation.said * WORTH
-    given = Given(said, 0.0, lengths_may_differ=violation.may_differ, without_holders=violation.without)
+    stated = None if violation.stated is None else violation.stated * WORTH
+    given = Given(stated, 0.0, lengths_may_differ=violation.may_differ, without_holders=violation.without)
     return fit(seen_in(violation, random), given, draws=draws, random=random, sweeps=sweeps)
 
 
@@ -228,7 +228,7 @@ def earned(estimate: Estimate, violation: Violation) -> float:
     return profit_in(there, here, menu.caps) / profit_in(there, there, full_menu(there).caps)
 
 
-def told(estimate: Estimate) -> tuple[str, ...]:
+def warnings_of(estimate: Estimate) -> tuple[str, ...]:
     """Return the beginnings of what it says of itself beyond the usual, and whom it set aside."""
     notes = [note[:60] for note in estimate.notes if not note.startswith(USUAL_NOTES)]
     return (*notes, *(f"set aside: {reason}" for reason in estimate.set_aside))
@@ -245,19 +245,19 @@ def of_violations(seeds: int, only: str = "") -> None:
     for name, violation in VIOLATIONS.items():
         if only not in ("", "violations") and only not in name:
             continue
-        refused, said, earns = Counter[str](), Counter[str](), list[float]()
+        refused, warned, earns = Counter[str](), Counter[str](), list[float]()
         for seed in range(seeds):
             try:
                 estimate = fitted(violation, seed)
             except CannotEstimate as error:
                 refused[str(error)[:40]] += 1
                 continue
-            said.update(told(estimate))
+            warned.update(warnings_of(estimate))
             earns.append(earned(estimate, violation))
         earning: Floats = np.array(earns)
         cells = [
             "; ".join(f"{count}: {text}" for text, count in counter.most_common(3)) or "–"
-            for counter in (refused, said)
+            for counter in (refused, warned)
         ]
         figures = (f"{earning.mean():.3f}", f"{earning.min():.3f}") if len(earning) else ("–", "–")
         print(f"| {name} | {' | '.join(cells)} | {' | '.join(figures)} |")
@@ -272,7 +272,7 @@ def refused_of_honest(number: int, customers: int, each: int) -> str:
         seen = seen_in(violation, np.random.default_rng(1000 + seed), customers, each)
         random = np.random.default_rng(seed)
         try:
-            warned.update(told(fit(seen, Given(WORTH, 0.0), draws=2, random=random)))
+            warned.update(warnings_of(fit(seen, Given(WORTH, 0.0), draws=2, random=random)))
         except CannotEstimate as error:
             print(seed, error)
             refused += 1

@@ -104,12 +104,12 @@ def draws(count: int) -> list[Market]:
         urgency = np.sort(np.array([0.005, 0.03, 0.08, 0.2]) * np.exp(random.normal(0, 0.1, 4)))
         mean = 400 * np.exp(random.normal(0, 0.1))
         chances = [np.exp(-(n - 40) / mean) - np.exp(-n / mean) for n in tokens]
-        given = markets.market(
+        description = markets.market(
             types=markets.types(urgency, random.dirichlet(np.array([30, 30, 25, 15]))),
             answer_length={"family": "table", "tokens": tokens, "probability": chances},
             cap_tokens_max=4_000,
         )
-        around.append(read_market(given))
+        around.append(read_market(description))
     return around
 
 

@@ -30,9 +30,9 @@ def market_with(**beside: Any) -> dict[str, Any]:
 
 
 def test_draws_are_the_market_with_values_lengths_pace_and_shares_of_their_own() -> None:
-    given = market_with(tiers=2, value_understated_by=0.05, value=VALUE, draws=[DRAW], notes=["Nobody knows."])
+    description = market_with(tiers=2, value_understated_by=0.05, value=VALUE, draws=[DRAW], notes=["Nobody knows."])
 
-    beside = estimated(read_market(given))
+    beside = estimated(read_market(description))
 
     assert beside is not None
     assert (beside.tiers, beside.understated_by, beside.notes) == (2, 0.05, ("Nobody knows.",))
@@ -49,9 +49,9 @@ def test_a_draw_may_lack_a_type() -> None:
 
 
 def test_a_market_that_nobody_estimated_has_nothing_beside_it() -> None:
-    given = {name: field for name, field in market_with().items() if name != "estimate"}
+    description = {name: field for name, field in market_with().items() if name != "estimate"}
 
-    assert estimated(read_market(given)) is None
+    assert estimated(read_market(description)) is None
 
 
 @pytest.mark.parametrize(

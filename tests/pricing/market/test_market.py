@@ -125,7 +125,7 @@ def test_numbers_of_any_size_make_a_verified_menu_or_a_sentence(data: st.DataObj
     length = data.draw(
         st.one_of(st.just(table), SIZES.map(lambda mean: {"family": "exponential", "mean_tokens": mean}))
     )
-    given = markets.market(
+    description = markets.market(
         types=markets.types(urgency, [weight / sum(weights) for weight in weights]),
         answer_length=length,
         delay={"family": data.draw(st.sampled_from(["exponential", "hyperbolic", "linear", "sunk_linear"]))},
@@ -135,7 +135,7 @@ def test_numbers_of_any_size_make_a_verified_menu_or_a_sentence(data: st.DataObj
         cost_nanousd_per_token=data.draw(st.one_of(st.just(0), SIZES)),
     )
     try:
-        market = read_market(given)
+        market = read_market(description)
         menu = optimal_menu(market, tiers=None, bill="conversation", names=None, created="2025-01-01")
     except NotAMarket as wrong:
         assert str(wrong).endswith(".")

@@ -54,22 +54,22 @@ def test_worth_is_within_its_bound(delay: str, law: str) -> None:
     """Hundreds of steps, values of a thousand dollars, waits of many times the patience."""
     random = np.random.default_rng(37)
     for _ in range(4):
-        given = markets.random_market(random, types_max=4, steps_max=300) | {
+        description = markets.random_market(random, types_max=4, steps_max=300) | {
             "delay": {"family": delay},
             "value_nanousd": 1e9 if delay == "sunk_linear" else 1e12,
         }
         if law == "exponential":
-            given |= {"answer_length": {"family": "exponential", "mean_tokens": 70.0}, "cap_tokens_max": 300}
+            description |= {"answer_length": {"family": "exponential", "mean_tokens": 70.0}, "cap_tokens_max": 300}
         if delay != "sunk_linear":
             # The value halves from the most patient type to the most urgent.
-            value = given.pop("value_nanousd")
-            reach = max(one["urgency_per_s"] for one in given["types"])
-            given["value_by_urgency"] = {
+            value = description.pop("value_nanousd")
+            reach = max(one["urgency_per_s"] for one in description["types"])
+            description["value_by_urgency"] = {
                 "family": "points",
                 "urgency_per_s": [0, reach],
                 "value_nanousd": [value, value / 2],
             }
-        market = read_market(given)
+        market = read_market(description)
         valuation = valuation_of(market)
         steps = len(valuation.steps.tokens)
         caps = np.unique(random.integers(1, steps + 1, 6))

@@ -53,9 +53,9 @@ def test_the_gap_that_a_menu_of_many_types_reports() -> None:
     random = np.random.default_rng(10)
     gaps = []
     for _ in range(150):
-        given = markets.random_market(random, types_max=40, steps_max=60, cost=True)
-        given |= {"value_nanousd": 1e9, "cost_nanousd_per_token": 1e9 * given["cost_nanousd_per_token"]}
-        menu = optimal_menu(read_market(given), tiers=None, bill="conversation", names=None, created="2025-01-01")
+        description = markets.random_market(random, types_max=40, steps_max=60, cost=True)
+        description |= {"value_nanousd": 1e9, "cost_nanousd_per_token": 1e9 * description["cost_nanousd_per_token"]}
+        menu = optimal_menu(read_market(description), tiers=None, bill="conversation", names=None, created="2025-01-01")
         gaps.append(menu["certificate"]["bound"]["gap_share"])
     assert np.median(gaps) < 1e-7
     assert np.quantile(gaps, 0.9) < 1e-6
@@ -66,12 +66,12 @@ def test_with_cost_and_a_constant_hazard_no_mechanism_earns_more() -> None:
     """200 random markets whose answers end at a constant rate, under both rules of disconnecting."""
     random = np.random.default_rng(6)
     for _ in range(200):
-        given = markets.random_market(random, types_max=6, steps_max=2, cost=True)
+        description = markets.random_market(random, types_max=6, steps_max=2, cost=True)
         steps = int(random.integers(1, 9))
         mean = float(random.uniform(0.5, 2) * steps)
-        given |= {"answer_length": {"family": "exponential", "mean_tokens": mean}, "cap_tokens_max": steps}
-        given |= {"tokens_per_s": 10.0, "cost_nanousd_per_token": float(random.uniform(0, 0.8)) / mean}
-        valuation = valuation_of(read_market(given))
+        description |= {"answer_length": {"family": "exponential", "mean_tokens": mean}, "cap_tokens_max": steps}
+        description |= {"tokens_per_s": 10.0, "cost_nanousd_per_token": float(random.uniform(0, 0.8)) / mean}
+        valuation = valuation_of(read_market(description))
 
         assert full_menu(valuation).profit == pytest.approx(oracles.lottery_program(valuation), abs=1e-7)
 
@@ -82,8 +82,8 @@ def test_search_equals_trying_everything(delay: str, cost: bool) -> None:
     """The full menu and each number of tiers are exact among menus of caps, in every family of delay."""
     random = np.random.default_rng(5)
     for _ in range(12):
-        given = markets.random_market(random, types_max=5, steps_max=12, cost=cost) | {"delay": {"family": delay}}
-        valuation = valuation_of(read_market(given))
+        description = markets.random_market(random, types_max=5, steps_max=12, cost=cost) | {"delay": {"family": delay}}
+        valuation = valuation_of(read_market(description))
         everything = oracles.exhaustive(valuation)
 
         assert search(valuation).profit == pytest.approx(everything[-1], abs=1e-12)
@@ -97,12 +97,12 @@ def test_many_steps_and_few(delay: str) -> None:
     """Long rows with dips, zero steps and ties give what the same sums give one entry at a time."""
     random = np.random.default_rng(8)
     for _ in range(15):
-        given = markets.random_market(random, types_max=12, steps_max=300, cost=bool(random.integers(2)))
-        chances = np.array(given["answer_length"]["probability"])
+        description = markets.random_market(random, types_max=12, steps_max=300, cost=bool(random.integers(2)))
+        chances = np.array(description["answer_length"]["probability"])
         chances[random.random(len(chances)) < 0.3] = 0.0
         chances[-1] += 1e-3
-        given["answer_length"]["probability"] = (chances / max(1.0, chances.sum())).tolist()
-        valuation = valuation_of(read_market(given | {"delay": {"family": delay}}))
+        description["answer_length"]["probability"] = (chances / max(1.0, chances.sum())).tolist()
+        valuation = valuation_of(read_market(description | {"delay": {"family": delay}}))
 
         assert search(valuation).profit == pytest.approx(oracles.entry_by_entry(valuation), abs=1e-12)
         assert best_tiers(valuation, 12)[-1].profit == pytest.approx(oracles.entry_by_entry(valuation), abs=1e-12)
@@ -111,8 +111,8 @@ def test_many_steps_and_few(delay: str) -> None:
 def test_hyperbolic_delay_needs_no_caps() -> None:
     """With delay 1/(1 + r t) and r uniform from 0, one unlimited plan is optimal."""
     urgency = {"family": "uniform", "low_per_s": 0, "high_per_s": 0.5, "points": 60}
-    given = markets.market(types=None, urgency=urgency, delay={"family": "hyperbolic"})
-    menu = optimal_menu(read_market(given), tiers=None, bill="conversation", names=None, created="2025-01-01")
+    description = markets.market(types=None, urgency=urgency, delay={"family": "hyperbolic"})
+    menu = optimal_menu(read_market(description), tiers=None, bill="conversation", names=None, created="2025-01-01")
 
     assert [tier["conversation_tokens_max"] for tier in menu["tiers"]] == [None]
     assert menu["totals"]["full_menu_profit_nanousd"] == pytest.approx(menu["totals"]["single_plan_profit_nanousd"])
@@ -129,14 +129,14 @@ def test_worth_that_falls_with_urgency() -> None:
     """The hull is then that of ln(G v): the menu still equals the program over lotteries."""
     random = np.random.default_rng(9)
     for _ in range(100):
-        given = markets.random_market(random, types_max=5, steps_max=6)
-        given["types"].sort(key=lambda one: one["urgency_per_s"])
+        description = markets.random_market(random, types_max=5, steps_max=6)
+        description["types"].sort(key=lambda one: one["urgency_per_s"])
         value = 1.0
-        for one in given["types"]:
+        for one in description["types"]:
             one["value_nanousd"] = value
             value *= float(random.uniform(0.5, 1))
-        del given["value_nanousd"]
-        valuation = valuation_of(read_market(given))
+        del description["value_nanousd"]
+        valuation = valuation_of(read_market(description))
 
         assert full_menu(valuation).profit == pytest.approx(oracles.lottery_program(valuation), rel=1e-7)
         assert full_menu(valuation).profit == pytest.approx(search(valuation).profit, rel=1e-12)

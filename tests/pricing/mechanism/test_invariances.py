@@ -43,50 +43,52 @@ def any_market(draw: st.DrawFn, cost: bool = False) -> dict[str, Any]:
     )
 
 
-def caps(given: dict[str, Any]) -> list[int]:
-    return full_menu(valuation_of(read_market(given))).caps.tolist()
+def caps(description: dict[str, Any]) -> list[int]:
+    return full_menu(valuation_of(read_market(description))).caps.tolist()
 
 
 @given(any_market(), st.data())
 @settings(max_examples=60)
-def test_caps_do_not_move_with_the_length_of_answers_or_their_worth(given: dict[str, Any], data: st.DataObject) -> None:
+def test_caps_do_not_move_with_the_length_of_answers_or_their_worth(
+    description: dict[str, Any], data: st.DataObject
+) -> None:
     """Pricing is decoupled from training: caps depend on who is how urgent, and on the speed."""
-    length = given["answer_length"]
+    length = description["answer_length"]
     chances = data.draw(st.lists(WEIGHTS, min_size=len(length["tokens"]), max_size=len(length["tokens"])))
     other = length | {"probability": [chance / sum(chances) for chance in chances]}
 
-    assert caps(given | {"answer_length": other}) == caps(given)
-    assert caps(given | {"value_nanousd": 7 * given["value_nanousd"]}) == caps(given)
+    assert caps(description | {"answer_length": other}) == caps(description)
+    assert caps(description | {"value_nanousd": 7 * description["value_nanousd"]}) == caps(description)
 
 
 @given(any_market(), st.sampled_from([0.5, 2.0, 8.0]))
 @settings(max_examples=60)
-def test_a_faster_clock_changes_nothing(given: dict[str, Any], factor: float) -> None:
+def test_a_faster_clock_changes_nothing(description: dict[str, Any], factor: float) -> None:
     """Urgency times s and time divided by s is the same market; caps in seconds are divided by s."""
-    faster = given | {
-        "types": [one | {"urgency_per_s": one["urgency_per_s"] * factor} for one in given["types"]],
-        "tokens_per_s": given["tokens_per_s"] * factor,
-        "first_token_s": given["first_token_s"] / factor,
+    faster = description | {
+        "types": [one | {"urgency_per_s": one["urgency_per_s"] * factor} for one in description["types"]],
+        "tokens_per_s": description["tokens_per_s"] * factor,
+        "first_token_s": description["first_token_s"] / factor,
     }
-    market = read_market(given)
+    market = read_market(description)
     log_share, urgency = np.log(np.cumsum(market.share)), np.array(market.urgency_per_s)
 
-    assert caps(faster) == caps(given)
+    assert caps(faster) == caps(description)
     assert iron(log_share, urgency * factor).tolist() == (iron(log_share, urgency) / factor).tolist()
 
 
 @given(any_market(cost=True), st.randoms(use_true_random=False))
 @settings(max_examples=40)
-def test_the_order_of_types_and_how_they_are_split_change_nothing(given: dict[str, Any], random: Any) -> None:
+def test_the_order_of_types_and_how_they_are_split_change_nothing(description: dict[str, Any], random: Any) -> None:
     """Two halves of a type are the type."""
-    listed = list(given["types"])
+    listed = list(description["types"])
     first = listed.pop(0)
     halves = [first | {"share": first["share"] / 2}] * 2
     split = [*listed, *halves]
     random.shuffle(split)
     options: dict[str, Any] = {"tiers": None, "bill": "conversation", "names": None, "created": "2025-01-01T00:00:00Z"}
-    before = optimal_menu(read_market(given), **options)
-    after = optimal_menu(read_market(given | {"types": split}), **options)
+    before = optimal_menu(read_market(description), **options)
+    after = optimal_menu(read_market(description | {"types": split}), **options)
 
     assert after["tiers"] == before["tiers"]
     assert after["assignment"] == before["assignment"]
@@ -94,24 +96,26 @@ def test_the_order_of_types_and_how_they_are_split_change_nothing(given: dict[st
 
 @given(any_market(cost=True))
 @settings(max_examples=60)
-def test_more_freedom_earns_more(given: dict[str, Any]) -> None:
+def test_more_freedom_earns_more(description: dict[str, Any]) -> None:
     """Single plan <= K tiers <= K + 1 tiers <= full menu <= first best."""
-    valuation = valuation_of(read_market(given))
+    valuation = valuation_of(read_market(description))
     longest = np.array([len(valuation.steps.tokens)])
     single = single_plan(valuation, worth_at(valuation, longest)[:, 0], tokens_at(valuation, longest)[:, 0])
     rising = [single, *(menu.profit for menu in best_tiers(valuation, 6)), full_menu(valuation).profit]
     rising.append(first_best(valuation))
-    slack = 1e-12 * given["value_nanousd"]
+    slack = 1e-12 * description["value_nanousd"]
 
     assert all(less <= more + slack for less, more in pairwise(rising))
 
 
 @given(any_market(cost=True), st.sampled_from([1.5, 4.0]))
 @settings(max_examples=60)
-def test_dearer_serving_lowers_caps_and_profit(given: dict[str, Any], factor: float) -> None:
+def test_dearer_serving_lowers_caps_and_profit(description: dict[str, Any], factor: float) -> None:
     """Every type's cap falls weakly, and so does profit."""
-    cheaper = valuation_of(read_market(given))
-    dearer = valuation_of(read_market(given | {"cost_nanousd_per_token": factor * given["cost_nanousd_per_token"]}))
+    cheaper = valuation_of(read_market(description))
+    dearer = valuation_of(
+        read_market(description | {"cost_nanousd_per_token": factor * description["cost_nanousd_per_token"]})
+    )
     before, after = full_menu(cheaper), full_menu(dearer)
 
     assert (after.caps <= before.caps).all()

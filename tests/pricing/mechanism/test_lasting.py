@@ -23,8 +23,8 @@ from tests.pricing import markets
 
 
 def menu_of(market: Market, **wished: Any) -> dict[str, Any]:
-    asked = {"tiers": None, "bill": "conversation", "names": None, "created": "2025-01-01T00:00:00Z"} | wished
-    return json.loads(json.dumps(optimal_menu(market, **asked)))
+    arguments = {"tiers": None, "bill": "conversation", "names": None, "created": "2025-01-01T00:00:00Z"} | wished
+    return json.loads(json.dumps(optimal_menu(market, **arguments)))
 
 
 @pytest.mark.parametrize(("tiers", "least"), [(2, 0.4462), (3, 0.4462)])
@@ -60,8 +60,8 @@ def test_every_pair_of_caps_and_prices_on_a_small_grid() -> None:
     """Plain trying of all offers on forty prices finds nothing better."""
     random = np.random.default_rng(5)
     for _ in range(3):
-        given = markets.random_market(random, types_max=3, steps_max=4)
-        valuation = valuation_of(read_market(given | {"value_nanousd": 1e9}))
+        description = markets.random_market(random, types_max=3, steps_max=4)
+        valuation = valuation_of(read_market(description | {"value_nanousd": 1e9}))
         steps = len(valuation.steps.tokens)
         prices = np.linspace(0.02, 0.8, 40) * 1e9
         single = [Offer(np.array([cap]), np.array([int(price)])) for cap in range(1, steps + 1) for price in prices]
@@ -90,14 +90,14 @@ def test_thinned_types_keep_all_customers() -> None:
 def test_it_earns_no_less_than_the_menus_bought_once() -> None:
     """Many types, of which only some are looked at on the way: the comparison is by all of them."""
     urgency = {"family": "uniform", "low_per_s": 0.005, "high_per_s": 0.15, "points": 100}
-    given = markets.lognormal() | {"urgency": urgency}
-    del given["types"]
-    given["answer_length"] = {
+    description = markets.lognormal() | {"urgency": urgency}
+    del description["types"]
+    description["answer_length"] = {
         "family": "table",
         "tokens": [100, 300, 600, 900, 3_000, 10_000],
         "probability": [1 / 6] * 6,
     }
-    valuation = valuation_of(read_market(given))
+    valuation = valuation_of(read_market(description))
     once = [resumed(valuation, offer_of(publish(valuation, menu.caps))) for menu in best_tiers(valuation, 3)]
 
     assert resumed(valuation, best_offer(valuation, Aim(resumed), 3)) >= max(once)
@@ -107,14 +107,14 @@ def test_it_earns_no_less_than_the_menus_bought_once() -> None:
 def test_long_answers_take_little_memory(longest: int) -> None:
     """Caps without a common divisor: callers are looked at where purchases lead, not at every token."""
     tokens = [longest // 3_001 + 1, longest // 701 + 2, longest // 101 + 4, longest // 2 + 1, longest]
-    given = markets.market(
+    description = markets.market(
         answer_length={"family": "table", "tokens": tokens, "probability": [0.3, 0.2, 0.2, 0.2, 0.1]},
         types=markets.types([0.01, 0.05, 0.2, 2, 9, 80], [0.2, 0.1, 0.1, 0.2, 0.2, 0.2]),
         tokens_per_s=longest / 60,
         first_token_s=0,
         cap_tokens_max=longest,
     )
-    market = read_market(given)
+    market = read_market(description)
 
     tracemalloc.start()
     menu = menu_of(market)
@@ -131,9 +131,9 @@ def test_the_lasting_menu_is_never_below_the_single_plan() -> None:
     random = np.random.default_rng(23)
     better, moved = 0, 0
     for _ in range(12):
-        given = markets.random_market(random, types_max=5, steps_max=12, cost=bool(random.integers(2)))
+        description = markets.random_market(random, types_max=5, steps_max=12, cost=bool(random.integers(2)))
         market = read_market(
-            given | {"value_nanousd": 1e9, "cost_nanousd_per_token": 1e9 * given["cost_nanousd_per_token"]}
+            description | {"value_nanousd": 1e9, "cost_nanousd_per_token": 1e9 * description["cost_nanousd_per_token"]}
         )
         menu = menu_of(market, objective="profit_if_resumed")["totals"]
         optimal = menu_of(market)["totals"]

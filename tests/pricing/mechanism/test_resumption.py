@@ -38,7 +38,7 @@ def test_the_lognormal_menu_without_its_smallest_tier() -> None:
 
 def test_by_hand() -> None:
     """One type without urgency, answers of 10 or 20 tokens, one tier of 10 tokens at 400: worth buying twice."""
-    given = read_market(
+    description = read_market(
         markets.market(
             types=[{"urgency_per_s": 0, "share": 1}],
             value_nanousd=1000,
@@ -46,7 +46,7 @@ def test_by_hand() -> None:
             first_token_s=0,
         )
     )
-    valuation = valuation_of(given)
+    valuation = valuation_of(description)
     published = Published(
         caps=np.array([1]),
         prices=np.array([400]),
@@ -65,8 +65,8 @@ def test_by_hand() -> None:
 
 def test_nobody_resumes_when_answers_end_at_a_constant_rate_and_nobody_is_urgent() -> None:
     """With one uncapped tier there is nothing left to buy."""
-    given = read_market(markets.market(types=[{"urgency_per_s": 0.1, "share": 1}]))
-    valuation = valuation_of(given)
+    description = read_market(markets.market(types=[{"urgency_per_s": 0.1, "share": 1}]))
+    valuation = valuation_of(description)
     published = publish(valuation, full_menu(valuation).caps)
 
     found = figures(valuation, published)
@@ -127,11 +127,11 @@ def test_backward_induction_equals_trying_every_sequence(delay: str) -> None:
     random = np.random.default_rng(17)
     resumed = 0
     for trial in range(25):
-        given = markets.random_market(random, types_max=5, steps_max=12, cost=bool(trial % 2))
+        description = markets.random_market(random, types_max=5, steps_max=12, cost=bool(trial % 2))
         if trial % 3:
-            size = len(given["answer_length"]["tokens"])
-            given["answer_length"]["tokens"] = list(range(7, 7 * size + 1, 7))
-        valuation = valuation_of(read_market(given | {"delay": {"family": delay}}))
+            size = len(description["answer_length"]["tokens"])
+            description["answer_length"]["tokens"] = list(range(7, 7 * size + 1, 7))
+        valuation = valuation_of(read_market(description | {"delay": {"family": delay}}))
         published = at_any_prices(random, valuation)
         found = figures(valuation, published)
         expected = [by_recursion(valuation, published, row) for row in range(len(valuation.share))]

@@ -23,7 +23,7 @@ def alike(types: int, value: float, cost: float = 0.0) -> Valuation:
     urgency = 0.2 + np.cumsum(random.uniform(1e-4, 1e-2, types))
     share = random.dirichlet(np.full(types, 0.6)) + 1e-3
     table = {"family": "table", "tokens": list(range(5, 301, 5)), "probability": [1 / 60] * 60}
-    given = markets.market(
+    description = markets.market(
         types=markets.types(urgency, share / share.sum()),
         value_nanousd=value,
         answer_length=table,
@@ -31,7 +31,7 @@ def alike(types: int, value: float, cost: float = 0.0) -> Valuation:
         cost_nanousd_per_token=cost * value,
         cap_tokens_max=300,
     )
-    return valuation_of(read_market(given))
+    return valuation_of(read_market(description))
 
 
 def broken(valuation: Valuation, published: Published) -> str | None:
@@ -108,8 +108,8 @@ def test_a_price_above_worth_is_named() -> None:
 
 
 def test_what_is_worth_less_than_a_nano_unit_is_not_sold() -> None:
-    given = read_market(markets.market(value_nanousd=0.9))
-    menu = optimal_menu(given, tiers=None, bill="conversation", names=None, created="2025-01-01")
+    description = read_market(markets.market(value_nanousd=0.9))
+    menu = optimal_menu(description, tiers=None, bill="conversation", names=None, created="2025-01-01")
 
     assert menu["tiers"] == []
     assert menu["totals"]["excluded_share"] == 1
@@ -118,11 +118,11 @@ def test_what_is_worth_less_than_a_nano_unit_is_not_sold() -> None:
 def test_a_worth_that_is_a_whole_number_is_the_price() -> None:
     """Nobody is urgent: the worth is exactly the value, whatever the last digit of the sums says."""
     tokens = list(range(10, 101, 10))
-    given = markets.market(
+    description = markets.market(
         types=[{"urgency_per_s": 0, "share": 1}],
         value_nanousd=1_000_000,
         answer_length={"family": "table", "tokens": tokens, "probability": [0.1] * 10},
     )
-    menu = optimal_menu(read_market(given), tiers=None, bill="conversation", names=None, created="2025-01-01")
+    menu = optimal_menu(read_market(description), tiers=None, bill="conversation", names=None, created="2025-01-01")
 
     assert [tier["price_nanousd"] for tier in menu["tiers"]] == [1_000_000]

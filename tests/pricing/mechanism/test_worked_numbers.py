@@ -109,7 +109,7 @@ def test_few_tiers_of_uniform_urgency() -> None:
     """Example 2, K tiers: the stationary menus have the stated numbers, and the exact search in steps finds them."""
     stated = {1: 0.3333333333333, 2: 0.3559633022079, 3: 0.3594443416909}
     points, tokens_per_s = 400, 400
-    given = markets.market(
+    description = markets.market(
         types=None,
         urgency={"family": "uniform", "low_per_s": 0, "high_per_s": 1, "points": points},
         value_nanousd=1,
@@ -117,7 +117,7 @@ def test_few_tiers_of_uniform_urgency() -> None:
         tokens_per_s=tokens_per_s,
         first_token_s=0,
     )
-    valuation = valuation_of(read_market(given))
+    valuation = valuation_of(read_market(description))
     found = best_tiers(valuation, 3)
 
     for count, profit in stated.items():
@@ -158,9 +158,9 @@ def test_lotteries_can_earn_a_little_more() -> None:
 
 def test_lognormal_answers() -> None:
     """Section 5.5: an optimal menu that resuming callers break, and what is left without its smallest tier."""
-    given = read_market(markets.lognormal())
-    menu = optimal_menu(given, tiers=None, bill="conversation", names=None, created="2025-01-01T00:00:00Z")
-    valuation, totals = valuation_of(given), menu["totals"]
+    description = read_market(markets.lognormal())
+    menu = optimal_menu(description, tiers=None, bill="conversation", names=None, created="2025-01-01T00:00:00Z")
+    valuation, totals = valuation_of(description), menu["totals"]
 
     assert [tier["conversation_tokens_max"] for tier in menu["tiers"]] == [100, 575, 3050, 10_000]
     assert full_menu(valuation).profit == pytest.approx(0.420821997e9, abs=0.5)

@@ -62,9 +62,11 @@ MARKETS = {
 }
 
 
-def robust_menu(given: Json) -> Json:
+def robust_menu(description: Json) -> Json:
     further = Further(robust=Neighbourhood())
-    return optimal_menu(read_market(given), tiers=TIERS, bill="conversation", names=None, created="x", further=further)
+    return optimal_menu(
+        read_market(description), tiers=TIERS, bill="conversation", names=None, created="x", further=further
+    )
 
 
 def most_as_taken(robust: Robust, share: float, seed: int = 0) -> float:
@@ -138,16 +140,18 @@ def of_robust(seeds: int) -> None:
         f"| market | as taken, of the exact menu | at most | {' | '.join(near[1:])} | on average | least, at most | claims | one price |"
     )
     print("|---" * (len(near) + 6) + "|")
-    for name, given in MARKETS.items():
-        made = robust_menu(given)["certificate"]["robust"]
-        held = made["held"]
-        shares = [f"{one['profit_nanousd'] / one['single_plan_profit_nanousd']:.3f}" for one in made["markets"][1:]]
+    for name, description in MARKETS.items():
+        certificate = robust_menu(description)["certificate"]["robust"]
+        held = certificate["held"]
+        shares = [
+            f"{one['profit_nanousd'] / one['single_plan_profit_nanousd']:.3f}" for one in certificate["markets"][1:]
+        ]
         most, least = (held[f"{one}_share_at_most"] for one in ("as_taken", "elsewhere"))
         claims = ", ".join(claim for claim, is_made in held["claims"].items() if is_made) or "–"
         print(
             f"| {name} | {held['as_taken_share']:.3f} | {'–' if most is None else f'{most:.3f}'} | {' | '.join(shares)} "
             f"| {held['elsewhere_share_on_average']:.3f} | {'–' if least is None else f'{least:.3f}'} | {claims} "
-            f"| {made['one_price']['share_on_average']:.3f} |",
+            f"| {certificate['one_price']['share_on_average']:.3f} |",
             flush=True,
         )
     print("\n| market | kept elsewhere | as taken, found | as taken, at most |\n|---|---|---|---|")

@@ -38,10 +38,10 @@ BASE = markets.market(
 )
 
 
-def menu_of(market: Json, tiers: int | None = 3, **asked: Any) -> Json:
-    further = Further(**asked)
-    made = optimal_menu(read_market(market), tiers=tiers, bill="conversation", names=None, created="x", further=further)
-    return json.loads(json.dumps(made))
+def menu_of(market: Json, tiers: int | None = 3, **wishes: Any) -> Json:
+    further = Further(**wishes)
+    menu = optimal_menu(read_market(market), tiers=tiers, bill="conversation", names=None, created="x", further=further)
+    return json.loads(json.dumps(menu))
 
 
 def every_menu(valuation: Valuation) -> dict[int, float]:
@@ -67,9 +67,9 @@ def test_surplus_that_counts_and_everyone_served_are_exact() -> None:
     """Against every menu of caps, for any weight of surplus, with and without cost; the bound holds and is tight."""
     random = np.random.default_rng(3)
     for trial in range(30):
-        given = markets.random_market(random, types_max=4, steps_max=5, cost=bool(trial % 2))
+        description = markets.random_market(random, types_max=4, steps_max=5, cost=bool(trial % 2))
         valuation = replace(
-            valuation_of(read_market(given)),
+            valuation_of(read_market(description)),
             surplus_weight=float(random.choice([0.2, 0.5, 0.9, 1.0])),
             everyone=bool(trial % 3 == 0),
         )
@@ -85,7 +85,7 @@ def test_surplus_that_counts_and_everyone_served_are_exact() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "wishes",
     [
         {"surplus_weight": 0.5},
         {"everyone": True},
@@ -94,9 +94,9 @@ def test_surplus_that_counts_and_everyone_served_are_exact() -> None:
     ],
     ids=["surplus", "everyone", "both", "terms"],
 )
-def test_what_is_asked_for_is_in_the_certificate(asked: Json) -> None:
+def test_what_is_asked_for_is_in_the_certificate(wishes: Json) -> None:
     """The file verifies; hashed anew as if nothing had been asked for, or more, it does not."""
-    menu = menu_of(BASE, **asked)
+    menu = menu_of(BASE, **wishes)
     plain, more = copy.deepcopy(menu), copy.deepcopy(menu)
     for name in ("surplus_weight", "everyone", "terms"):
         plain["certificate"]["wishes"].pop(name, None)
@@ -150,7 +150,7 @@ def test_shares_of_values_that_differ_are_those_of_drawn_customers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "sentence"),
+    ("wishes", "sentence"),
     [
         ({"surplus_weight": 2}, "surplus_weight is a number from 0 to 1"),
         ({"everyone": 1}, "everyone is true or false"),
@@ -163,9 +163,9 @@ def test_shares_of_values_that_differ_are_those_of_drawn_customers() -> None:
         ({"names": [None, []]}, "None is not a tier's name"),
     ],
 )
-def test_malformed_wishes_in_a_file_are_one_sentence(asked: Json, sentence: str) -> None:
+def test_malformed_wishes_in_a_file_are_one_sentence(wishes: Json, sentence: str) -> None:
     menu = menu_of(BASE)
-    menu["certificate"]["wishes"] |= asked
+    menu["certificate"]["wishes"] |= wishes
     menu["version"] = version_of(menu["market"], menu["certificate"]["wishes"])
     menu["certificate"]["digests"] = digests(menu)
 

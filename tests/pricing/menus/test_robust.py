@@ -33,18 +33,18 @@ KINDS = {"three": BASE, "five": FIVE, "lognormal": markets.lognormal(), "spread"
 
 
 @pytest.fixture(scope="module")
-def made() -> dict[str, Json]:
+def menus() -> dict[str, Json]:
     """A robust menu of three tiers in each of the markets of the table in pricing/README.md."""
     return {
         name: optimal_menu(
-            read_market(given),
+            read_market(description),
             tiers=3,
             bill="conversation",
             names=None,
             created="x",
             further=Further(robust=Neighbourhood()),
         )
-        for name, given in KINDS.items()
+        for name, description in KINDS.items()
     }
 
 
@@ -66,7 +66,7 @@ def single_plan(valuation: Valuation, sigma: float) -> float:
     ],
 )
 def test_the_table_of_robust_menus(
-    made: dict[str, Json],
+    menus: dict[str, Json],
     name: str,
     as_taken: float,
     as_taken_most: float | None,
@@ -75,7 +75,7 @@ def test_the_table_of_robust_menus(
     mean: float,
 ) -> None:
     """Every row of the README; the file says which claims the menu makes, and bounds what it falls short of."""
-    robust = made[name]["certificate"]["robust"]
+    robust = menus[name]["certificate"]["robust"]
     shares = [one["profit_nanousd"] / one["single_plan_profit_nanousd"] for one in robust["markets"][1:]]
     held = robust["held"]
 
@@ -92,12 +92,12 @@ def test_a_robust_menu_makes_its_claims_or_says_which_it_does_not(seed: int) -> 
     """Random markets of two to five kinds, every profit computed apart from the file."""
     random = np.random.default_rng(seed)
     kinds = int(random.integers(2, 6))
-    given = BASE | {
+    description = BASE | {
         "types": markets.types(
             np.sort(np.exp(random.uniform(np.log(0.004), np.log(0.3), kinds))), random.dirichlet(np.full(kinds, 4.0))
         )
     }
-    menu, valuation = menu_of(given, robust=Neighbourhood()), valuation_of(read_market(given))
+    menu, valuation = menu_of(description, robust=Neighbourhood()), valuation_of(read_market(description))
     caps = [len(TOKENS) if (cap := tier["conversation_tokens_max"]) is None else cap // 20 for tier in menu["tiers"]]
     offer = Offer(np.array(caps), np.array([tier["price_nanousd"] for tier in menu["tiers"]]))
     crowds = [crowd_of([(1.0, one, sigma, 0.0)]) for _, one, sigma in Neighbourhood().around(valuation)]
@@ -122,9 +122,9 @@ def test_a_robust_menu_makes_its_claims_or_says_which_it_does_not(seed: int) -> 
     assert profits.mean() >= at_one_price.mean() * (1 - 1e-9) >= max(other_prices) * (1 - 1e-9)
 
 
-def test_a_robust_menu_survives_being_a_little_wrong(made: dict[str, Json]) -> None:
+def test_a_robust_menu_survives_being_a_little_wrong(menus: dict[str, Json]) -> None:
     """Near the market its tiers beat the best single plan made for that very market, both computed apart from the file."""
-    menu, valuation = made["spread"], valuation_of(read_market(SPREAD))
+    menu, valuation = menus["spread"], valuation_of(read_market(SPREAD))
     caps = [len(TOKENS) if (cap := tier["conversation_tokens_max"]) is None else cap // 20 for tier in menu["tiers"]]
     offer = Offer(np.array(caps), np.array([tier["price_nanousd"] for tier in menu["tiers"]]))
     near = Neighbourhood().around(valuation)
@@ -148,13 +148,13 @@ def test_the_menu_of_an_estimate_survives_urgency_that_is_wrong_by_a_tenth() -> 
         }
         for times in (0.99, 1.0, 1.01)
     ]
-    given = BASE | {
+    description = BASE | {
         "answer_length": {"family": "kaplan_meier", "tokens": TOKENS, "survival": survival},
         "cap_tokens_max": TOKENS[-1],
         "estimate": {"tiers": 3, "value_understated_by": 0, "draws": draws},
     }
 
-    menu = menu_of(given, robust=Neighbourhood())
+    menu = menu_of(description, robust=Neighbourhood())
 
     robust = menu["certificate"]["robust"]
     shares = {one["market"]: one["profit_nanousd"] / one["single_plan_profit_nanousd"] for one in robust["markets"]}
@@ -167,7 +167,7 @@ def test_the_menu_of_an_estimate_survives_urgency_that_is_wrong_by_a_tenth() -> 
 
 def test_what_no_menu_earns_that_is_held_to_something_elsewhere() -> None:
     """Three types, six steps: of every menu of up to two tiers at every price that matters, none is above the bounds."""
-    given = markets.market(
+    description = markets.market(
         types=markets.types([0.05, 0.3, 0.9], [0.3, 0.4, 0.3]),
         answer_length={
             "family": "table",
@@ -177,7 +177,7 @@ def test_what_no_menu_earns_that_is_held_to_something_elsewhere() -> None:
         value_nanousd=10_000,
     )
     around = Neighbourhood(pace=0, length=0, urgency=0.1, value_sigma=0, single_share_min=0.93)
-    robust = robust_of(read_market(given), around, 2)
+    robust = robust_of(read_market(description), around, 2)
     least = np.array([one.least for one in robust.near])
     every = robust.crowd.worth
     best = 0.0
@@ -237,8 +237,8 @@ def test_no_mechanism_of_three_kinds_earns_as_much_on_average_as_single_plans_th
 
 
 @pytest.mark.parametrize("field", ["all", "as_taken_share", "elsewhere_share_at_most"])
-def test_what_a_menu_is_held_to_cannot_be_changed_unseen(made: dict[str, Json], field: str) -> None:
-    menu = made["three"]
+def test_what_a_menu_is_held_to_cannot_be_changed_unseen(menus: dict[str, Json], field: str) -> None:
+    menu = menus["three"]
     certificate, robust = menu["certificate"], menu["certificate"]["robust"]
     better = {"all": True, "as_taken_share": 0.98, "elsewhere_share_at_most": 1.0}
     changed = robust | {"held": robust["held"] | {field: better[field]}}

@@ -24,10 +24,10 @@ class Seconds:
 
 
 @pytest.mark.parametrize(
-    "given", ["", "Bearer", "Bearer ", "Bearer wrong", "Basic {token}", "{token}", "Bearer {token}x"]
+    "header", ["", "Bearer", "Bearer ", "Bearer wrong", "Basic {token}", "{token}", "Bearer {token}x"]
 )
-async def test_a_request_without_the_admin_token_is_refused(operator: Operator, admin_token: str, given: str) -> None:
-    response = await operator.send("GET", "/admin/customers", authorization=given.format(token=admin_token))
+async def test_a_request_without_the_admin_token_is_refused(operator: Operator, admin_token: str, header: str) -> None:
+    response = await operator.send("GET", "/admin/customers", authorization=header.format(token=admin_token))
 
     assert problem(response)["code"] == "invalid_admin_token"
     assert response.status_code == 401
@@ -85,15 +85,15 @@ def test_a_token_is_made_once_and_shown_once(database: Database) -> None:
 
 
 def test_a_token_from_the_settings_is_the_only_one(database: Database) -> None:
-    made = ensure_admin_token(database, None, 1)
+    token = ensure_admin_token(database, None, 1)
 
     shown = ensure_admin_token(database, "the operator's own", 2)
 
     tokens = AdminTokens(database, Seconds())
     assert shown is None
     assert tokens.is_admin("the operator's own")
-    assert made is not None
-    assert not tokens.is_admin(made)
+    assert token is not None
+    assert not tokens.is_admin(token)
 
 
 def test_a_token_that_was_retired_never_works_again(database: Database) -> None:

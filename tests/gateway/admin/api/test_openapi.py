@@ -92,5 +92,5 @@ def test_every_example_of_a_request_is_one(described: dict[str, Any], model: Any
 
 def test_what_a_field_is_for_is_said(described: dict[str, Any]) -> None:
     for name in ("NewCustomer", "CustomerChange", "TierInput", "NewKey", "Rotation", "TierChoice"):
-        for field, said in described["components"]["schemas"][name]["properties"].items():
-            assert said.get("description") or said.get("examples"), (name, field)
+        for field, field_schema in described["components"]["schemas"][name]["properties"].items():
+            assert field_schema.get("description") or field_schema.get("examples"), (name, field)

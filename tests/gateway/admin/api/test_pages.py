@@ -49,8 +49,8 @@ async def test_a_full_last_page_has_no_cursor_to_an_empty_one(
 
 async def test_customers_that_were_created_in_the_same_moment_are_each_shown_once(operator: Operator) -> None:
     """The clock stands still: their ids decide."""
-    made = {await operator.customer() for _ in range(5)}
+    created = {await operator.customer() for _ in range(5)}
 
     found = [row["id"] for page in await pages(operator, "/admin/customers", 2) for row in page]
 
-    assert sorted(found) == sorted(made)
+    assert sorted(found) == sorted(created)

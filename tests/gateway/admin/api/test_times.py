@@ -12,7 +12,7 @@ from gateway.clock import LAST_MS, understood, written
 
 
 @pytest.mark.parametrize(
-    ("given", "ms"),
+    ("value", "ms"),
     [
         ("1970-01-01T00:00:00Z", 0),
         ("2026-11-01T12:00:00Z", 1_793_534_400_000),
@@ -26,12 +26,12 @@ from gateway.clock import LAST_MS, understood, written
         ("0", 0),
     ],
 )
-def test_a_time_is_rfc_3339_or_milliseconds(given: Any, ms: int) -> None:
-    assert understood(given) == ms
+def test_a_time_is_rfc_3339_or_milliseconds(value: Any, ms: int) -> None:
+    assert understood(value) == ms
 
 
 @pytest.mark.parametrize(
-    "given",
+    "value",
     [
         *("", "now", "2026-11-01T12:00", "2026-11-01T12:00:00", "2026-13-01", "2026-02-30T00:00:00Z", "01.11.2026"),
         *(
@@ -49,9 +49,9 @@ def test_a_time_is_rfc_3339_or_milliseconds(given: Any, ms: int) -> None:
         ),
     ],
 )
-def test_anything_else_is_no_time(given: Any) -> None:
+def test_anything_else_is_no_time(value: Any) -> None:
     with pytest.raises(ValueError, match="A time"):
-        understood(given)
+        understood(value)
 
 
 @given(st.integers(0, LAST_MS))

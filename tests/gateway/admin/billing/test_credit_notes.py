@@ -68,9 +68,9 @@ async def test_a_credit_for_what_is_invoiced_has_a_note(operator: Operator, acme
 
 
 async def test_a_note_is_a_page_that_loads_nothing(operator: Operator, acme: str) -> None:
-    made = await credit(operator, acme, 900, record="call-000001")
+    note = await credit(operator, acme, 900, record="call-000001")
 
-    page = await operator.send("GET", f"/admin/credit-notes/{made['id']}", accept="text/html")
+    page = await operator.send("GET", f"/admin/credit-notes/{note['id']}", accept="text/html")
 
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
@@ -113,9 +113,9 @@ async def test_a_note_is_of_this_customers_final_invoice(
 
 
 async def test_erasing_a_customer_takes_its_names_off(operator: Operator, acme: str) -> None:
-    made = await credit(operator, acme, 900, record="call-000001")
+    note = await credit(operator, acme, 900, record="call-000001")
 
     await operator.delete(f"/admin/customers/{acme}?erase=true")
 
-    note = await operator.get(f"/admin/credit-notes/{made['id']}")
+    note = await operator.get(f"/admin/credit-notes/{note['id']}")
     assert (note["name"], note["external_id"], note["reason"], note["amount_nanousd"]) == ("", None, None, 900)

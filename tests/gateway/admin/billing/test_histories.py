@@ -77,7 +77,7 @@ class History:
         due, number = charge(*rates, tokens=tokens, input_tokens=input_tokens), len(self.calls[customer])
         is_included, pays = self.draw.choices(((True, False), (False, True), (None, False)))[0]
         at = self.clock.ms - self.draw.choice((0, 5, HOUR_MS, 0, 0, 15 * 24 * HOUR_MS))
-        made = record(
+        call = record(
             number,
             **{"id": f"{customer}-{number}", "customer": customer, "tier": terms.tier, "menu_version": terms.version},
             **{"time": at, "settled": self.clock.ms, "conversation": f"c{self.draw.randrange(3)}"},
@@ -86,9 +86,9 @@ class History:
             **{"finish": self.draw.choice(ENDINGS), "end_user": self.draw.choice((None, "ann", "bob"))},
             **{"key_id": self.draw.choice(("key_1", "key_2"))},
         )
-        self.calls[customer].append(made["id"])
-        more = {"id": f"{made['id']}.1", "kind": "correction", "corrects": made["id"], "charge_nanousd": 3}
-        booked(self.services, made, *([{**made, **more}] if self.draw.random() < 0.1 else []))
+        self.calls[customer].append(call["id"])
+        more = {"id": f"{call['id']}.1", "kind": "correction", "corrects": call["id"], "charge_nanousd": 3}
+        booked(self.services, call, *([{**call, **more}] if self.draw.random() < 0.1 else []))
 
     async def upgrade(self, customer: str) -> None:
         tier = self.draw.choice((*TIERS, None))
@@ -172,9 +172,9 @@ async def test_all_sums_are_the_same(
 async def is_carried(operator: Operator, customer: str, records: list[Any]) -> None:
     """Check that a customer's prepaid credit is carried from invoice to invoice, and that none is lost or made."""
     shown = (await operator.get(f"/admin/customers/{customer}/invoices"))["data"]
-    mine = sorted(shown, key=lambda one: one["period"]["month"])
+    invoices = sorted(shown, key=lambda one: one["period"]["month"])
     left, due = 0, 0
-    for one in mine:
+    for one in invoices:
         prepaid = one["prepaid"] or dict.fromkeys(("before", "added", "drawn", "left"), 0)
         of = {name.removesuffix("_nanousd"): amount for name, amount in prepaid.items()}
         assert of["before"] == left

@@ -57,8 +57,14 @@ async def version(operator: Operator) -> str:
 
 def call(number: int, customer: str, menu: str, time: int = MIDDLE, **changes: Any) -> Any:
     """Return a call of 1,000 tokens, charged as the first of its conversation."""
-    given = {"customer": customer, "time": time, "settled": time + 500, "menu_version": menu, "charge_nanousd": 7_900}
-    return record(number, **{**given, "billed_output_tokens": 1_000, "conversation_is_included": None, **changes})
+    defaults = {
+        "customer": customer,
+        "time": time,
+        "settled": time + 500,
+        "menu_version": menu,
+        "charge_nanousd": 7_900,
+    }
+    return record(number, **{**defaults, "billed_output_tokens": 1_000, "conversation_is_included": None, **changes})
 
 
 async def test_a_draft_is_what_the_book_has_now(operator: Operator, services: AdminServices) -> None:

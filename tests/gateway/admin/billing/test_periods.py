@@ -110,9 +110,9 @@ async def test_a_hold_of_the_month_keeps_it_open(operator: Operator, services: A
     """However long that is over; a hold of the month after does not."""
     customer = await operator.customer()
     clock.ms = OCTOBER_END + DAY_MS
-    told = hold(services.redis, customer, OCTOBER_END - 5)
+    held = hold(services.redis, customer, OCTOBER_END - 5)
     while_held = await why(operator)
-    release(services.redis, told)
+    release(services.redis, held)
     hold(services.redis, customer, OCTOBER_END + 5)
 
     assert while_held == ["A call of it still holds tokens."]

@@ -28,57 +28,57 @@ def digest_of(key: str) -> str:
 
 
 async def test_a_key_is_let_in_at_once(operator: Operator, customer: str, hot: Hot) -> None:
-    made = await operator.post(f"/admin/customers/{customer}/keys", {"name": "production"})
+    created = await operator.post(f"/admin/customers/{customer}/keys", {"name": "production"})
 
-    assert made["key"].startswith(f"tc-{redis_keys.bucket_of(customer)}-")
-    assert made["prefix"] == made["key"][:12]
-    assert (made["name"], made["created"], made["expires"]) == ("production", "2026-11-01T12:00:00.000Z", None)
-    assert hot.key(digest_of(made["key"])) == {"customer": customer, "key_id": made["key_id"], "expires": ""}
+    assert created["key"].startswith(f"tc-{redis_keys.bucket_of(customer)}-")
+    assert created["prefix"] == created["key"][:12]
+    assert (created["name"], created["created"], created["expires"]) == ("production", "2026-11-01T12:00:00.000Z", None)
+    assert hot.key(digest_of(created["key"])) == {"customer": customer, "key_id": created["key_id"], "expires": ""}
 
 
 async def test_a_keys_text_is_shown_once_and_stored_nowhere(
     operator: Operator, customer: str, hot: Hot, database: Database
 ) -> None:
-    made = await operator.post(f"/admin/customers/{customer}/keys", Idempotency_Key="once")
-    rotated = await operator.post(f"/admin/keys/{made['key_id']}/rotate", Idempotency_Key="once")
+    created = await operator.post(f"/admin/customers/{customer}/keys", Idempotency_Key="once")
+    rotated = await operator.post(f"/admin/keys/{created['key_id']}/rotate", Idempotency_Key="once")
 
     listed = await operator.get(f"/admin/customers/{customer}/keys")
     audited = await operator.get("/admin/audit")
     with database.read() as connection:
         stored = repr([connection.execute(select(table)).all() for table in metadata.sorted_tables])
     in_redis = repr([(name, hot.redis.hgetall(name)) for name in hot.redis.scan_iter(match="*:key:*", count=1000)])
-    for key in (made["key"], rotated["key"]):
+    for key in (created["key"], rotated["key"]):
         assert digest_of(key) in stored
         for place in (repr(listed), repr(audited), stored, in_redis):
             assert key not in place
 
 
 async def test_keys_are_listed_in_the_order_they_were_made(operator: Operator, customer: str, clock: Clock) -> None:
-    made = []
+    created = []
     for _ in range(3):
-        made.append((await operator.post(f"/admin/customers/{customer}/keys"))["key_id"])
+        created.append((await operator.post(f"/admin/customers/{customer}/keys"))["key_id"])
         clock.ms += 1
 
     first = await operator.get(f"/admin/customers/{customer}/keys?limit=2")
     second = await operator.get(f"/admin/customers/{customer}/keys?limit=2&cursor={first['next_cursor']}")
 
-    assert [key["key_id"] for key in first["data"] + second["data"]] == made
+    assert [key["key_id"] for key in first["data"] + second["data"]] == created
     assert second["next_cursor"] is None
     assert "key" not in first["data"][0]
 
 
 @pytest.mark.parametrize("expires", ["2026-11-01T13:00:00Z", NOON + HOUR_MS])
 async def test_a_key_may_expire(operator: Operator, customer: str, hot: Hot, expires: str | int) -> None:
-    made = await operator.post(f"/admin/customers/{customer}/keys", {"expires": expires})
+    created = await operator.post(f"/admin/customers/{customer}/keys", {"expires": expires})
 
-    found = hot.key(digest_of(made["key"]))
-    assert made["expires"] == "2026-11-01T13:00:00.000Z"
+    found = hot.key(digest_of(created["key"]))
+    assert created["expires"] == "2026-11-01T13:00:00.000Z"
     assert found is not None
     assert found["expires"] == str(NOON + HOUR_MS)
 
 
 @pytest.mark.parametrize(
-    ("given", "field"),
+    ("body", "field"),
     [
         ({"expires": "2026-11-01T12:00:00Z"}, "expires"),
         ({"expires": "tomorrow"}, "expires"),
@@ -88,23 +88,23 @@ async def test_a_key_may_expire(operator: Operator, customer: str, hot: Hot, exp
     ],
 )
 async def test_a_key_refuses_what_it_does_not_understand(
-    operator: Operator, customer: str, given: dict[str, object], field: str
+    operator: Operator, customer: str, body: dict[str, object], field: str
 ) -> None:
-    refusal = await operator.refused("POST", f"/admin/customers/{customer}/keys", given)
+    refusal = await operator.refused("POST", f"/admin/customers/{customer}/keys", body)
 
     assert fields_of(refusal) == {field}
     assert "mine" not in repr(refusal)
 
 
 async def test_a_revoked_key_is_shut_out_at_once(operator: Operator, customer: str, hot: Hot) -> None:
-    made = await operator.post(f"/admin/customers/{customer}/keys")
+    created = await operator.post(f"/admin/customers/{customer}/keys")
 
-    await operator.delete(f"/admin/keys/{made['key_id']}")
-    await operator.delete(f"/admin/keys/{made['key_id']}")
+    await operator.delete(f"/admin/keys/{created['key_id']}")
+    await operator.delete(f"/admin/keys/{created['key_id']}")
 
     listed = (await operator.get(f"/admin/customers/{customer}/keys"))["data"]
-    audited = (await operator.get(f"/admin/audit?target={made['key_id']}"))["data"]
-    assert hot.key(digest_of(made["key"])) is None
+    audited = (await operator.get(f"/admin/audit?target={created['key_id']}"))["data"]
+    assert hot.key(digest_of(created["key"])) is None
     assert [key["revoked"] for key in listed] == ["2026-11-01T12:00:00.000Z"]
     assert [row["action"] for row in audited] == ["key.revoke", "key.create"]
 
@@ -153,10 +153,10 @@ async def test_a_rotated_key_lives_as_long_again(operator: Operator, customer: s
 
 
 async def test_a_revoked_key_cannot_be_rotated(operator: Operator, customer: str) -> None:
-    made = await operator.post(f"/admin/customers/{customer}/keys")
-    await operator.delete(f"/admin/keys/{made['key_id']}")
+    created = await operator.post(f"/admin/customers/{customer}/keys")
+    await operator.delete(f"/admin/keys/{created['key_id']}")
 
-    refusal = await operator.refused("POST", f"/admin/keys/{made['key_id']}/rotate")
+    refusal = await operator.refused("POST", f"/admin/keys/{created['key_id']}/rotate")
 
     assert (refusal["status"], refusal["code"]) == (409, "key_revoked")
 
@@ -165,9 +165,9 @@ async def test_a_revoked_key_cannot_be_rotated(operator: Operator, customer: str
 async def test_an_overlap_is_a_whole_number_of_seconds_up_to_a_month(
     operator: Operator, customer: str, overlap_s: object
 ) -> None:
-    made = await operator.post(f"/admin/customers/{customer}/keys")
+    created = await operator.post(f"/admin/customers/{customer}/keys")
 
-    refusal = await operator.refused("POST", f"/admin/keys/{made['key_id']}/rotate", {"overlap_s": overlap_s})
+    refusal = await operator.refused("POST", f"/admin/keys/{created['key_id']}/rotate", {"overlap_s": overlap_s})
 
     assert fields_of(refusal) == {"overlap_s"}
 
@@ -189,15 +189,15 @@ async def test_what_does_not_exist_is_not_found(operator: Operator, method: str,
 async def test_a_customer_that_is_deleted_loses_its_own_keys_alone(operator: Operator, customer: str, hot: Hot) -> None:
     """And its list has no key of another customer."""
     other = await operator.customer()
-    made = {name: await operator.post(f"/admin/customers/{name}/keys") for name in (customer, other)}
-    listed = {name: (await operator.get(f"/admin/customers/{name}/keys"))["data"] for name in made}
+    created = {name: await operator.post(f"/admin/customers/{name}/keys") for name in (customer, other)}
+    listed = {name: (await operator.get(f"/admin/customers/{name}/keys"))["data"] for name in created}
     await operator.delete(f"/admin/customers/{customer}")
 
     assert {name: [key["key_id"] for key in keys] for name, keys in listed.items()} == {
-        name: [key["key_id"]] for name, key in made.items()
+        name: [key["key_id"]] for name, key in created.items()
     }
-    assert hot.key(digest_of(made[customer]["key"])) is None
-    assert hot.key(digest_of(made[other]["key"])) is not None
+    assert hot.key(digest_of(created[customer]["key"])) is None
+    assert hot.key(digest_of(created[other]["key"])) is not None
 
 
 @pytest.mark.parametrize("ended", ["key", "customer"])
@@ -205,12 +205,12 @@ async def test_a_key_that_ends_without_redis_is_shut_out_once_it_is_back(
     operator: Operator, operator_without_redis: Operator, services: AdminServices, customer: str, hot: Hot, ended: str
 ) -> None:
     """The sweep of the bookkeeper finds what Redis has not heard."""
-    made = await operator.post(f"/admin/customers/{customer}/keys")
-    path = f"/admin/keys/{made['key_id']}" if ended == "key" else f"/admin/customers/{customer}"
+    created = await operator.post(f"/admin/customers/{customer}/keys")
+    path = f"/admin/keys/{created['key_id']}" if ended == "key" else f"/admin/customers/{customer}"
     await operator_without_redis.send("DELETE", path)
-    before = hot.key(digest_of(made["key"]))
+    before = hot.key(digest_of(created["key"]))
 
     project_pending(services.database, services.projection)
 
     assert before is not None
-    assert hot.key(digest_of(made["key"])) is None
+    assert hot.key(digest_of(created["key"])) is None

@@ -65,7 +65,7 @@ async def test_the_serving_path_finds_a_new_customer_at_once(operator: Operator,
 
 
 @pytest.mark.parametrize(
-    ("given", "field"),
+    ("body", "field"),
     [
         ({}, "name"),
         ({"name": ""}, "name"),
@@ -98,8 +98,8 @@ async def test_the_serving_path_finds_a_new_customer_at_once(operator: Operator,
         ([], ""),
     ],
 )
-async def test_a_field_that_is_not_what_it_has_to_be_is_named(operator: Operator, given: Any, field: str) -> None:
-    refusal = await operator.refused("POST", "/admin/customers", given)
+async def test_a_field_that_is_not_what_it_has_to_be_is_named(operator: Operator, body: Any, field: str) -> None:
+    refusal = await operator.refused("POST", "/admin/customers", body)
 
     assert fields_of(refusal) == {field}
     assert (await operator.get("/admin/customers"))["data"] == []

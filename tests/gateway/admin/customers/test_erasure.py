@@ -36,8 +36,8 @@ def spoken(number: int, customer: str, **changes: object) -> dict[str, object]:
 @pytest.fixture
 async def ada(operator: Operator, database: Database) -> str:
     """A customer with a key and three records among those of others."""
-    asked = {"name": "Ada Lovelace", "external_id": "ada-7@example.org"}
-    customer: str = (await operator.post("/admin/customers", asked, Idempotency_Key="once"))["id"]
+    body = {"name": "Ada Lovelace", "external_id": "ada-7@example.org"}
+    customer: str = (await operator.post("/admin/customers", body, Idempotency_Key="once"))["id"]
     await operator.post(f"/admin/customers/{customer}/keys", {"name": "ada-key"}, Idempotency_Key="key")
     append(database, [spoken(1, customer), record(2), spoken(3, customer), record(4), spoken(5, customer)])
     return customer
@@ -63,10 +63,10 @@ async def test_what_names_a_customer_is_gone_and_the_chain_holds(
     assert [{n: v for n, v in row.items() if n not in words} for row in after] == [
         {n: v for n, v in row.items() if n not in words} for row in before
     ]
-    mine = [row for row in after if row["customer"] == ada]
-    assert [row["client_request_id"] for row in mine] == [None] * 3
-    assert len({row["conversation"] for row in mine}) == len({row["end_user"] for row in mine}) == 2
-    assert all(str(row["conversation"]).startswith("erased-") for row in mine)
+    of_ada = [row for row in after if row["customer"] == ada]
+    assert [row["client_request_id"] for row in of_ada] == [None] * 3
+    assert len({row["conversation"] for row in of_ada}) == len({row["end_user"] for row in of_ada}) == 2
+    assert all(str(row["conversation"]).startswith("erased-") for row in of_ada)
     assert not any(name in json.dumps(after) for name in NAMES)
 
 

@@ -39,8 +39,8 @@ def command(path: Path) -> tuple[str, ...]:
 def main() -> None:
     path, run_id, attempt = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
-    def read(*given: Any) -> Any:
-        report = given[-1]
+    def read(*arguments: Any) -> Any:
+        report = arguments[-1]
         report(DRAFTING, 50)
         until(path.exists, HANGS_S)
         result: Mapping[str, Any] = json.loads(path.read_text())

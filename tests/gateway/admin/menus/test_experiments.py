@@ -58,9 +58,9 @@ def created(database: Database, number: int, tier: str | None) -> list[str]:
 async def test_a_run_proposes_steps_within_its_limits_that_are_in_force_only_once_published(
     ledger: Database, ledger_url: str, operator: Operator, tmp_path: Path
 ) -> None:
-    asked = {"share": 0.3, "arms": 3, "price_factor_max": 1.4, "customers": 150}
+    experiment = {"share": 0.3, "arms": 3, "price_factor_max": 1.4, "customers": 150}
     posted = await operator.post(
-        "/admin/pricing/runs", {"value_nanousd": 1_000_000_000, "draws": 10, "experiment": asked}
+        "/admin/pricing/runs", {"value_nanousd": 1_000_000_000, "draws": 10, "experiment": experiment}
     )
     with ledger.write() as connection:
         taken = run_rows.take(connection, NOON + 40 * DAY_MS)
@@ -95,13 +95,13 @@ async def test_choices_and_refusals_of_new_customers_are_read_under_the_menu_of_
         (SOLD, [one for one in talking if one not in arm]),
         (DEARER, [one for one in talking if one in arm]),
     ):
-        said = list(talk(THREE, menu, customers=len(whom), conversations=5, random=random, days=7, named=False))
-        names = dict(zip(sorted({one["customer"] for one in said}), whom, strict=False))
-        later = ({name: one[name] + 16 * DAY_MS for name in ("time", "settled")} for one in said)
-        named = ({name: f"{menu['version']}_{one[name]}" for name in ("id", "conversation")} for one in said)
+        calls = list(talk(THREE, menu, customers=len(whom), conversations=5, random=random, days=7, named=False))
+        names = dict(zip(sorted({one["customer"] for one in calls}), whom, strict=False))
+        later = ({name: one[name] + 16 * DAY_MS for name in ("time", "settled")} for one in calls)
+        named = ({name: f"{menu['version']}_{one[name]}" for name in ("id", "conversation")} for one in calls)
         records += [
             one | moved | ids | {"customer": names[one["customer"]]}
-            for one, moved, ids in zip(said, later, named, strict=True)
+            for one, moved, ids in zip(calls, later, named, strict=True)
         ]
     append(ledger, records)
     with ledger.write() as connection:

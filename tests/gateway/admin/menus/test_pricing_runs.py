@@ -58,19 +58,19 @@ def ledger(database: Database, records: list[dict[str, Any]]) -> Database:
 @pytest.fixture
 def pricer_of(ledger_url: str) -> Iterator[Callable[..., Scheduler]]:
     """Make pricers as the bookkeeper has one; all are stopped at the end."""
-    made: list[tuple[Scheduler, Database]] = []
+    schedulers: list[tuple[Scheduler, Database]] = []
 
-    def make(**given: Any) -> Scheduler:
+    def make(**options: Any) -> Scheduler:
         database = Database(ledger_url)
         environment = {**os.environ, "TOKENCAP_DATABASE_URL": ledger_url}
         scheduler = Scheduler(
-            database, environment, now_ms=given.pop("now_ms", now_ms), new_id=lambda: "run_1", **given
+            database, environment, now_ms=options.pop("now_ms", now_ms), new_id=lambda: "run_1", **options
         )
-        made.append((scheduler, database))
+        schedulers.append((scheduler, database))
         return scheduler
 
     yield make
-    for scheduler, database in made:
+    for scheduler, database in schedulers:
         scheduler.stop()
         database.close()
 
@@ -85,8 +85,10 @@ def drafts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ready(ledger: Database, drafts: Path) -> Draft:
     """Compute the draft that a run would, in this process; for ``ready_draft.command``."""
 
-    def drafted(asked: Mapping[str, Any]) -> Path:
-        request = RunInput(**{**asked, "publish": "no"}).model_dump()  # what is published is not the draft's matter
+    def drafted(parameters: Mapping[str, Any]) -> Path:
+        request = RunInput(
+            **{**parameters, "publish": "no"}
+        ).model_dump()  # what is published is not the draft's matter
         path = drafts / f"{hashlib.sha256(json.dumps(request).encode()).hexdigest()}.json"
         if not path.exists():
             ready_draft.write(path, draft(ledger, "USD", request, now_ms(), lambda *_: None))
@@ -143,8 +145,8 @@ async def test_a_run_drafts_a_certified_menu_of_the_market_that_the_command_lear
     assert replay["complete_after_least"] <= replay["complete_before"] <= replay["conversations"]
     assert in_force(ledger) == "m1"
     assert (await operator.get("/admin/menus"))["data"][-1]["version"] == run["draft"]["version"]
-    asked = ("--value-nanousd", "1000000000", "--draws", "10", "--seed", "2", "--out", "-")
-    fitted = tokencap(tmp_path / "data", "price", "fit", "--database", ledger_url, *asked)
+    wanted = ("--value-nanousd", "1000000000", "--draws", "10", "--seed", "2", "--out", "-")
+    fitted = tokencap(tmp_path / "data", "price", "fit", "--database", ledger_url, *wanted)
     assert fitted.returncode == 0, fitted.stderr
     market = json.loads(fitted.stdout)
     understated_by = market["estimate"]["value_understated_by"]
@@ -192,10 +194,10 @@ async def test_a_draft_that_waits_for_the_next_period_is_what_customers_are_told
 async def test_a_draft_that_moves_too_far_at_once_stays_a_draft(
     ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], ready: Draft
 ) -> None:
-    asked = {**ASKED, "publish": "now", "cap_factor_max": 1.01, "price_factor_max": 1.01}
-    posted = await operator.post("/admin/pricing/runs", asked)
+    wanted = {**ASKED, "publish": "now", "cap_factor_max": 1.01, "price_factor_max": 1.01}
+    posted = await operator.post("/admin/pricing/runs", wanted)
 
-    worked_off(pricer_of(command=ready_draft.command(ready(asked))), ledger, posted["id"])
+    worked_off(pricer_of(command=ready_draft.command(ready(wanted))), ledger, posted["id"])
 
     run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
     assert (run["state"], run["published"]) == ("done", None)
@@ -226,7 +228,7 @@ async def test_a_draft_that_would_leave_customers_without_a_tier_stays_a_draft(
 
 @ON_ONE_LEDGER
 @pytest.mark.parametrize(
-    ("asked", "reason"),
+    ("wanted", "reason"),
     [
         ({"draws": 20}, "Nobody says what an answer is worth"),
         ({**ASKED, "assumed": "nobody"}, "There is no starter market 'nobody'"),
@@ -235,9 +237,9 @@ async def test_a_draft_that_would_leave_customers_without_a_tier_stays_a_draft(
     ],
 )
 async def test_a_run_without_a_menu_worth_selling_is_refused_with_the_reason(
-    ledger: Database, operator: Operator, ledger_url: str, tmp_path: Path, asked: dict[str, Any], reason: str
+    ledger: Database, operator: Operator, ledger_url: str, tmp_path: Path, wanted: dict[str, Any], reason: str
 ) -> None:
-    posted = await operator.post("/admin/pricing/runs", {**asked, "publish": "now"})
+    posted = await operator.post("/admin/pricing/runs", {**wanted, "publish": "now"})
 
     with ledger.write() as connection:
         claim = run_rows.take(connection, now_ms())
@@ -333,8 +335,8 @@ def test_the_schedule_asks_for_a_run_once_in_its_time_however_many_gateways_ther
     database: Database, pricer_of: Callable[..., Scheduler]
 ) -> None:
     clock = Clock()
-    asked = {"days": 28, "publish": "next_period"}
-    one, other = (pricer_of(now_ms=clock, every_h=24, asked=asked) for _ in range(2))
+    wanted = {"days": 28, "publish": "next_period"}
+    one, other = (pricer_of(now_ms=clock, every_h=24, asked=wanted) for _ in range(2))
 
     def number() -> int:
         with database.read() as connection:
@@ -345,7 +347,7 @@ def test_the_schedule_asks_for_a_run_once_in_its_time_however_many_gateways_ther
     assert number() == 1
     with database.write() as connection:
         run = run_rows.find(connection, "run_1")
-        assert (run.actor, json.loads(run.asked)) == ("schedule", asked)
+        assert (run.actor, json.loads(run.asked)) == ("schedule", wanted)
 
 
 def test_a_scheduled_run_is_carried_out_like_any_other(ledger: Database, pricer_of: Callable[..., Scheduler]) -> None:

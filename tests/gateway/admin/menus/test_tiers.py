@@ -108,7 +108,7 @@ async def test_a_changed_tier_keeps_its_place(operator: Operator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "field"),
+    ("body", "field"),
     [
         ({"price_nanousd": -1}, "price_nanousd"),
         ({"price_nanousd": None}, "price_nanousd"),
@@ -122,8 +122,8 @@ async def test_a_changed_tier_keeps_its_place(operator: Operator) -> None:
         ({"certificate": {}}, "certificate"),
     ],
 )
-async def test_a_tier_refuses_what_it_does_not_understand(operator: Operator, given: Any, field: str) -> None:
-    assert fields_of(await operator.refused("PUT", "/admin/tiers/basic", given)) == {field}
+async def test_a_tier_refuses_what_it_does_not_understand(operator: Operator, body: Any, field: str) -> None:
+    assert fields_of(await operator.refused("PUT", "/admin/tiers/basic", body)) == {field}
     assert await names(operator) == []
 
 
@@ -212,8 +212,8 @@ async def test_a_tier_is_not_withdrawn_while_it_is_being_given(operator: Operato
     await operator.put("/admin/tiers/basic", CAPPED)
     customers = [await operator.customer() for _ in range(4)]
 
-    given = [operator.send("PUT", f"/admin/customers/{customer}/tier", {"tier": "basic"}) for customer in customers]
-    *answers, withdrawn = await asyncio.gather(*given, operator.send("DELETE", "/admin/tiers/basic"))
+    body = [operator.send("PUT", f"/admin/customers/{customer}/tier", {"tier": "basic"}) for customer in customers]
+    *answers, withdrawn = await asyncio.gather(*body, operator.send("DELETE", "/admin/tiers/basic"))
 
     has_tier = [(await operator.get(f"/admin/customers/{customer}"))["tier"] == "basic" for customer in customers]
     assert [answer.status_code for answer in answers] == [200 if has else 422 for has in has_tier]

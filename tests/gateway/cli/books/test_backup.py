@@ -62,8 +62,8 @@ def test_a_backup_under_load_serves_on_elsewhere(
         threads = calling(gateway, who, stop)
         for number in range(ROUNDS):
             before = call(gateway.url, who).headers["x-request-id"]
-            made = tokencap(directory, "backup", "--to", str(archive if number == 0 else tmp_path / str(number)), **own)
-            assert made.returncode == 0, made.stderr
+            ran = tokencap(directory, "backup", "--to", str(archive if number == 0 else tmp_path / str(number)), **own)
+            assert ran.returncode == 0, ran.stderr
         stop.set()
         for thread in threads:
             thread.join()

@@ -45,7 +45,7 @@ def test_the_currency_is_the_ledgers(begun: Path, tmp_path: Path) -> None:
         ("ledger", "recover"),
     )
 
-    refused = [tokencap(begun, *some, currency="USD") for some in words]
+    refused = [tokencap(begun, *arguments, currency="USD") for arguments in words]
     exported = tokencap(begun, *words[1])
     with serving(begun) as gateway:
         gateway.stop()

@@ -45,7 +45,7 @@ class Lost:
     later: Sold
     """A customer of another bucket, of which the older ledger has no record."""
     account: dict[str, Any]
-    made: list[int]
+    billed: list[int]
     """The tokens that each of ``who``'s three records bills."""
 
 
@@ -65,11 +65,11 @@ def losing() -> Iterator[Lost]:
         with serving(directory) as gateway:
             assert [call(gateway, one) for one in (who, who, later)] == [200] * 3
             account = gateway.rig(token).account(who)["period"]
-            made = [record["billed_output_tokens"] for record in gateway.rig(token).usage(who)]
+            billed = [record["billed_output_tokens"] for record in gateway.rig(token).usage(who)]
             gateway.stop()
         shutil.copytree(directory, whole)
         put_back(before, directory)
-        yield Lost(directory, whole, token, who, later, account, made)
+        yield Lost(directory, whole, token, who, later, account, billed)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_what_is_missing_can_be_given_up(lost: Lost) -> None:
 
     assert given_up.returncode == 0, given_up.stderr
     assert (known[PLACES[bucket_of(lost.who.id)]], sum(known)) == (1, 1)
-    assert used == lost.made[0]
+    assert used == lost.billed[0]
     assert len(records) == 2
 
 
@@ -126,4 +126,4 @@ def test_what_is_missing_can_be_booked_as_redis_counts_it(lost: Lost) -> None:
     assert (rebuilt.returncode, verified.returncode) == (0, 0), rebuilt.stderr + verified.stderr
     assert account == lost.account
     assert [record["kind"] for record in records] == ["usage", "correction"]
-    assert records[1]["billed_output_tokens"] == records[1]["charge_nanousd"] == sum(lost.made[1:])
+    assert records[1]["billed_output_tokens"] == records[1]["charge_nanousd"] == sum(lost.billed[1:])

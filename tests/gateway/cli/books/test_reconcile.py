@@ -43,13 +43,13 @@ def test_a_report_that_agrees_and_one_that_does_not(kept: Path, tmp_path: Path) 
     )
 
     agreed, close, apart = (tokencap(kept, "reconcile", one) for one in (same, near, far))
-    told = tokencap(kept, "reconcile", "--json", "--within", "0.2", far)
+    as_json = tokencap(kept, "reconcile", "--json", "--within", "0.2", far)
 
-    assert [one.returncode for one in (agreed, close, apart, told)] == [0, 0, 1, 0], apart.stderr
+    assert [one.returncode for one in (agreed, close, apart, as_json)] == [0, 0, 1, 0], apart.stderr
     assert agreed.stdout == "1 days: 0 figures differ by more than 1.0%, 0 at all.\n"
     assert close.stdout.startswith("2026-01-01  aligned-1  output_tokens: ours 10,000, theirs 10,050, +50 (+0.50%): ")
     assert "ours 10,000, theirs 9,000, -1,000 (-10.00%)" in apart.stdout
-    assert json.loads(told.stdout)["difference"] == -1_000
+    assert json.loads(as_json.stdout)["difference"] == -1_000
 
 
 def test_what_is_no_report_is_wrong_use(kept: Path, tmp_path: Path) -> None:
@@ -75,15 +75,15 @@ class Reporting:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
-        self.queries.append(asked := dict(parse_qsl(scope["query_string"].decode())))
+        self.queries.append(query := dict(parse_qsl(scope["query_string"].decode())))
         is_known = dict(scope["headers"]).get(b"authorization") == b"Bearer admin-key"
-        body = self._page(scope["path"], asked) if is_known else {"error": {"message": "no"}}
+        body = self._page(scope["path"], query) if is_known else {"error": {"message": "no"}}
         head = {"type": "http.response.start", "status": 200 if is_known else 401}
         await send({**head, "headers": [(b"content-type", b"application/json")]})
         await send({"type": "http.response.body", "body": json.dumps(body).encode()})
 
-    def _page(self, path: str, asked: dict[str, str]) -> dict[str, Any]:
-        first, end = int(asked.get("page") or asked["start_time"]), int(asked["end_time"])
+    def _page(self, path: str, query: dict[str, str]) -> dict[str, Any]:
+        first, end = int(query.get("page") or query["start_time"]), int(query["end_time"])
         days = range(first, min(first + 2 * DAY_S, end), DAY_S)
         more = days.stop if days.stop < end else None
         return {"data": [self._bucket(day, path) for day in days], "has_more": more is not None, "next_page": more}
@@ -95,9 +95,9 @@ class Reporting:
         return {"start_time": day, "end_time": day + DAY_S, "results": [result] if there else []}
 
 
-def fetched(kept: Path, url: str, *words: str, **given: str) -> subprocess.CompletedProcess[str]:
+def fetched(kept: Path, url: str, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     bounds = ("--from", "2025-12-30", "--to", "2026-01-04")
-    return tokencap(kept, "reconcile", *bounds, *words, upstream_url=f"{url}/v1?version=2", **given)
+    return tokencap(kept, "reconcile", *bounds, *words, upstream_url=f"{url}/v1?version=2", **settings)
 
 
 def test_the_endpoint_is_asked_for_its_own_report(kept: Path) -> None:
@@ -146,9 +146,9 @@ def test_a_key_of_its_own_is_named_by_its_variable(kept: Path) -> None:
     """The key that calls are made with need not be allowed to read the report."""
     with served(Reporting()) as url:
         words = ("reconcile", "--from", "2026-01-01", "--to", "2026-01-02", "--key-env", "REPORT_KEY")
-        given = environment(kept, upstream_url=f"{url}/v1", upstream_key="another") | {"REPORT_KEY": "admin-key"}
+        settings = environment(kept, upstream_url=f"{url}/v1", upstream_key="another") | {"REPORT_KEY": "admin-key"}
         ran = subprocess.run(
-            [*COMMAND, *words], env=given, cwd=kept.parent, capture_output=True, text=True, check=False
+            [*COMMAND, *words], env=settings, cwd=kept.parent, capture_output=True, text=True, check=False
         )
 
     assert ran.returncode == 0, ran.stderr

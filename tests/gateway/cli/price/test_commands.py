@@ -60,21 +60,21 @@ def menu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (directory / "market.json").write_text(json.dumps(COSTLY))
     words = ["--market", str(directory / "market.json"), "--tiers", "2", "--names", "quick,long"]
     assert run(["price", "menu", *words, "--out", str(directory / "menu.json")]) == 0
-    made: dict[str, Any] = json.loads((directory / "menu.json").read_text())
-    return made
+    menu: dict[str, Any] = json.loads((directory / "menu.json").read_text())
+    return menu
 
 
 def test_a_computed_menu_passes_its_own_check(directory: Path, market: Path, tmp_path: Path) -> None:
     """``menu`` writes the file whole and says what it earns; ``verify`` finds nothing wrong with it."""
     out = tmp_path / "menu.json"
 
-    made = tokencap(directory, "price", "menu", "--market", str(market), "--tiers", "2", "--out", str(out))
+    menu = tokencap(directory, "price", "menu", "--market", str(market), "--tiers", "2", "--out", str(out))
     checked = tokencap(directory, "price", "verify", str(out))
 
     written = json.loads(out.read_text())
-    assert made.returncode == 0, made.stderr
-    assert made.stdout.startswith(f"Menu {written['version']}, the most profitable menu of at most 2 caps:\n")
-    assert [line.split()[0] for line in made.stdout.splitlines()[1:4]] == ["tier", "t1", "t2"]
+    assert menu.returncode == 0, menu.stderr
+    assert menu.stdout.startswith(f"Menu {written['version']}, the most profitable menu of at most 2 caps:\n")
+    assert [line.split()[0] for line in menu.stdout.splitlines()[1:4]] == ["tier", "t1", "t2"]
     assert checked.returncode == 0, checked.stderr
     assert checked.stdout.startswith(f"Menu {written['version']}: every figure is right")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["market.json", "menu.json"]
@@ -82,8 +82,8 @@ def test_a_computed_menu_passes_its_own_check(directory: Path, market: Path, tmp
 
 def test_a_menu_goes_through_a_pipe(directory: Path, market: Path) -> None:
     """``-`` is standard output for one and standard input for the other; ``--json`` is one object and nothing else."""
-    made = tokencap(directory, "price", "menu", "--market", "-", "--out", "-", stdin=market.read_text())
-    checked = tokencap(directory, "price", "verify", "--json", "-", stdin=made.stdout)
+    menu = tokencap(directory, "price", "menu", "--market", "-", "--out", "-", stdin=market.read_text())
+    checked = tokencap(directory, "price", "verify", "--json", "-", stdin=menu.stdout)
 
     verdict = json.loads(checked.stdout)
     assert checked.returncode == 0, checked.stderr
@@ -182,10 +182,10 @@ def test_a_figure_that_was_changed_is_named(
 
     assert run(["price", "verify", str(path)]) == 1
 
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    assert named in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    assert named in output.err
 
 
 def test_a_broken_menu_has_a_verdict_in_json_too(
@@ -197,10 +197,10 @@ def test_a_broken_menu_has_a_verdict_in_json_too(
 
     assert run(["price", "verify", "--json", str(path)]) == 1
 
-    said = capsys.readouterr()
-    verdict = json.loads(said.out)
+    output = capsys.readouterr()
+    verdict = json.loads(output.out)
     assert verdict["ok"] is False
-    assert verdict["violation"] == said.err.rstrip("\n")
+    assert verdict["violation"] == output.err.rstrip("\n")
 
 
 @pytest.mark.parametrize(
@@ -224,10 +224,10 @@ def test_what_is_no_menu_file_is_wrong_use(
 
     assert run(["price", "verify", str(path)]) == 2
 
-    said = capsys.readouterr()
-    assert said.err.startswith(str(path))
-    assert sentence in said.err
-    assert said.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert output.err.startswith(str(path))
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -257,9 +257,9 @@ def test_a_market_or_wish_that_cannot_be_is_wrong_use(
 
     assert run(["price", "menu", "--market", str(market), *words, "--out", str(out)]) == 2
 
-    said = capsys.readouterr()
-    assert sentence in said.err
-    assert said.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
     assert not out.exists()
 
 

@@ -27,13 +27,13 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, market in markets.items():
         (place / name).write_text(json.dumps(market))
-    made = {
+    menus = {
         "plain.json": ("short.json", "--tiers", "2"),
         "robust.json": ("short.json", "--tiers", "2", "--robust", "--near", "urgency=0.05,length=0"),
         "empty.json": ("dear.json",),
         "learnt.json": ("estimated.json",),
     }
-    for name, (market, *words) in made.items():
+    for name, (market, *words) in menus.items():
         assert run(["price", "menu", "--market", str(place / market), "--out", str(place / name), *words]) == 0
     return place
 
@@ -48,8 +48,8 @@ def estimated() -> Json:
 
 
 def read(path: Path) -> Json:
-    made: Json = json.loads(path.read_text())
-    return made
+    menus: Json = json.loads(path.read_text())
+    return menus
 
 
 def test_menus_stand_side_by_side(shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,9 +96,9 @@ def test_what_cannot_be_compared_is_one_sentence(
 ) -> None:
     assert run(["price", "compare-models", *(str(shelf / name) for name in names)]) == 2
 
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert sentence in output
+    assert output.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["plain.json", "robust.json", "empty.json", "learnt.json"])
@@ -197,13 +197,13 @@ def test_a_wish_that_cannot_be_is_one_sentence(
     """Exit 2, which option, no file."""
     files = {"MENU": str(shelf / "plain.json"), "MARKET": str(shelf / "short.json")}
     out = tmp_path / "menu.json"
-    given = [files.get(word, word) for word in words]
+    arguments = [files.get(word, word) for word in words]
 
-    assert run(["price", "menu", "--market", str(shelf / "short.json"), "--out", str(out), *given]) == 2
+    assert run(["price", "menu", "--market", str(shelf / "short.json"), "--out", str(out), *arguments]) == 2
 
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert sentence in output
+    assert output.count("\n") == 1
     assert not out.exists()
 
 
@@ -212,8 +212,8 @@ def test_profit_stands_against_what_customers_keep(shelf: Path, capsys: pytest.C
     drawing = shelf / "frontier.svg"
 
     assert run(["price", "frontier", str(shelf / "short.json"), "--tiers", "2", "--out", str(drawing)]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
 
-    assert said.splitlines()[1].split()[:3] == ["weight", "of", "surplus"]
-    assert len(said.splitlines()) == 14
+    assert output.splitlines()[1].split()[:3] == ["weight", "of", "surplus"]
+    assert len(output.splitlines()) == 14
     assert "Profit against what customers keep" in drawing.read_text()

@@ -19,8 +19,8 @@ Json = dict[str, Any]
 
 def drafted(**changes: Any) -> Json:
     """Return a menu of the market in which a small tier bought again and again is best for everyone."""
-    asked = {"tiers": None, "bill": "conversation", "names": None, "created": "x"} | changes
-    return optimal_menu(read_market(markets.lognormal()), **asked)
+    arguments = {"tiers": None, "bill": "conversation", "names": None, "created": "x"} | changes
+    return optimal_menu(read_market(markets.lognormal()), **arguments)
 
 
 def test_a_draft_that_resuming_undoes_is_refused() -> None:

@@ -76,8 +76,8 @@ def test_a_market_is_estimated_from_files(tmp_path: Path, records: list[dict[str
     assert market["tokens_per_s"] == pytest.approx(50, rel=0.02)
     assert read_market(market).currency == "USD"
     assert "Set aside: 100 records repeated." in done.stdout
-    made = tokencap(data, "price", "menu", "--market", str(out), "--tiers", "3", "--out", str(tmp_path / "new.json"))
-    assert made.returncode == 0, made.stderr
+    menu = tokencap(data, "price", "menu", "--market", str(out), "--tiers", "3", "--out", str(tmp_path / "new.json"))
+    assert menu.returncode == 0, menu.stderr
 
 
 def test_a_ledger_tells_what_its_export_tells(
@@ -112,10 +112,10 @@ def test_a_tier_taken_for_an_account_is_a_choice_only_if_the_customer_took_it(
         str(written(tmp_path / "m.json", [MENU])),
     )
 
-    given = tokencap(tmp_path / "data", "price", "fit", *files, *FEW, "--out", "-")
+    fitted = tokencap(tmp_path / "data", "price", "fit", *files, *FEW, "--out", "-")
     taken = tokencap(tmp_path / "data", "price", "fit", *files, *FEW, "--own-tiers", "--out", "-")
 
-    assert json.loads(given.stdout)["estimate"]["sources"] == ["disconnects"]
+    assert json.loads(fitted.stdout)["estimate"]["sources"] == ["disconnects"]
     assert json.loads(taken.stdout)["estimate"]["sources"] == ["disconnects", "customer_choices"]
 
 

@@ -156,7 +156,7 @@ def test_at_a_terminal_it_asks(directory: Path, gateway: Rig, menus: dict[str, P
     words = ["price", "publish", str(menus["three"]), "--url", gateway.url, "--token", token_of(gateway)]
     os.write(ours, f"{answer}\n".encode())
     try:
-        asked = subprocess.run(
+        ran = subprocess.run(
             [*COMMAND, *words],
             env=environment(directory),
             stdin=theirs,
@@ -169,8 +169,8 @@ def test_at_a_terminal_it_asks(directory: Path, gateway: Rig, menus: dict[str, P
         os.close(ours)
         os.close(theirs)
 
-    assert "Publish it all the same? [y/N]" in asked.stderr
-    assert asked.returncode == code
+    assert "Publish it all the same? [y/N]" in ran.stderr
+    assert ran.returncode == code
     assert (on_sale(gateway) is not None) == (code == 0)
 
 

@@ -19,7 +19,7 @@ from gateway.holds.store.cache import LookupCache
 from gateway.holds.store.clients import connect
 from gateway.holds.store.packing import ConversationState
 from gateway.holds.store.threads import Threads
-from tests.gateway.holds.desk import LEASE, desk, digest_of
+from tests.gateway.holds.harness import LEASE, digest_of, holds_harness
 from tests.waiting import until
 
 CUSTOMERS = [f"cus_{number:03d}" for number in range(12)]
@@ -40,13 +40,13 @@ def cluster(cluster_url: str) -> Iterator[Any]:
 
 
 def is_rewriting(server: redis.Redis) -> bool:
-    told = server.info("persistence")
-    return bool(told["aof_rewrite_in_progress"] or told["aof_rewrite_scheduled"])
+    info = server.info("persistence")
+    return bool(info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"])
 
 
 def logs_of(server: redis.Redis) -> list[Path]:
-    told = server.config_get("*dir*")
-    return [path for path in (Path(told["dir"]) / told["appenddirname"]).iterdir() if path.is_file()]
+    info = server.config_get("*dir*")
+    return [path for path in (Path(info["dir"]) / info["appenddirname"]).iterdir() if path.is_file()]
 
 
 def having(client: Any, word: bytes) -> set[int]:
@@ -97,22 +97,22 @@ def test_a_rewriting_that_runs_already_is_waited_for(cluster: Any) -> None:
 
 async def test_what_leads_back_to_it_and_what_was_kept_for_it_goes_and_nobody_elses(valkey_url: str) -> None:
     """Threads of its conversations and answers under its Idempotency-Keys have its own words in them, sealed or digested."""
-    async with desk(valkey_url) as at:
-        at.tier("basic")
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic")
         threads, claims = (
-            Threads(at.connection, LookupCache(at.connection), at.admission.in_force),
-            IdempotencyClaims(at.connection, LEASE.lease_ms),
+            Threads(harness.connection, LookupCache(harness.connection), harness.admission.in_force),
+            IdempotencyClaims(harness.connection, LEASE.lease_ms),
         )
         for name in ("acme", "other"):
-            at.customer(name, "basic")
+            harness.customer(name, "basic")
             bucket = redis_keys.bucket_of(name)
-            hold = await at.reserve(f"call of {name}", name, 10, conversation="talk")
+            hold = await harness.reserve(f"call of {name}", name, 10, conversation="talk")
             assert await claims.claim(bucket, name, "once", "body", hold.id) is None
             once = Once("once", "body", b"sealed", b"sealed")
-            await at.settlements.settle(hold, at.outcome(5, threads=("item-a",)), once)
+            await harness.settlements.settle(hold, harness.outcome(5, threads=("item-a",)), once)
             assert await claims.claim(bucket, name, "once", "body", "again") == b"sealed"
 
-        erase_customer(at.blocking, "acme")
+        erase_customer(harness.blocking, "acme")
 
         for name, led, kept in (("acme", None, None), ("other", "talk", b"sealed")):
             bucket = redis_keys.bucket_of(name)

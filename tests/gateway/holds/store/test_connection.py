@@ -82,17 +82,17 @@ async def test_a_lost_connection_is_made_again_and_its_commands_are_sent_once_mo
 
 
 async def test_a_command_that_is_lost_twice_is_given_up() -> None:
-    heard = []
+    requests = []
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heard.append(await reader.read(100))
+        requests.append(await reader.read(100))
         writer.close()
 
     async with serving(hang_up) as url, line_to(url) as connection:
         with pytest.raises(redis.ConnectionError):
             await connection.execute("PING")
 
-        assert heard == [b"*1\r\n$4\r\nPING\r\n"] * 2
+        assert requests == [b"*1\r\n$4\r\nPING\r\n"] * 2
 
 
 async def test_a_server_that_refuses_connections_is_gone_at_once_and_found_again(between: Wire) -> None:
@@ -119,20 +119,20 @@ async def test_a_server_that_says_nothing_is_given_up_and_asked_on_another_conne
 async def test_an_event_loop_that_was_busy_takes_no_server_for_slow(valkey_url: str) -> None:
     async with line_to(valkey_url, timeout_s=0.1) as connection:
         await connection.execute("PING")
-        asked = [connection.execute("PING") for _ in range(3)]
+        replies = [connection.execute("PING") for _ in range(3)]
         await asyncio.sleep(0)  # they are sent
         with connect(valkey_url) as client:
             client.blpop(["nothing"], timeout=0.5)  # type: ignore[arg-type]  # nothing else runs for so long
-        assert await asyncio.gather(*asked) == [b"PONG"] * 3
+        assert await asyncio.gather(*replies) == [b"PONG"] * 3
 
 
 async def test_a_line_whose_queue_is_full_refuses_at_once(valkey_url: str) -> None:
     async with line_to(valkey_url) as connection:
-        asked = [connection.execute("PING") for _ in range(WAITING_MOST)]
+        replies = [connection.execute("PING") for _ in range(WAITING_MOST)]
         with pytest.raises(MeteringUnavailable):
             connection.execute("PING")
 
-        assert set(await asyncio.gather(*asked)) == {b"PONG"}
+        assert set(await asyncio.gather(*replies)) == {b"PONG"}
         assert await connection.execute("PING") == b"PONG"
 
 
@@ -149,11 +149,11 @@ async def test_what_a_server_refuses_is_told_to_its_asker_only(valkey_url: str) 
 async def test_an_asker_who_is_gone_takes_no_reply_from_others(valkey_url: str) -> None:
     async with line_to(valkey_url) as connection:
         await connection.execute("PING")
-        asked = [connection.execute("ECHO", str(number)) for number in range(3)]
+        replies = [connection.execute("ECHO", str(number)) for number in range(3)]
         await asyncio.sleep(0)
-        asked[1].cancel()
+        replies[1].cancel()
 
-        assert (await asked[0], await asked[2]) == (b"0", b"2")
+        assert (await replies[0], await replies[2]) == (b"0", b"2")
 
 
 async def test_a_verb_that_the_server_has_forgotten_is_told_again(valkey_url: str) -> None:
@@ -161,11 +161,11 @@ async def test_a_verb_that_the_server_has_forgotten_is_told_again(valkey_url: st
         script = Script("withdraw")
         for number in range(2):
             await connection.execute("SCRIPT", "FLUSH")
-            asked = ["inflight", "settled"], [f"c{number}", now_ms()]
+            replies = ["inflight", "settled"], [f"c{number}", now_ms()]
             with pytest.raises(redis.exceptions.NoScriptError):
-                await script.run_by_digest(connection, *asked)
-            assert await script.run(connection, *asked) == b"withdrawn"
-            assert await script.run_by_digest(connection, *asked) == b"withdrawn"
+                await script.run_by_digest(connection, *replies)
+            assert await script.run(connection, *replies) == b"withdrawn"
+            assert await script.run_by_digest(connection, *replies) == b"withdrawn"
 
 
 async def test_a_password_and_a_database_are_told_first(valkey_url: str) -> None:
@@ -184,16 +184,16 @@ async def test_a_password_and_a_database_are_told_first(valkey_url: str) -> None
 
 
 async def test_a_server_over_tls_is_verified(between: Wire, tmp_path: Path) -> None:
-    made = certified(tmp_path)
+    certificates = certified(tmp_path)
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", between.port)
         await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
 
-    server = await asyncio.start_server(_closing(carry), "127.0.0.1", 0, ssl=made.context())
+    server = await asyncio.start_server(_closing(carry), "127.0.0.1", 0, ssl=certificates.context())
     port = server.sockets[0].getsockname()[1]
     async with server:
-        async with line_to(f"rediss://127.0.0.1:{port}?ssl_ca_certs={made.authority}") as connection:
+        async with line_to(f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificates.authority}") as connection:
             assert await connection.execute("ECHO", "x" * 100_000) == b"x" * 100_000
         async with line_to(f"rediss://127.0.0.1:{port}") as connection:
             with pytest.raises(redis.ConnectionError, match="certificate verify failed"):
@@ -211,11 +211,11 @@ async def test_a_server_that_is_no_redis_is_given_up() -> None:
 
 async def test_a_line_that_was_closed_says_so(valkey_url: str) -> None:
     connection = connect_shared(valkey_url)
-    asked = connection.execute("PING")
+    replies = connection.execute("PING")
     await connection.aclose()
 
     with pytest.raises(redis.ConnectionError):
-        await asked
+        await replies
     with pytest.raises(redis.ConnectionError):
         await connection.execute("PING")
 

@@ -18,79 +18,79 @@ from gateway.ledger.database import Database
 from gateway.ledger.writer import Writer
 from gateway.metrics.counters import Counters
 from tests.clock import Clock
-from tests.gateway.holds.desk import LEASE, Desk, desk
+from tests.gateway.holds.harness import LEASE, HoldsHarness, holds_harness
 
 BUCKET = redis_keys.bucket_of("acme")
 
 
 @pytest.fixture
-async def at(valkey_url: str) -> AsyncIterator[Desk]:
-    async with desk(valkey_url) as opened:
+async def harness(valkey_url: str) -> AsyncIterator[HoldsHarness]:
+    async with holds_harness(valkey_url) as opened:
         opened.tier("basic", price_nanousd=3)
         opened.customer("acme", "basic")
         yield opened
 
 
 @contextmanager
-def only(at: Desk, share: float) -> Iterator[None]:
+def only(harness: HoldsHarness, share: float) -> Iterator[None]:
     """Let the server have so much memory that what it uses is this share of it."""
-    used = int(at.blocking.info("memory")["used_memory"])
-    at.blocking.config_set("maxmemory", max(1, int(used / share)))
+    used = int(harness.blocking.info("memory")["used_memory"])
+    harness.blocking.config_set("maxmemory", max(1, int(used / share)))
     try:
         yield
     finally:
-        at.blocking.config_set("maxmemory", 0)
+        harness.blocking.config_set("maxmemory", 0)
 
 
 async def test_a_full_server_refuses_reservations_and_takes_renewals_and_settlements(
-    at: Desk, database: Database
+    harness: HoldsHarness, database: Database
 ) -> None:
-    clock, claims = Clock(), IdempotencyClaims(at.connection, LEASE.lease_ms)
-    keeper = Keeper(at.settlements, claims, LEASE, Counters(), monotonic=clock)
+    clock, claims = Clock(), IdempotencyClaims(harness.connection, LEASE.lease_ms)
+    keeper = Keeper(harness.settlements, claims, LEASE, Counters(), monotonic=clock)
     digest = "0" * 32
     await claims.claim(BUCKET, "acme", digest, "body", "c1")
-    first, second = await at.reserve("c1", "acme", 100), await at.reserve("c2", "acme", 100)
+    first, second = await harness.reserve("c1", "acme", 100), await harness.reserve("c2", "acme", 100)
     live = keeper.take(first, Once(digest, "body"))
     live.sofar = 30
-    with only(at, 2.0):
+    with only(harness, 2.0):
         with pytest.raises(MeteringUnavailable):
-            await at.reserve("c3", "acme", 100)
+            await harness.reserve("c3", "acme", 100)
         clock.now_s += LEASE.lease_ms / 2000 + 1
         assert await keeper.catches_up(live), "a full server is not a lost one"
-        at.blocking.hdel(redis_keys.inflight(BUCKET), "c2", "progress:c2")
-        assert await at.settlements.announce(second, Checkpoint(0))
-        assert (await at.settlements.settle(first, at.outcome(50))).charge_nanousd == 3
-        at.projection.put_customers([at.customers["acme"]])
-        assert Writer(at.blocking, database).turn() == 1
+        harness.blocking.hdel(redis_keys.inflight(BUCKET), "c2", "progress:c2")
+        assert await harness.settlements.announce(second, Checkpoint(0))
+        assert (await harness.settlements.settle(first, harness.outcome(50))).charge_nanousd == 3
+        harness.projection.put_customers([harness.customers["acme"]])
+        assert Writer(harness.blocking, database).turn() == 1
 
-    assert not at.in_flight("acme")["c2"].is_suspect
-    assert at.window("acme")["used"] == 50
-    assert "c3" not in at.in_flight("acme")
+    assert not harness.in_flight("acme")["c2"].is_suspect
+    assert harness.window("acme")["used"] == 50
+    assert "c3" not in harness.in_flight("acme")
 
 
-async def test_nobody_is_admitted_to_a_server_that_is_nearly_full_until_there_is_room(at: Desk) -> None:
-    upkeep = Maintenance(at.blocking, now_ms)
+async def test_nobody_is_admitted_to_a_server_that_is_nearly_full_until_there_is_room(harness: HoldsHarness) -> None:
+    upkeep = Maintenance(harness.blocking, now_ms)
     upkeep.turn()
-    await at.reserve("c1", "acme", 100)
-    with only(at, 0.9):
+    await harness.reserve("c1", "acme", 100)
+    with only(harness, 0.9):
         upkeep.turn()
         with pytest.raises(MeteringUnavailable, match="nearly full"):
-            await at.reserve("c2", "acme", 100)
-        await at.settlements.settle(at.holds["c1"], at.outcome(10))
-    with only(at, (FULL + ROOMY) / 2):
+            await harness.reserve("c2", "acme", 100)
+        await harness.settlements.settle(harness.holds["c1"], harness.outcome(10))
+    with only(harness, (FULL + ROOMY) / 2):
         upkeep.turn()
         with pytest.raises(MeteringUnavailable):
-            await at.reserve("c3", "acme", 100)
-    with only(at, ROOMY - 0.05):
+            await harness.reserve("c3", "acme", 100)
+    with only(harness, ROOMY - 0.05):
         found = upkeep.turn()
         assert found.memory / found.memory_max < ROOMY
-        await at.reserve("c4", "acme", 100)
+        await harness.reserve("c4", "acme", 100)
 
 
-async def test_a_server_that_is_full_is_told_by_who_looks_again_after_a_start(at: Desk) -> None:
-    with only(at, 1.5):
-        Maintenance(at.blocking, now_ms).turn()
-        assert at.blocking.hget(redis_keys.state(BUCKET), "full") == b"1"
-    Maintenance(at.blocking, now_ms).turn()
+async def test_a_server_that_is_full_is_told_by_who_looks_again_after_a_start(harness: HoldsHarness) -> None:
+    with only(harness, 1.5):
+        Maintenance(harness.blocking, now_ms).turn()
+        assert harness.blocking.hget(redis_keys.state(BUCKET), "full") == b"1"
+    Maintenance(harness.blocking, now_ms).turn()
 
-    assert not at.blocking.hexists(redis_keys.state(BUCKET), "full")
+    assert not harness.blocking.hexists(redis_keys.state(BUCKET), "full")

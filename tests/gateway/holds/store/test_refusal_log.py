@@ -44,7 +44,7 @@ async def connection(valkey_url: str) -> AsyncIterator[RedisConnection]:
     await connection.aclose()
 
 
-def asked(name: str) -> ReservationRequest:
+def request(name: str) -> ReservationRequest:
     return ReservationRequest(
         id=name,
         bucket="00",
@@ -69,9 +69,9 @@ def refused(used: int = 5) -> InsufficientQuota:
 async def test_what_was_noted_is_read_newest_first(connection: RedisConnection) -> None:
     times = chain((NOW, NOW + 2, NOW + 1), repeat(NOW + 3))
     log = RefusalLog(connection, lambda: next(times))
-    log.note("cus_a", "key_1", asked("one"), refused())
-    log.note("cus_a", None, asked("two"), NoTier("None."))
-    log.note("cus_b", "key_2", asked("three"), refused(6))
+    log.note("cus_a", "key_1", request("one"), refused())
+    log.note("cus_a", None, request("two"), NoTier("None."))
+    log.note("cus_b", "key_2", request("three"), refused(6))
     await log.flush()
 
     of_a, of_b = await refusals_of(connection, "cus_a"), await refusals_of(connection, "cus_b")
@@ -90,10 +90,10 @@ async def test_what_was_noted_is_read_newest_first(connection: RedisConnection) 
 async def test_a_storm_of_refusals_is_bounded_in_the_worker_and_in_redis(connection: RedisConnection) -> None:
     log = RefusalLog(connection, lambda: NOW)
     for number in range(WAITING_MOST + 1):
-        log.note("cus_a", "key_1", asked(f"req_{number}"), refused())
+        log.note("cus_a", "key_1", request(f"req_{number}"), refused())
     assert sum(map(len, log._waiting.values())) == WAITING_MOST
     await log.flush()
-    log.note("cus_a", "key_1", asked("after"), refused())
+    log.note("cus_a", "key_1", request("after"), refused())
     await log.flush()
 
     found = await refusals_of(connection, "cus_a")
@@ -112,7 +112,7 @@ async def test_what_is_kept_of_a_bucket_is_bounded_in_all(connection: RedisConne
 
     async def refuse(customer: str, times: int) -> None:
         for number in range(times):
-            log.note(customer, "key_1", asked(f"{customer}-{number}"), refused())
+            log.note(customer, "key_1", request(f"{customer}-{number}"), refused())
         await log.flush()
 
     async def kept() -> list[int]:
@@ -145,12 +145,12 @@ async def test_a_redis_that_takes_nothing_costs_the_log_and_nothing_else(
     name = redis_keys.refusals(redis_keys.bucket_of("cus_a"), "cus_a")
     await connection.execute("SET", name, "of another kind")
     log = RefusalLog(connection, lambda: NOW)
-    log.note("cus_a", "key_1", asked("one"), refused())
+    log.note("cus_a", "key_1", request("one"), refused())
 
     with caplog.at_level(logging.WARNING):
         await log.flush()
     await connection.execute("DEL", name)
-    log.note("cus_a", "key_1", asked("two"), refused())
+    log.note("cus_a", "key_1", request("two"), refused())
     await log.flush()
 
     assert "1 refusals are not kept" in caplog.text

@@ -114,16 +114,16 @@ def test_a_proof_of_anything_else_is_refused(database: Database, sealed: list[st
 
 def test_a_proof_reads_as_much_of_a_long_book_as_of_a_short_one(database: Database) -> None:
     """The record, its seal, that one's leaves, and whether it was erased: four questions that an index answers."""
-    asked: list[str] = []
+    statements: list[str] = []
     with database.read() as connection:
-        event.listen(connection.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+        event.listen(connection.engine, "before_cursor_execute", lambda *event: statements.append(event[2]))
     ids = add(database, 1, 30)
     Sealer(database, lambda: TIME, rows=10).turn(all_of_it=True)
-    asked.clear()
+    statements.clear()
 
     proof_of(database, ids[17])
 
-    assert len([one for one in asked if one.lstrip().upper().startswith("SELECT")]) == 4
+    assert len([one for one in statements if one.lstrip().upper().startswith("SELECT")]) == 4
 
 
 def test_what_is_not_sealed_yet_or_is_not_there_has_no_proof(database: Database, sealed: list[str]) -> None:

@@ -108,13 +108,13 @@ def test_a_seal_is_the_one_that_the_contract_defines(database: Database, sealer:
         assert seal == {**content, "hash": prev}
 
 
-@pytest.mark.parametrize("heard", [range(0), range(3), range(2, 7), range(10)])
+@pytest.mark.parametrize("order", [range(0), range(3), range(2, 7), range(10)])
 def test_what_was_heard_of_rows_seals_them_as_reading_them_does(
-    database: Database, sealer: Sealer, clock: Clock, heard: Sequence[int]
+    database: Database, sealer: Sealer, clock: Clock, order: Sequence[int]
 ) -> None:
     added = add(database, 1, 10)
     with_text = append(database, [record(11, end_user="“Ø”\u2028", client_request_id='a\\b"c\x7f')])
-    sealer.hear([added[place] for place in heard] + with_text)
+    sealer.hear([added[place] for place in order] + with_text)
     sealer.turn()
 
     [seal] = seals_in_order(database)
@@ -160,9 +160,9 @@ def test_a_long_book_is_sealed_in_turns(database: Database, clock: Clock) -> Non
     sealer = Sealer(database, clock, rows=2)
     add(database, 1, 2 * SEALS_A_TURN + 1)
 
-    made = [sealer.turn(all_of_it=True) for _ in range(3)]
+    turns = [sealer.turn(all_of_it=True) for _ in range(3)]
 
-    assert made == [SEALS_A_TURN, 1, 0]
+    assert turns == [SEALS_A_TURN, 1, 0]
 
 
 def test_a_row_that_is_missing_is_not_sealed_over(database: Database, sealer: Sealer) -> None:

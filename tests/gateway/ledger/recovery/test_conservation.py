@@ -19,7 +19,7 @@ from gateway.ledger.database import Database
 from gateway.ledger.recovery.agreement import Agreement, Period
 from gateway.ledger.recovery.conservation import BOOKS_A_TURN, CUSTOMERS_A_TURN, QUIET, Conservation
 from gateway.ledger.tables import customers
-from tests.gateway.holds.desk import GENERATION, Desk, desk
+from tests.gateway.holds.harness import GENERATION, HoldsHarness, holds_harness
 from tests.gateway.ledger.records import customer_row, record
 
 
@@ -36,10 +36,10 @@ def month() -> tuple[int, int]:
     return period_at("month", "UTC", now_ms())
 
 
-def begin(at: Desk, customer: str, window: WindowState) -> None:
+def begin(harness: HoldsHarness, customer: str, window: WindowState) -> None:
     """Say what is used and held of a customer's month."""
     name = redis_keys.window(redis_keys.bucket_of(customer), customer, month()[0])
-    at.blocking.hset(name, "amounts", window.to_bytes())
+    harness.blocking.hset(name, "amounts", window.to_bytes())
 
 
 @pytest.mark.parametrize(
@@ -57,20 +57,20 @@ async def test_every_customer_is_looked_at_in_turn(
     """
     names = [f"cus_{number:03}" for number in range((max(1, a_turn // QUIET) if is_quiet else a_turn) + 1)]
     with_customers(database, *names)
-    async with desk(valkey_url) as at:
-        await at.generation.learn(0)
-        looking, numbers = conservation(database, at.blocking), iter(range(1, 9))
-        begin(at, names[-1], wrong)
+    async with holds_harness(valkey_url) as harness:
+        await harness.generation.learn(0)
+        looking, numbers = conservation(database, harness.blocking), iter(range(1, 9))
+        begin(harness, names[-1], wrong)
 
         def breaches() -> int:
             if not is_quiet:
                 append(database, [record(next(numbers), customer="somebody")])
-                Watermark(at.blocking).restore(database)
+                Watermark(harness.blocking).restore(database)
             return looking.turn().breaches
 
         assert breaches() == 0
         assert breaches() == 1
-        begin(at, names[0], wrong)
+        begin(harness, names[0], wrong)
         assert max(breaches() for _ in range(2)) == 2
 
 
@@ -79,42 +79,42 @@ async def test_who_is_wrong_in_two_ways_is_not_served_before_both_are_mended(
 ) -> None:
     """Tokens are used that no record has, and held by no call."""
     with_customers(database, "acme")
-    async with desk(valkey_url) as at:
-        at.tier("basic")
-        at.customer("acme", "basic")
-        await at.generation.learn(0)
-        looking = conservation(database, at.blocking)
-        begin(at, "acme", WindowState(used=7, held=5))
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic")
+        harness.customer("acme", "basic")
+        await harness.generation.learn(0)
+        looking = conservation(database, harness.blocking)
+        begin(harness, "acme", WindowState(used=7, held=5))
         assert looking.turn().breaches == 2
 
-        [window] = at.blocking.scan_iter("*:window:acme:*")
-        at.blocking.hset(window, "amounts", WindowState(used=7).to_bytes())
+        [window] = harness.blocking.scan_iter("*:window:acme:*")
+        harness.blocking.hset(window, "amounts", WindowState(used=7).to_bytes())
         assert looking.turn().breaches == 1
         with pytest.raises(AccountInconsistent):
-            await at.reserve("c1", "acme", 5)
+            await harness.reserve("c1", "acme", 5)
 
-        at.blocking.hset(window, "amounts", WindowState().to_bytes())
+        harness.blocking.hset(window, "amounts", WindowState().to_bytes())
         assert looking.turn().breaches == 0
-        assert (await at.reserve("c1", "acme", 5)).grant == 5
+        assert (await harness.reserve("c1", "acme", 5)).grant == 5
 
 
 async def test_what_is_settled_while_books_are_compared_is_no_fault(valkey_url: str, database: Database) -> None:
     """The window was read before it, its record after it: they are compared another time."""
     with_customers(database, "acme")
-    async with desk(valkey_url) as at:
-        at.tier("basic", price_nanousd=7)
-        at.customer("acme", "basic")
-        hold = await at.reserve("c1", "acme", 50)
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic", price_nanousd=7)
+        harness.customer("acme", "basic")
+        hold = await harness.reserve("c1", "acme", 50)
         period = Period("acme", hold.facts.period_start, hold.facts.period_end)
         loop, settled = asyncio.get_running_loop(), []
 
         def settles_meanwhile() -> str:
             if not settled:
-                settling = asyncio.run_coroutine_threadsafe(at.settlements.settle(hold, at.outcome(10)), loop)
+                settling = asyncio.run_coroutine_threadsafe(harness.settlements.settle(hold, harness.outcome(10)), loop)
                 settled.append(settling.result(30))
             return GENERATION
 
-        looking = Agreement(database, at.blocking, settles_meanwhile)
+        looking = Agreement(database, harness.blocking, settles_meanwhile)
 
         assert await asyncio.to_thread(looking.look_at, period) is None
         again = await asyncio.to_thread(looking.look_at, period)

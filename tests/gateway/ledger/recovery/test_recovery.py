@@ -27,7 +27,7 @@ from gateway.ledger.recovery.hot_state import Bounds
 from gateway.ledger.recovery.recovery import CUSTOMERS_AT_ONCE, SHARES_AT_ONCE, Recovery
 from gateway.ledger.tables import customers, usage_records
 from tests.buckets import generations
-from tests.gateway.holds.desk import desk
+from tests.gateway.holds.harness import holds_harness
 from tests.gateway.ledger.records import NOON, customer_row, record
 from tests.waiting import rising, until
 
@@ -144,52 +144,53 @@ async def test_a_rebuild_that_is_killed_loses_no_hold_of_a_dead_worker(
 ) -> None:
     """Nobody else remembers such a hold, and what it came to until then is billed."""
     with_customers(database, 1)
-    async with desk(valkey_url) as at:
-        at.tier("basic")
-        at.customer("cus_0", "basic")
-        await at.tell("reserve settled cus_0 40 -> granted 40\nsettle settled 30 -> charged 0")
-        await at.reserve("one", "cus_0", 60)
-        at.renew("one", 20)
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic")
+        harness.customer("cus_0", "basic")
+        await harness.play("reserve settled cus_0 40 -> granted 40\nsettle settled 30 -> charged 0")
+        await harness.reserve("one", "cus_0", 60)
+        harness.renew("one", 20)
         for _ in range(2):
             with pytest.raises(Killed):
-                KilledAt(step, database, at.blocking).rebuild()
-            at.blocking.delete(redis_keys.REBUILD_LOCK)
-        recovery(database, at.blocking).rebuild()
+                KilledAt(step, database, harness.blocking).rebuild()
+            harness.blocking.delete(redis_keys.REBUILD_LOCK)
+        recovery(database, harness.blocking).rebuild()
 
-        after = at.in_flight("cus_0")["one"]
-        assert (after.tokens, after.sofar, after.admitted) == (60, 20, at.holds["one"].admitted)
-        assert (at.window("cus_0")["used"], at.window("cus_0")["held"]) == (30, 60)
-        assert at.blocking.exists(redis_keys.rescued(redis_keys.bucket_of("cus_0"))) == 0
-        assert at.blocking.hget(redis_keys.state(redis_keys.bucket_of("cus_0")), "rebuilding") is None
+        after = harness.in_flight("cus_0")["one"]
+        assert (after.tokens, after.sofar, after.admitted) == (60, 20, harness.holds["one"].admitted)
+        assert (harness.window("cus_0")["used"], harness.window("cus_0")["held"]) == (30, 60)
+        assert harness.blocking.exists(redis_keys.rescued(redis_keys.bucket_of("cus_0"))) == 0
+        assert harness.blocking.hget(redis_keys.state(redis_keys.bucket_of("cus_0")), "rebuilding") is None
 
 
 async def test_no_worker_tells_its_hold_to_a_bucket_that_is_half_rebuilt(valkey_url: str, database: Database) -> None:
     """Its window is written after that, without what the hold holds."""
     with_customers(database, 1)
-    async with desk(valkey_url) as at:
-        at.tier("basic")
-        at.customer("cus_0", "basic")
-        hold = await at.reserve("one", "cus_0", 60)
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic")
+        harness.customer("cus_0", "basic")
+        hold = await harness.reserve("one", "cus_0", 60)
         bucket = redis_keys.bucket_of("cus_0")
-        said: list[str] = []
+        replies: list[str] = []
 
-        def tell(_: object) -> None:
-            told = announcement(before)
-            assert at.blocking.hget(redis_keys.state(bucket), "generation") is None
-            said.append(text(at.blocking.register_script(source("announce"))(told.keys(), told.arguments("2", NOON))))
+        def announce_at_once(_: object) -> None:
+            heard_of = announcement(before)
+            assert harness.blocking.hget(redis_keys.state(bucket), "generation") is None
+            announce = harness.blocking.register_script(source("announce"))
+            replies.append(text(announce(heard_of.keys(), heard_of.arguments("2", NOON))))
 
-        before = at.in_flight("cus_0")[hold.id]
-        recovery(database, at.blocking).rebuild()
-        at.blocking.hdel(redis_keys.state(bucket), "generation")
+        before = harness.in_flight("cus_0")[hold.id]
+        recovery(database, harness.blocking).rebuild()
+        harness.blocking.hdel(redis_keys.state(bucket), "generation")
         with pytest.raises(Killed):
-            KilledAt("put_in_force", database, at.blocking).ensure()
-        at.blocking.delete(redis_keys.REBUILD_LOCK)
-        recovery(database, at.blocking, Written(customers=tell)).ensure()
+            KilledAt("put_in_force", database, harness.blocking).ensure()
+        harness.blocking.delete(redis_keys.REBUILD_LOCK)
+        recovery(database, harness.blocking, Written(customers=announce_at_once)).ensure()
 
-        assert said == ["rebuild"]
-        assert at.window("cus_0")["held"] == 60
-        assert list(at.in_flight("cus_0")) == ["one"]
-        assert at.blocking.hget(redis_keys.state(bucket), "generation") == b"2"
+        assert replies == ["rebuild"]
+        assert harness.window("cus_0")["held"] == 60
+        assert list(harness.in_flight("cus_0")) == ["one"]
+        assert harness.blocking.hget(redis_keys.state(bucket), "generation") == b"2"
 
 
 async def test_a_rebuild_waits_for_no_thread_of_others() -> None:
@@ -220,16 +221,16 @@ def test_who_finds_a_rebuild_under_way_is_told_so(database: Database, client: re
 def test_a_bucket_serves_as_soon_as_it_is_written(database: Database, client: redis.Redis) -> None:
     """And the generation is told before: whoever waits for one bucket need not wait for all."""
     with_customers(database, (SHARES_AT_ONCE + 2) * CUSTOMERS_AT_ONCE)  # the last shares wait for the first
-    told: list[str] = []
+    heard_of: list[str] = []
     served: list[int] = []
 
     def look(_ids: Sequence[str]) -> None:
-        assert told, "a worker that hears of it only at the end serves nobody before"
-        served.append(sum(generation == told[-1] for generation in generations(client).values()))
+        assert heard_of, "a worker that hears of it only at the end serves nobody before"
+        served.append(sum(generation == heard_of[-1] for generation in generations(client).values()))
 
-    generation = recovery(database, client, Written(customers=look)).ensure(told.append)
+    generation = recovery(database, client, Written(customers=look)).ensure(heard_of.append)
 
-    assert told[-1] == generation
+    assert heard_of[-1] == generation
     assert served[0] == 0
     assert 0 < max(served) < redis_keys.BUCKETS
     assert in_force(client) == {generation}

@@ -9,7 +9,7 @@ from gateway.holds.store.inflight import Survey
 from gateway.ledger.database import Database
 from gateway.ledger.recovery.stillness import STILL_SWEEPS, Stillness
 from gateway.ledger.tables import customers
-from tests.gateway.holds.desk import desk
+from tests.gateway.holds.harness import holds_harness
 from tests.gateway.ledger.records import customer_row
 
 BUCKET = redis_keys.bucket_of("acme")
@@ -32,8 +32,8 @@ def changed(database: Database, name: str) -> None:
 async def test_duties_are_done_for_every_sweep_and_while_nothing_changes_for_five_at_once(
     valkey_url: str, database: Database
 ) -> None:
-    async with desk(valkey_url) as at:
-        survey = Survey(at.blocking)
+    async with holds_harness(valkey_url) as harness:
+        survey = Survey(harness.blocking)
         stillness = Stillness(database, survey)
 
         assert sweeps(stillness, survey, 11) == [1, 0, 0, 0, 0, 5, 0, 0, 0, 0, 5]
@@ -47,16 +47,16 @@ async def test_a_call_in_flight_and_a_waiting_record_are_work_and_so_is_what_the
     valkey_url: str, database: Database
 ) -> None:
     """The sweep after the last of them still counts them as gone."""
-    async with desk(valkey_url) as at:
-        at.tier("basic")
-        at.customer("acme", "basic")
-        survey = Survey(at.blocking)
+    async with holds_harness(valkey_url) as harness:
+        harness.tier("basic")
+        harness.customer("acme", "basic")
+        survey = Survey(harness.blocking)
         stillness = Stillness(database, survey)
         sweeps(stillness, survey, 2)
-        hold = await at.reserve("c1", "acme", 10)
+        hold = await harness.reserve("c1", "acme", 10)
         assert sweeps(stillness, survey) == [2, 1, 1, 1, 1]
-        await at.settlements.settle(hold, at.outcome(10))
+        await harness.settlements.settle(hold, harness.outcome(10))
         assert sweeps(stillness, survey) == [1] * STILL_SWEEPS
-        at.blocking.delete(redis_keys.usage(BUCKET))
+        harness.blocking.delete(redis_keys.usage(BUCKET))
 
         assert sweeps(stillness, survey, 3) == [1, 0, 0]

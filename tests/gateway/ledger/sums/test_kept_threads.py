@@ -86,9 +86,9 @@ def test_erasing_a_customer_removes_its_threads(database: Database) -> None:
 NO_THREADS: list[Any] = [None, "tool", {"a": 1}, [1, None, "", "tool-", "tail-" + "g" * 32, TOOL.upper(), f"x{TOOL}"]]
 
 
-@pytest.mark.parametrize("said", NO_THREADS)
-def test_what_is_no_thread_is_left_out_and_the_record_is_billed_all_the_same(said: Any) -> None:
-    record = json.dumps(settled_call() | {"threads": said}, separators=(",", ":")).encode()
+@pytest.mark.parametrize("threads", NO_THREADS)
+def test_what_is_no_thread_is_left_out_and_the_record_is_billed_all_the_same(threads: Any) -> None:
+    record = json.dumps(settled_call() | {"threads": threads}, separators=(",", ":")).encode()
     assert threads_in(Entry("usage", "1-0", {b"record": record, b"cap": b"400"})) == []
 
 

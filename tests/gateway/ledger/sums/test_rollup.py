@@ -50,7 +50,7 @@ def history(draw: random.Random, calls: int, lasts_ms: int) -> list[dict[str, An
     for number in range(calls):
         time = NOON + draw.randrange(lasts_ms)
         kind = draw.choice(KINDS)
-        said = draw.random() < 0.8
+        is_named = draw.random() < 0.8
         found.append(
             record(
                 number,
@@ -61,8 +61,8 @@ def history(draw: random.Random, calls: int, lasts_ms: int) -> list[dict[str, An
                 conversation=draw.choice(("c1", "c2", None)) if kind in ("usage", "correction") else None,
                 billed_output_tokens=draw.choice((0, 7, 400)) * (-1 if kind == "correction" else 1),
                 charge_nanousd=draw.choice((0, 5, 10_000)),
-                conversation_cap_tokens=4_000 if said else None,
-                conversation_is_included=True if said and draw.random() < 0.3 else None,
+                conversation_cap_tokens=4_000 if is_named else None,
+                conversation_is_included=True if is_named and draw.random() < 0.3 else None,
             )
         )
     return sorted(found, key=lambda one: (one["settled"], one["id"]))
@@ -99,11 +99,11 @@ def test_the_running_sums_say_what_the_book_says(ledger: Database, seed: int) ->
     draw = random.Random(seed)
     waiting, rollup = history(draw, 240, 3 * DAY_MS), Rollup(ledger, batch=draw.choice((1, 7, 100)))
     while waiting:
-        some, waiting = waiting[: (many := draw.randrange(1, 60))], waiting[many:]
-        append(ledger, some)
+        batch, waiting = waiting[: (many := draw.randrange(1, 60))], waiting[many:]
+        append(ledger, batch)
         if draw.random() < 0.5:
             continue
-        now = some[-1]["settled"]
+        now = batch[-1]["settled"]
         rollup.bring_up_to_date(now)
 
         wanted = booked(ledger)
@@ -311,8 +311,8 @@ def window(valkey_url: str) -> Iterator[Callable[[int, int], redis.Redis]]:
 
         def says(tokens: int, charge: int) -> redis.Redis:
             client.hset(name, "amounts", WindowState(used=tokens, spend_used=charge).to_bytes())
-            said: redis.Redis = client
-            return said
+            typed: redis.Redis = client
+            return typed
 
         yield says
 

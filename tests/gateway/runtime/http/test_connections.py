@@ -32,9 +32,9 @@ class Caller(asyncio.Protocol):
         self._news = asyncio.Event()
 
     @classmethod
-    async def of(cls, it: House, said: bytes = b"") -> Caller:
+    async def of(cls, it: House, raw: bytes = b"") -> Caller:
         _, caller = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", it.port)
-        await caller.say(said)
+        await caller.say(raw)
         return caller
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -53,8 +53,8 @@ class Caller(asyncio.Protocol):
         self.is_open = False
         self._news.set()
 
-    async def say(self, said: bytes) -> None:
-        self.transport.write(said)
+    async def say(self, raw: bytes) -> None:
+        self.transport.write(raw)
         for _ in range(3):
             await seen_to()
 
@@ -298,8 +298,8 @@ async def test_what_is_refused_is_counted_by_its_code_and_told_a_line_a_minute(
     limits = HttpLimits(connections_per_address_max=2)
     async with house(limits=limits, door_of=partial(Door, count=count, monotonic=lambda: now_s)) as it:
         silent = await Caller.of(it)
-        for said in (b"get / HTTP/1.1\r\n\r\n", b"GET /" + b"a" * 9_000, request(f"a: {'b' * 40_000}")):
-            await (await Caller.of(it, said)).rest()
+        for raw in (b"get / HTTP/1.1\r\n\r\n", b"GET /" + b"a" * 9_000, request(f"a: {'b' * 40_000}")):
+            await (await Caller.of(it, raw)).rest()
         slow = await Caller.of(it, HEAD)
         await (await Caller.of(it)).rest()
         it.clock.run(10)

@@ -39,8 +39,8 @@ ENDLESS = {
 }
 
 
-@pytest.mark.parametrize(("start", "piece", "told"), ENDLESS.values(), ids=ENDLESS)
-async def test_what_has_no_end_is_refused_at_its_limit(start: bytes, piece: bytes, told: tuple[int, str]) -> None:
+@pytest.mark.parametrize(("start", "piece", "expected"), ENDLESS.values(), ids=ENDLESS)
+async def test_what_has_no_end_is_refused_at_its_limit(start: bytes, piece: bytes, expected: tuple[int, str]) -> None:
     """The caller hears it while it still sends, and the server keeps nothing of it."""
     async with house() as it:
         reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
@@ -55,7 +55,7 @@ async def test_what_has_no_end_is_refused_at_its_limit(start: bytes, piece: byte
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
 
-        assert refusal(await asyncio.wait_for(answered, LONG_S)) == told
+        assert refusal(await asyncio.wait_for(answered, LONG_S)) == expected
         assert most < 4 * 2**20
         writer.close()
 
@@ -91,7 +91,7 @@ def bytes_looked_at(pieces: Iterator[bytes]) -> tuple[int, int, bytes]:
     wire, door = Unwatched(), Door(None, HandClock())
     connection = protocol.Connection(wire, wire, {}, asyncio.get_running_loop(), door=door)
     connection.connection_made(wire)  # type: ignore[arg-type]
-    took = calls = 0
+    looked_at = calls = 0
 
     def note(_: FrameType, event: str, __: Any) -> None:
         nonlocal calls
@@ -100,14 +100,14 @@ def bytes_looked_at(pieces: Iterator[bytes]) -> tuple[int, int, bytes]:
     sys.setprofile(note)
     try:
         for piece in pieces:
-            took += len(piece)
+            looked_at += len(piece)
             connection.get_buffer(-1)[: len(piece)] = piece
             connection.buffer_updated(len(piece))
             if wire.written:
                 break
     finally:
         sys.setprofile(None)
-    return took, calls, wire.written
+    return looked_at, calls, wire.written
 
 
 @pytest.mark.parametrize("size", [1, 100, 10_000])
@@ -119,11 +119,11 @@ async def test_a_head_is_counted_before_it_is_read(size: int, caplog: pytest.Log
         yield START + b"a: "
         yield from repeat(b"x" * size)
 
-    took, calls, told = bytes_looked_at(pieces())
+    looked_at, calls, answered = bytes_looked_at(pieces())
 
-    assert told.startswith(b"HTTP/1.1 431 ")
-    assert MOST < took <= MOST + size + len(START) + 3
-    assert calls <= 40 * (took // size + 2)
+    assert answered.startswith(b"HTTP/1.1 431 ")
+    assert MOST < looked_at <= MOST + size + len(START) + 3
+    assert calls <= 40 * (looked_at // size + 2)
 
 
 @pytest.mark.parametrize("begun", [1_000, 30_000])

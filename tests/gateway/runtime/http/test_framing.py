@@ -46,7 +46,7 @@ async def test_an_upgrade_is_ignored_and_the_body_is_a_body(lines: tuple[str, ..
     async with house() as it:
         for pieces in ((raw + LAST,), (head, body + LAST), (head, body, LAST), (head + body[:7], body[7:], LAST)):
             it.app.seen.clear()
-            answered = await it.said(*pieces)
+            answered = await it.send_all(*pieces)
 
             assert statuses(answered.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")) == [200, 200]
             assert it.app.seen == [(method, "/v1/x", INNER), ("POST", "/last", b"")]
@@ -69,21 +69,23 @@ async def test_wherever_the_reads_end_a_body_is_the_same(raw: bytes) -> None:
         for pieces in cuts(raw):
             it.app.seen.clear()
 
-            assert statuses(await it.said(*pieces)) == [200, 200]
+            assert statuses(await it.send_all(*pieces)) == [200, 200]
             assert it.app.seen == [("POST", "/", GET), ("POST", "/last", b"")]
 
 
 async def test_byte_by_byte_is_as_good() -> None:
     raw = SHORT % (b"Content-Length: 20", GET)
     async with house() as it:
-        assert statuses(await it.said(*(raw[place : place + 1] for place in range(len(raw))))) == [200, 200]
+        assert statuses(await it.send_all(*(raw[place : place + 1] for place in range(len(raw))))) == [200, 200]
         assert it.app.seen == [("POST", "/", GET), ("POST", "/last", b"")]
 
 
 async def test_trailers_are_never_headers() -> None:
     chunks = b"2\r\nhi\r\n0\r\nAuthorization: Bearer x\r\nContent-Length: 100\r\n\r\n"
     async with house() as it:
-        answered = await it.said(request("Transfer-Encoding: chunked", "Trailer: Authorization", body=chunks) + LAST)
+        answered = await it.send_all(
+            request("Transfer-Encoding: chunked", "Trailer: Authorization", body=chunks) + LAST
+        )
 
         assert statuses(answered) == [200, 200]
         assert b"authorization" not in dict(it.app.scopes[0]["headers"])
@@ -106,7 +108,7 @@ async def test_trailers_are_never_headers() -> None:
 async def test_a_refusal_is_told_and_ends_the_connection(raw: bytes) -> None:
     """Whatever follows it is no request, and does not keep the refusal from being read."""
     async with house() as it:
-        answered = await it.said(raw + INNER * 50)
+        answered = await it.send_all(raw + INNER * 50)
 
         assert refusal(answered) == (400, "invalid_http")
         assert ("POST", "/smuggled", b"") not in it.app.seen
@@ -114,18 +116,18 @@ async def test_a_refusal_is_told_and_ends_the_connection(raw: bytes) -> None:
 
 async def test_a_refusal_stands_behind_the_answers_before_it() -> None:
     async with house() as it:
-        answered = await it.said(request("Content-Length: 2", body=b"hi") * 3 + b"nonsense\r\n\r\n")
+        answered = await it.send_all(request("Content-Length: 2", body=b"hi") * 3 + b"nonsense\r\n\r\n")
 
         assert statuses(answered) == [200, 200, 200, 400]
 
 
 async def test_an_empty_line_may_stand_before_a_request() -> None:
     async with house() as it:
-        answered = await it.said(request("Content-Length: 2", body=b"hi"), b"\r", b"\n", b"\r\n" + LAST)
+        answered = await it.send_all(request("Content-Length: 2", body=b"hi"), b"\r", b"\n", b"\r\n" + LAST)
 
         assert statuses(answered) == [200, 400]
     async with house() as it:
-        assert statuses(await it.said(request("Content-Length: 2", body=b"hi"), b"\r", b"\n" + LAST)) == [200, 200]
+        assert statuses(await it.send_all(request("Content-Length: 2", body=b"hi"), b"\r", b"\n" + LAST)) == [200, 200]
 
 
 @pytest.mark.parametrize(("size", "stays"), [(10, True), (UNREAD_MAX, True), (UNREAD_MAX + 1, False)])
@@ -133,7 +135,7 @@ async def test_a_body_that_nobody_reads_is_dropped_or_ends_the_connection(size: 
     """Its bytes are no request either way."""
     body = (INNER * (size // len(INNER) + 1))[:size]
     async with house() as it:
-        answered = await it.said(request(f"Content-Length: {size}", target="/at-once"), body, LAST)
+        answered = await it.send_all(request(f"Content-Length: {size}", target="/at-once"), body, LAST)
 
         assert statuses(answered) == ([200, 200] if stays else [200])
         assert (b"connection: close" in answered.partition(b"\r\n\r\n")[0]) is not stays
@@ -148,7 +150,7 @@ async def test_chunks_that_nobody_reads_are_dropped_or_end_the_connection(cut: b
     body = b"%03x\r\n%b\r\n0\r\n\r\n" % (length, b"x" * length)
     head = request("Transfer-Encoding: chunked", target="/at-once")
     async with house() as it:
-        answered = await it.said(*([head, body] if cut else [head + body]), LAST)
+        answered = await it.send_all(*([head, body] if cut else [head + body]), LAST)
 
         assert len(body) == size
         assert statuses(answered) == ([200, 200] if stays else [200])
@@ -158,7 +160,9 @@ async def test_chunks_that_nobody_reads_are_dropped_or_end_the_connection(cut: b
 async def test_chunks_that_nobody_asks_for_are_not_looked_at_before_the_answer() -> None:
     """A caller without a key hears that it has none, and its chunks cost nothing."""
     async with house() as it:
-        answered = await it.said(request("Transfer-Encoding: chunked", target="/at-once", body=b"no chunk\r\n"), LAST)
+        answered = await it.send_all(
+            request("Transfer-Encoding: chunked", target="/at-once", body=b"no chunk\r\n"), LAST
+        )
 
         assert statuses(answered) == [200]
         assert it.app.seen == [("POST", "/at-once", b"")]
@@ -166,7 +170,7 @@ async def test_chunks_that_nobody_asks_for_are_not_looked_at_before_the_answer()
 
 async def test_who_waits_to_be_told_and_is_answered_at_once_is_not_waited_for() -> None:
     async with house() as it:
-        answered = await it.said(request("Expect: 100-continue", "Content-Length: 5", target="/at-once"))
+        answered = await it.send_all(request("Expect: 100-continue", "Content-Length: 5", target="/at-once"))
 
         assert statuses(answered) == [200]
         assert b"connection: close" in answered
@@ -210,7 +214,7 @@ async def test_an_answer_to_http_1_0_is_told_by_its_end() -> None:
             await send({"type": "http.response.body", "body": b"Hello"})
 
     async with house(answer) as it:
-        answered = await it.said(request(version="1.0"))
+        answered = await it.send_all(request(version="1.0"))
 
     assert b"chunked" not in answered
     assert answered.endswith(b"\r\n\r\nHello")
@@ -218,6 +222,6 @@ async def test_an_answer_to_http_1_0_is_told_by_its_end() -> None:
 
 async def test_an_escaped_slash_is_no_slash() -> None:
     async with house() as it:
-        await it.said(request("Connection: close", target="/v1/chat%2fcompletions", method="GET"))
+        await it.send_all(request("Connection: close", target="/v1/chat%2fcompletions", method="GET"))
 
         assert it.app.seen == [("GET", "/v1/chat%2fcompletions", b"")]

@@ -45,7 +45,7 @@ async def served(handler: Handler) -> AsyncIterator[int]:
         yield port
 
 
-async def said(port: int, request: bytes) -> bytes:
+async def send_request(port: int, request: bytes) -> bytes:
     """Return all that is answered to ``request`` until the connection ends, which its last call asks for."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
@@ -55,8 +55,8 @@ async def said(port: int, request: bytes) -> bytes:
 
 
 def get(path: str, *lines: str, method: str = "GET", version: str = "1.1", last: bool = True) -> bytes:
-    told = [f"{method} {path} HTTP/{version}", "host: here", *lines, *(["connection: close"] if last else [])]
-    return "\r\n".join([*told, "", ""]).encode()
+    lines_sent = [f"{method} {path} HTTP/{version}", "host: here", *lines, *(["connection: close"] if last else [])]
+    return "\r\n".join([*lines_sent, "", ""]).encode()
 
 
 def answering(headers: list[tuple[bytes, bytes]], *pieces: bytes, status: int = 200) -> Handler:
@@ -74,18 +74,18 @@ class Wire(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
-        self.came = asyncio.Event()
+        self.arrived = asyncio.Event()
 
     def data_received(self, data: bytes) -> None:
         self.pieces.append(data)
-        self.came.set()
+        self.arrived.set()
 
 
 async def test_a_whole_answer_is_one_write() -> None:
     async with served(answering(WHOLE, b"Hello")) as port:
         transport, wire = await asyncio.get_running_loop().create_connection(Wire, "127.0.0.1", port)
         transport.write(get("/", last=False))
-        await asyncio.wait_for(wire.came.wait(), 20)
+        await asyncio.wait_for(wire.arrived.wait(), 20)
         transport.close()
 
     assert wire.pieces[0].endswith(b"content-length: 5\r\n\r\nHello")
@@ -116,9 +116,9 @@ async def test_calls_on_one_connection_are_answered_in_their_order() -> None:
         body = scope["path"].encode() + b" " + await body_of(receive)
         await answering([(b"content-length", b"%d" % len(body))], body)(scope, receive, send)
 
-    asked = get("/one", "content-length: 3", method="POST", last=False) + b"abc"
+    first = get("/one", "content-length: 3", method="POST", last=False) + b"abc"
     async with served(answer) as port:
-        answers = await said(port, asked + get("/two?x=1"))
+        answers = await send_request(port, first + get("/two?x=1"))
 
     bodies = [part.partition(b"\r\n\r\n")[2] for part in answers.split(b"HTTP/1.1 200 OK\r\n")[1:]]
     assert bodies == [b"/one abc", b"/two "]
@@ -139,7 +139,7 @@ async def test_a_path_and_its_query_are_found(request_line: bytes, expected: byt
         await answering([(b"content-length", b"%d" % len(body))], body)(scope, receive, send)
 
     async with served(answer) as port:
-        answered = await said(port, request_line)
+        answered = await send_request(port, request_line)
 
     assert answered.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"connection: close\r\n" in answered
@@ -148,7 +148,7 @@ async def test_a_path_and_its_query_are_found(request_line: bytes, expected: byt
 
 async def test_the_head_of_an_answer_has_no_body() -> None:
     async with served(answering(WHOLE, b"Hello")) as port:
-        answered = await said(port, get("/", method="HEAD"))
+        answered = await send_request(port, get("/", method="HEAD"))
 
     assert b"content-length: 5" in answered
     assert answered.endswith(b"\r\n\r\n")
@@ -156,7 +156,7 @@ async def test_the_head_of_an_answer_has_no_body() -> None:
 
 async def test_no_content_has_no_length() -> None:
     async with served(answering([], b"", status=204)) as port:
-        answered = await said(port, get("/"))
+        answered = await send_request(port, get("/"))
 
     assert answered.startswith(b"HTTP/1.1 204 No Content\r\n")
     assert b"chunked" not in answered
@@ -174,7 +174,7 @@ async def test_no_content_has_no_length() -> None:
 )
 async def test_no_header_makes_another_one(header: tuple[bytes, bytes]) -> None:
     async with served(answering([*WHOLE, header], b"Hello")) as port:
-        answered = await said(port, get("/"))
+        answered = await send_request(port, get("/"))
 
     assert b"set-cookie" not in answered
     assert b"Hello" not in answered
@@ -183,14 +183,14 @@ async def test_no_header_makes_another_one(header: tuple[bytes, bytes]) -> None:
 @pytest.mark.parametrize("pieces", [(b"Hell",), (b"Hello", b"!")])
 async def test_an_answer_of_another_length_than_it_says_breaks_the_connection(pieces: tuple[bytes, ...]) -> None:
     async with served(answering(WHOLE, *pieces)) as port:
-        answered = await said(port, get("/", last=False))
+        answered = await send_request(port, get("/", last=False))
 
     assert not answered.endswith(b"!")
 
 
 async def test_an_answer_can_end_the_connection() -> None:
     async with served(answering([*WHOLE, (b"connection", b"Close")], b"Hello")) as port:
-        answered = await said(port, get("/", last=False))
+        answered = await send_request(port, get("/", last=False))
 
     assert answered.endswith(b"Hello")
 
@@ -202,12 +202,12 @@ async def test_a_caller_who_waits_to_be_told_is_told_to_go_on() -> None:
     async with served(answer) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(get("/", "expect: 100-continue", "content-length: 5", method="POST"))
-        told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        lines_sent = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
         writer.write(b"Hello")
         rest = await asyncio.wait_for(reader.read(), 20)
         writer.close()
 
-    assert told == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert lines_sent == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert rest.endswith(b"Hello")
 
 
@@ -225,7 +225,7 @@ class Caller:
     async def connected(cls, port: int) -> Caller:
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
-    def ask(self, path: str) -> None:
+    def send(self, path: str) -> None:
         self.writer.write(get(path, last=False))
 
     async def head(self) -> bytes:
@@ -233,7 +233,7 @@ class Caller:
 
     async def answer(self, path: str) -> bytes:
         """Ask, and return the head of a whole answer that has come."""
-        self.ask(path)
+        self.send(path)
         head = await self.head()
         await asyncio.wait_for(self.reader.readexactly(5), 20)
         return head
@@ -271,9 +271,9 @@ async def test_a_stop_loses_no_request_of_a_kept_connection() -> None:
     async with stoppable(when(go), Door(STAYING), shutdown_s=60) as (port, stop):
         idle, waits, runs = [await Caller.connected(port) for _ in range(3)]
         kept = await idle.answer("/")
-        runs.ask("/runs")
+        runs.send("/runs")
         await runs.head()
-        waits.ask("/waits")
+        waits.send("/waits")
         await told_to_stop(port, stop)
 
         go.set()
@@ -297,7 +297,7 @@ async def test_a_kept_connection_that_nobody_uses_ends_with_the_server() -> None
     async with stoppable(when(go), Door(LEAVING), shutdown_s=60) as (port, stop):
         used, new, runs = [await Caller.connected(port) for _ in range(3)]
         await used.answer("/")
-        runs.ask("/runs")
+        runs.send("/runs")
         await runs.head()
         await told_to_stop(port, stop)
 
@@ -319,24 +319,24 @@ async def test_an_answer_that_breaks_off_ends_with_a_reset_where_an_end_would_pa
 
     async with served(answer) as port:
         with pytest.raises(ConnectionResetError):
-            await said(port, get("/", version="1.0"))
+            await send_request(port, get("/", version="1.0"))
 
 
 async def test_an_app_hears_that_its_caller_is_gone() -> None:
     """It waits for nothing else then: what it holds for the caller is given back at once."""
-    heard = asyncio.Event()
+    aborted = asyncio.Event()
 
     async def answer(_: Any, receive: Any, __: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        heard.set()
+        aborted.set()
 
     async with served(answer) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(get("/"))
         await writer.drain()
         writer.transport.abort()
-        await asyncio.wait_for(heard.wait(), 20)
+        await asyncio.wait_for(aborted.wait(), 20)
 
 
 async def test_a_body_that_nobody_reads_stays_with_its_sender() -> None:
@@ -353,7 +353,7 @@ async def test_a_body_that_nobody_reads_stays_with_its_sender() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(get("/unread", f"content-length: {size}", method="POST") + bytes(size))
         for _ in range(300):
-            await said(port, get("/"))
+            await send_request(port, get("/"))
         assert writer.transport.get_write_buffer_size() > size / 2
         go.set()
         writer.transport.abort()

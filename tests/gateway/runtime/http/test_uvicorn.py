@@ -20,19 +20,19 @@ from tests.serving import outlived
 
 
 class Recorded(asyncio.Protocol):
-    made: list[dict[str, Any]]
+    created: list[dict[str, Any]]
     stopped: list[Recorded]
 
-    def __init__(self, **given: Any) -> None:
-        self.given = given
-        self.made.append(given)
+    def __init__(self, **arguments: Any) -> None:
+        self.arguments = arguments
+        self.created.append(arguments)
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        self.given["server_state"].connections.add(self)
+        self.arguments["server_state"].connections.add(self)
 
     def connection_lost(self, _: Exception | None) -> None:
-        self.given["server_state"].connections.discard(self)
+        self.arguments["server_state"].connections.discard(self)
 
     def shutdown(self) -> None:
         self.stopped.append(self)
@@ -52,7 +52,7 @@ def test_a_server_takes_signals_and_stops_where_ours_do_not() -> None:
 
 async def test_a_protocol_is_made_for_each_connection_and_told_of_the_stop() -> None:
     class Mine(Recorded):
-        made: list[dict[str, Any]] = []  # noqa: RUF012 - of this test
+        created: list[dict[str, Any]] = []  # noqa: RUF012 - of this test
         stopped: list[Recorded] = []  # noqa: RUF012
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -63,14 +63,14 @@ async def test_a_protocol_is_made_for_each_connection_and_told_of_the_stop() -> 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server._serve([listener]))
         reader, writer = await asyncio.open_connection(*listener.getsockname())
-        while not Mine.made:
+        while not Mine.created:
             await asyncio.sleep(0)
         server.should_exit = True
         assert await reader.read() == b""
         await serving
         writer.close()
 
-    (given,) = Mine.made
-    assert set(given) == {"config", "server_state", "app_state", "_loop"}
-    assert given["config"].loaded_app is not None
-    assert [one.given for one in Mine.stopped] == [given]
+    (arguments,) = Mine.created
+    assert set(arguments) == {"config", "server_state", "app_state", "_loop"}
+    assert arguments["config"].loaded_app is not None
+    assert [one.arguments for one in Mine.stopped] == [arguments]

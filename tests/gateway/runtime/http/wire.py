@@ -53,10 +53,10 @@ class Echo:
         self.scopes.append(scope)
         body = b"" if scope["path"] == "/at-once" else await body_of(receive)
         self.seen.append((scope["method"], scope["path"], body))
-        told = f"{scope['method']} {scope['path']} {len(body)}\n".encode()
-        lines = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(told))]
+        text = f"{scope['method']} {scope['path']} {len(body)}\n".encode()
+        lines = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(text))]
         await send({"type": "http.response.start", "status": 200, "headers": lines})
-        await send({"type": "http.response.body", "body": told})
+        await send({"type": "http.response.body", "body": text})
 
 
 class House:
@@ -68,7 +68,7 @@ class House:
         self.clock = clock
         self.door = door
 
-    async def said(self, *pieces: bytes) -> bytes:
+    async def send_all(self, *pieces: bytes) -> bytes:
         """Send pieces, each read by itself, and return what is answered until the connection ends."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         for piece in pieces:

@@ -46,9 +46,9 @@ async def test_who_came_first_is_not_passed_by_smaller_ones() -> None:
 async def test_who_waits_too_long_is_told_to_come_again_and_leaves_nothing() -> None:
     room = BodyMemory(10, 10, wait_s=0.01)
     await room.take("a", 10)
-    with pytest.raises(TooMuchAtOnce) as told:
+    with pytest.raises(TooMuchAtOnce) as error:
         await room.take("b", 10)
-    assert (told.value.status, told.value.headers) == (503, {"retry-after": "1"})
+    assert (error.value.status, error.value.headers) == (503, {"retry-after": "1"})
 
     room.give_back("a", 10)
     await room.take("b", 10)
@@ -69,7 +69,7 @@ async def test_room_that_comes_as_its_caller_hangs_up_goes_to_the_next() -> None
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40), st.booleans()), max_size=40))
-async def test_room_is_conserved_whoever_gives_up(asked: list[tuple[str, int, bool]]) -> None:
+async def test_room_is_conserved_whoever_gives_up(bodies: list[tuple[str, int, bool]]) -> None:
     room, taken, high = BodyMemory(100, 40, wait_s=30), {"a": 0, "b": 0, "c": 0}, 0
 
     async def use(customer: str, size: int) -> None:
@@ -84,7 +84,7 @@ async def test_room_is_conserved_whoever_gives_up(asked: list[tuple[str, int, bo
             taken[customer] -= size
             room.give_back(customer, size)
 
-    tasks = [(asyncio.create_task(use(customer, size)), leaves) for customer, size, leaves in asked]
+    tasks = [(asyncio.create_task(use(customer, size)), leaves) for customer, size, leaves in bodies]
     await asyncio.sleep(0)
     for task, leaves in tasks:
         if leaves:

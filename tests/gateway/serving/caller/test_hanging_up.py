@@ -19,13 +19,13 @@ class Server:
     """Tells one listener that the caller is gone, at once where it is."""
 
     def __init__(self) -> None:
-        self.told: Callable[[], None] | None = None
+        self.on_gone: Callable[[], None] | None = None
         self.is_gone = False
 
-    def when_gone(self, told: Callable[[], None] | None) -> None:
-        self.told = told
-        if told is not None and self.is_gone:
-            told()
+    def when_gone(self, on_gone: Callable[[], None] | None) -> None:
+        self.on_gone = on_gone
+        if on_gone is not None and self.is_gone:
+            on_gone()
 
     async def receive(self) -> Any:
         raise AssertionError("nobody has to wait for it")
@@ -45,12 +45,12 @@ async def test_a_caller_that_leaves_ends_it_at_once() -> None:
 
     waiting = asyncio.create_task(wait())
     await asyncio.sleep(0)
-    assert server.told is not None
-    server.told()
+    assert server.on_gone is not None
+    server.on_gone()
 
     with pytest.raises(CallerGone):
         await asyncio.wait_for(waiting, 20)
-    assert server.told is None
+    assert server.on_gone is None
 
 
 async def test_for_a_caller_that_has_left_nothing_is_begun() -> None:
@@ -63,7 +63,7 @@ async def test_for_a_caller_that_has_left_nothing_is_begun() -> None:
             begun = True
 
     assert not begun
-    assert server.told is None
+    assert server.on_gone is None
     await asyncio.sleep(0)  # and nothing ends what comes after it
 
 
@@ -71,7 +71,7 @@ async def test_what_goes_on_to_its_end_hears_of_no_caller() -> None:
     server = Server()
 
     async with attended(server, heeds_caller=False):
-        assert server.told is None
+        assert server.on_gone is None
 
 
 async def test_what_is_read_on_ends_so_long_after_its_caller_left() -> None:
@@ -91,8 +91,8 @@ async def test_what_is_read_on_ends_so_long_after_its_caller_left() -> None:
 
     waiting = asyncio.create_task(wait())
     await asyncio.sleep(0)
-    assert server.told is not None
-    server.told()
+    assert server.on_gone is not None
+    server.on_gone()
     assert caller_watch.is_unheard
     for _ in range(deadlines.within(FAR_OFF_S * 2) - 1):
         caller_watch.tick()
@@ -160,8 +160,8 @@ async def test_an_answer_that_is_read_on_for_nobody_has_no_more_time_than_the_ca
 
     waiting = asyncio.create_task(wait())
     await asyncio.sleep(0)
-    assert server.told is not None
-    server.told()
+    assert server.on_gone is not None
+    server.on_gone()
     for _ in range(deadlines.within(2 * FAR_OFF_S)):
         caller_watch.tick()
 

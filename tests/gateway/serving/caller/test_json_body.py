@@ -17,7 +17,7 @@ SIGNS = '{}[],:"\\u0123456789.eE+-truefalsn \t\n\r\x00é\u2028NaInity'
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda some: st.lists(some, max_size=4) | st.dictionaries(st.text(), some, max_size=4),
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=4),
     max_leaves=20,
 )
 changes = st.tuples(st.sampled_from(("put", "cut", "in")), st.integers(0, len(WRITTEN) - 5), st.sampled_from(SIGNS))

@@ -23,9 +23,9 @@ def assembled(*deltas: dict[str, Any]) -> Any:
     return joined(whole)
 
 
-def call(**given: Any) -> dict[str, Any]:
-    function = {name: given.pop(name) for name in ("name", "arguments") if name in given}
-    return {"tool_calls": [{**given, "function": function}]}
+def call(**fields: Any) -> dict[str, Any]:
+    function = {name: fields.pop(name) for name in ("name", "arguments") if name in fields}
+    return {"tool_calls": [{**fields, "function": function}]}
 
 
 TABLE: dict[str, tuple[list[dict[str, Any]], Any]] = {
@@ -120,8 +120,8 @@ def test_a_call_without_an_id_that_names_itself_after_its_arguments_is_another()
 
 
 def test_items_of_reasoning_are_others_where_their_type_or_id_is() -> None:
-    def detail(**given: Any) -> dict[str, Any]:
-        return {"reasoning_details": [{"index": 0, **given}]}
+    def detail(**fields: Any) -> dict[str, Any]:
+        return {"reasoning_details": [{"index": 0, **fields}]}
 
     whole = assembled(
         detail(type="reasoning.text", text="a", signature=None),
@@ -170,9 +170,9 @@ def test_each_text_has_halves_of_its_own() -> None:
         {"choices": [{"index": index, "delta": {"content": text}}]} for index, text in ((0, HIGH), (1, HIGH), (0, LOW))
     ]
 
-    said = [halves.joined(event)["choices"][0]["delta"]["content"] for event in of]
+    joined = [halves.joined(event)["choices"][0]["delta"]["content"] for event in of]
 
-    assert said == ["", "", WHOLE]
+    assert joined == ["", "", WHOLE]
     assert halves.held
     assert halves.replaced({"choices": [{"index": 0, "finish_reason": "stop"}]}) == []
     assert halves.replaced({"choices": [{"index": 1, "finish_reason": "stop"}]}) == [
@@ -199,9 +199,9 @@ SHAPES: dict[str, Callable[[str], dict[str, Any]]] = {
 def test_in_every_format_halves_are_joined(shape: str) -> None:
     halves = Halves()
 
-    said = [halves.joined(SHAPES[shape](text)) for text in ("a" + HIGH, LOW)]
+    joined = [halves.joined(SHAPES[shape](text)) for text in ("a" + HIGH, LOW)]
 
-    assert said == [SHAPES[shape]("a"), SHAPES[shape](WHOLE)]
+    assert joined == [SHAPES[shape]("a"), SHAPES[shape](WHOLE)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -70,11 +70,11 @@ def piece(endpoint: str, index: int = 0, **more: Any) -> Event:
     }[endpoint] | more
 
 
-def whole(endpoint: str, said: int, words: int, choices: int = 1) -> Any:
+def whole(endpoint: str, reported: int, words: int, choices: int = 1) -> Any:
     """Return an answer that came whole: so many words in each choice, and what its usage says was made."""
     text = WORD * words
-    usage = {"prompt_tokens": 1, "completion_tokens": said, "total_tokens": 1 + said}
-    counts = {"input_tokens": 1, "output_tokens": said}
+    usage = {"prompt_tokens": 1, "completion_tokens": reported, "total_tokens": 1 + reported}
+    counts = {"input_tokens": 1, "output_tokens": reported}
     of_each: dict[str, Callable[[int], Event]] = {
         CHAT: lambda index: {
             "index": index,
@@ -190,27 +190,27 @@ def test_a_caller_who_does_not_stream_has_no_more(endpoint: str) -> None:
 
 
 @pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
-@pytest.mark.parametrize(("said", "shown"), [(GRANT, 2), (GRANT + 1, 1)])
-def test_text_beside_a_figure_beyond_the_grant_is_not_passed_on(endpoint: str, said: int, shown: int) -> None:
+@pytest.mark.parametrize(("reported", "shown"), [(GRANT, 2), (GRANT + 1, 1)])
+def test_text_beside_a_figure_beyond_the_grant_is_not_passed_on(endpoint: str, reported: int, shown: int) -> None:
     found = reading(endpoint, stream=True)
-    usage = {"prompt_tokens": 1, "completion_tokens": said}
+    usage = {"prompt_tokens": 1, "completion_tokens": reported}
 
     deltas = b"".join(map(found.feed, stream_of(piece(endpoint), piece(endpoint, usage=usage))))
 
     assert words_in(deltas) == shown
-    assert found.is_over() == (said > GRANT)
+    assert found.is_over() == (reported > GRANT)
 
 
 @pytest.mark.parametrize("endpoint", FORMATS)
-@pytest.mark.parametrize(("said", "words", "left"), [(GRANT, 8, 8), (GRANT + 1, 10, 8), (2 * GRANT, 8, 4)])
-def test_a_whole_answer_is_cut_in_proportion(endpoint: str, said: int, words: int, left: int) -> None:
+@pytest.mark.parametrize(("reported", "words", "left"), [(GRANT, 8, 8), (GRANT + 1, 10, 8), (2 * GRANT, 8, 4)])
+def test_a_whole_answer_is_cut_in_proportion(endpoint: str, reported: int, words: int, left: int) -> None:
     found = reading(endpoint, stream=False)
-    found.feed_whole(whole(endpoint, said, words))
+    found.feed_whole(whole(endpoint, reported, words))
 
     answer = found.whole(GRANT)
 
     assert words_in(answer) == left
-    assert (LENGTHS[endpoint] in json.dumps(answer)) == (said > GRANT)
+    assert (LENGTHS[endpoint] in json.dumps(answer)) == (reported > GRANT)
     assert counted(found).billed_output_tokens == GRANT
     assert found.uses_whole_grant
     assert f'"{"completion_tokens" if endpoint in (CHAT, COMPLETIONS) else "output_tokens"}": {GRANT}' in json.dumps(
@@ -220,16 +220,16 @@ def test_a_whole_answer_is_cut_in_proportion(endpoint: str, said: int, words: in
 
 @pytest.mark.parametrize("endpoint", FORMATS)
 @pytest.mark.parametrize(
-    ("said", "words", "tokens", "source"),
+    ("reported", "words", "tokens", "source"),
     [(0, 5, 3, "estimate"), (0, 8, GRANT, "estimate"), (1, 8, 1, "upstream"), (1, 16, GRANT, "estimate")],
 )
 def test_a_whole_answer_without_a_believable_figure_is_estimated(
-    endpoint: str, said: int, words: int, tokens: int, source: str
+    endpoint: str, reported: int, words: int, tokens: int, source: str
 ) -> None:
     """Four characters are a token; a figure stands unless the text has more than sixteen characters for each token of it."""
     found = reading(endpoint, stream=False)
 
-    found.feed_whole(whole(endpoint, said, words))
+    found.feed_whole(whole(endpoint, reported, words))
 
     assert counted(found) == Count(tokens, tokens, source)
 
@@ -281,15 +281,15 @@ def test_whole_choices_are_cut_where_all_of_them_are_over_all_grants(endpoint: s
     assert words_in(cut.whole(2 * GRANT)) == 8
 
 
-@pytest.mark.parametrize("said", [3, GRANT + 3, 50])
+@pytest.mark.parametrize("reported", [3, GRANT + 3, 50])
 @pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
-def test_what_the_upstream_says_of_a_stream_after_its_cut_counts_what_nobody_has(endpoint: str, said: int) -> None:
+def test_what_the_upstream_says_of_a_stream_after_its_cut_counts_what_nobody_has(endpoint: str, reported: int) -> None:
     """One choice is cut, the other goes on to its end: the figure is of both, and of what was thrown away."""
     found = reading(endpoint, stream=True, choices=2)
     for raw in stream_of(*(piece(endpoint, 0) for _ in range(GRANT + 1)), piece(endpoint, 1)):
         found.feed(raw)
     last = piece(endpoint, 1)["choices"][0] | {"finish_reason": "stop"}
-    found.feed(stream_of({"id": "c", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": said}})[0])
+    found.feed(stream_of({"id": "c", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": reported}})[0])
     found.feed(stream_of({"id": "c", "choices": [last]})[0])
 
     assert found.is_over()

@@ -28,16 +28,16 @@ def chunk(text: str, end: str | None, index: int = 0) -> bytes:
     return b"data: " + json.dumps({"id": "c", "choices": [choice]}).encode() + b"\n\n"
 
 
-def heard(one: Reading, pieces: list[bytes], *, choices: int = 1) -> list[tuple[str, list[str]]]:
+def ends_shown(one: Reading, pieces: list[bytes], *, choices: int = 1) -> list[tuple[str, list[str]]]:
     """Return the text of each choice and every end that a caller who streams is sent of it."""
     shown = b"".join([*map(one.feed, pieces), one.close(), one.ending(1, None, None)]).decode()
-    said: list[tuple[str, list[str]]] = [("", []) for _ in range(choices)]
+    choices_shown: list[tuple[str, list[str]]] = [("", []) for _ in range(choices)]
     for data in shown.replace("data: [DONE]\n\n", "").split("data: ")[1:]:
         for choice in json.loads(data)["choices"]:
-            text, ends = said[choice["index"]]
+            text, ends = choices_shown[choice["index"]]
             ends += [choice["finish_reason"]] if choice["finish_reason"] else []
-            said[choice["index"]] = text + (choice["delta"].get("content") or ""), ends
-    return said
+            choices_shown[choice["index"]] = text + (choice["delta"].get("content") or ""), ends
+    return choices_shown
 
 
 STOPS: dict[str, tuple[list[bytes], str, list[str]]] = {
@@ -56,7 +56,7 @@ def test_an_answer_ends_once_and_with_all_of_its_text(case: str) -> None:
     pieces, text, ends = STOPS[case]
     one, whole = reading(stream=True, choices=1), reading(stream=False, choices=1)
 
-    assert heard(one, pieces) == [(text, ends)]
+    assert ends_shown(one, pieces) == [(text, ends)]
     for piece in pieces:
         whole.feed(piece)
     whole.close()
@@ -81,8 +81,10 @@ def test_an_answer_without_a_reason_ends_as_what_it_is(delta: dict[str, Any], en
     shown = found.feed(b"data: " + json.dumps(event).encode() + b"\n\ndata: [DONE]\n\n") + found.close()
 
     if stream:
-        said = [json.loads(data)["choices"][0] for data in shown.replace(b"data: [DONE]", b"").split(b"data: ")[1:]]
-        assert [choice["finish_reason"] for choice in said if choice.get("finish_reason")] == [end]
+        choices_shown = [
+            json.loads(data)["choices"][0] for data in shown.replace(b"data: [DONE]", b"").split(b"data: ")[1:]
+        ]
+        assert [choice["finish_reason"] for choice in choices_shown if choice.get("finish_reason")] == [end]
     else:
         assert found.whole(1)["choices"][0]["finish_reason"] == end
     assert found.reasons == [end]
@@ -104,25 +106,25 @@ def test_every_event_says_that_the_usage_is_to_come_where_the_caller_wants_it(wa
 def test_choices_that_end_in_each_chunk_in_turn_each_end_once() -> None:
     pieces = [chunk(text, "stop", index) for text in "abc" for index in (0, 1)]
 
-    assert heard(reading(stream=True, choices=2), pieces, choices=2) == [("abc", ["stop"]), ("abc", ["stop"])]
+    assert ends_shown(reading(stream=True, choices=2), pieces, choices=2) == [("abc", ["stop"]), ("abc", ["stop"])]
 
 
 def test_text_after_an_end_of_its_own_is_delivered_and_counted() -> None:
     one = reading(stream=True, choices=1)
 
-    [(text, ends)] = heard(one, [chunk("a", None), chunk("", "stop"), chunk("b", None), chunk("", "length")])
+    [(text, ends)] = ends_shown(one, [chunk("a", None), chunk("", "stop"), chunk("b", None), chunk("", "length")])
 
     assert (text, ends[-1]) == ("ab", "length")
     assert one.observed.tokens == 2
 
 
 def test_a_usage_said_before_more_text_is_not_the_last_word() -> None:
-    def said(raw: bytes, tokens: int) -> bytes:
+    def choices_shown(raw: bytes, tokens: int) -> bytes:
         event: dict[str, Any] = json.loads(raw.removeprefix(b"data: "))
         return b"data: " + json.dumps({**event, "usage": {"completion_tokens": tokens}}).encode() + b"\n\n"
 
     one = reading(stream=True, choices=1)
-    for piece in [said(chunk("a", "stop"), 1), chunk("b", "stop"), chunk("c", "stop")]:
+    for piece in [choices_shown(chunk("a", "stop"), 1), chunk("b", "stop"), chunk("c", "stop")]:
         one.feed(piece)
     one.close()
 

@@ -13,7 +13,7 @@ from gateway.serving.dialects.registry import dialects
 from gateway.serving.upstream.error_bodies import failure_within
 from gateway.serving.upstream.error_redaction import House
 from gateway.serving.upstream.profiles import ANY, CHAT, COMPLETIONS, MESSAGES, RESPONSES
-from tests.wire.heard import strict_json
+from tests.wire.sdk_models import strict_json
 
 DIALECTS = {dialect.endpoint: dialect for dialect in dialects(ANY)}
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -25,7 +25,7 @@ ASKED: dict[str, Body] = {
 }
 
 
-def told(endpoint: str, events: list[dict[str, Any]]) -> dict[str, Any]:
+def last_event(endpoint: str, events: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the JSON of the last event that a caller is sent of a stream that has these events, the last one an error."""
     dialect = DIALECTS[endpoint]
     body = {"model": "aligned-1", "stream": True, **ASKED[endpoint]}
@@ -35,9 +35,9 @@ def told(endpoint: str, events: list[dict[str, Any]]) -> dict[str, Any]:
     error = failure_within(reading.failure.event, House())
     last = (reading.failed(error) or dialect.broken_off(error, "req_1")).decode()
     name, _, data = last.removesuffix("\n\n").rpartition("data: ")
-    said: dict[str, Any] = strict_json(data)
-    assert name in ("", f"event: {said.get('type')}\n")
-    return said
+    event: dict[str, Any] = strict_json(data)
+    assert name in ("", f"event: {event.get('type')}\n")
+    return event
 
 
 SLOW = {"message": "Slow down.", "type": "rate_limit_error", "code": "rate_limit_exceeded"}
@@ -46,16 +46,16 @@ SLOW = {"message": "Slow down.", "type": "rate_limit_error", "code": "rate_limit
 @pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
 @pytest.mark.parametrize("choices", [{}, {"choices": [{"index": 0, "delta": {}, "finish_reason": "error"}]}])
 def test_a_completion_says_so_beside_nothing_else(endpoint: str, choices: dict[str, Any]) -> None:
-    assert told(endpoint, [{"error": SLOW, **choices}]) == {"error": {**SLOW, "param": None}}
+    assert last_event(endpoint, [{"error": SLOW, **choices}]) == {"error": {**SLOW, "param": None}}
 
 
 @pytest.mark.parametrize("kind", ["overloaded_error", "rate_limit_error"])
 def test_a_message_says_so_in_an_event_of_that_name(kind: str) -> None:
     begun = {"type": "message_start", "message": {"id": "msg_1", "role": "assistant", "content": []}}
-    said = told(MESSAGES, [begun, {"type": "error", "error": {"type": kind, "message": "Overloaded"}}])
+    event = last_event(MESSAGES, [begun, {"type": "error", "error": {"type": kind, "message": "Overloaded"}}])
 
-    assert said["type"] == "error"
-    assert {name: said["error"][name] for name in ("type", "message")} == {"type": kind, "message": "Overloaded"}
+    assert event["type"] == "error"
+    assert {name: event["error"][name] for name in ("type", "message")} == {"type": kind, "message": "Overloaded"}
 
 
 CONTEXT = {"code": "context_length_exceeded", "message": "Your input exceeds the context window."}
@@ -74,14 +74,14 @@ CONTEXT = {"code": "context_length_exceeded", "message": "Your input exceeds the
 )  # fmt: skip
 def test_a_response_fails_with_its_code(events: list[dict[str, Any]]) -> None:
     """Codex repeats what it is not told the code of."""
-    said = told(RESPONSES, events)
+    event = last_event(RESPONSES, events)
 
-    assert said["type"] == "response.failed"
-    assert said["response"]["status"] == "failed"
-    assert said["response"]["error"] == CONTEXT
-    assert said["response"]["model"] == "aligned-1"
-    assert said["error"]["code"] == CONTEXT["code"]
-    assert said["sequence_number"] == len(events) - 1
+    assert event["type"] == "response.failed"
+    assert event["response"]["status"] == "failed"
+    assert event["response"]["error"] == CONTEXT
+    assert event["response"]["model"] == "aligned-1"
+    assert event["error"]["code"] == CONTEXT["code"]
+    assert event["sequence_number"] == len(events) - 1
 
 
 @pytest.mark.parametrize("kind", ["response.failed", "response.cancelled"])
@@ -90,10 +90,10 @@ def test_an_event_of_a_failure_is_one_whatever_its_response_says(kind: str, resp
     """Its name is enough: an answer that failed is not sold as a complete one."""
     begun = {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress", "output": []}}
 
-    said = told(RESPONSES, [begun, {"type": kind, "response": response}])
+    event = last_event(RESPONSES, [begun, {"type": kind, "response": response}])
 
-    assert (said["type"], said["response"]["status"]) == ("response.failed", "failed")
-    assert said["error"]["message"]
+    assert (event["type"], event["response"]["status"]) == ("response.failed", "failed")
+    assert event["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,6 @@ def test_an_incomplete_response_was_filtered_or_cut(details: dict[str, str] | No
 
 
 def test_an_overload_of_the_house_s_own_is_told_alike() -> None:
-    said = DIALECTS[MESSAGES].broken_off(UpstreamOverloaded("Too many at once."), "req_1")
+    event = DIALECTS[MESSAGES].broken_off(UpstreamOverloaded("Too many at once."), "req_1")
 
-    assert b'"type":"overloaded_error"' in said
+    assert b'"type":"overloaded_error"' in event

@@ -20,9 +20,9 @@ ROUTES = {dialect.endpoint: dialect for dialect in dialects(PROFILES["any"])}
 
 
 def body(path: str, *blocks: dict[str, Any]) -> dict[str, Any]:
-    said = [{"role": "user", "content": list(blocks)}]
+    messages = [{"role": "user", "content": list(blocks)}]
     more = {"max_tokens": 5} if path == MESSAGES else {}
-    return {"model": "m", "input" if path == RESPONSES else "messages": said, **more}
+    return {"model": "m", "input" if path == RESPONSES else "messages": messages, **more}
 
 
 CASES: list[tuple[str, dict[str, Any], int]] = [
@@ -53,11 +53,11 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
 
 @pytest.mark.parametrize(("path", "block", "tokens"), CASES)
 def test_a_medium_counts_by_its_kind_and_size(path: str, block: dict[str, Any], tokens: int) -> None:
-    asked = body(path, {"type": "text", "text": "What is this?"}, block)
-    size = len(json.dumps(asked))
-    carried = next((len(found) for found in (DATA, LARGE, SMALL) if found in json.dumps(asked)), 0)
+    request = body(path, {"type": "text", "text": "What is this?"}, block)
+    size = len(json.dumps(request))
+    carried = next((len(found) for found in (DATA, LARGE, SMALL) if found in json.dumps(request)), 0)
 
-    wanted = ROUTES[path].read(asked, size)
+    wanted = ROUTES[path].read(request, size)
 
     most = size - carried + tokens
     assert most - 30 <= wanted.input_bound <= most + 30  # what stands before a file's data is carried with it
@@ -68,23 +68,23 @@ def test_a_medium_counts_by_its_kind_and_size(path: str, block: dict[str, Any], 
 def test_text_counts_by_its_bytes(path: str) -> None:
     block = {"type": "text", "text": f"data:image/png;base64,{LARGE}"}
     document = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": LARGE}}
-    asked = body(path, block, *([document] if path == MESSAGES else []))
-    size = len(json.dumps(asked))
+    request = body(path, block, *([document] if path == MESSAGES else []))
+    size = len(json.dumps(request))
 
-    assert ROUTES[path].read(asked, size).input_bound == size
+    assert ROUTES[path].read(request, size).input_bound == size
 
 
 @pytest.mark.parametrize("odd", [None, 7, [], {"type": 5}, {"type": "image_url"}, {"type": "file", "file": [1]}])
 def test_what_is_no_block_breaks_nothing(odd: Any) -> None:
     for path in (CHAT, RESPONSES, MESSAGES):
-        asked = body(path, odd)
+        request = body(path, odd)
         try:
-            assert ROUTES[path].read(asked, 100).input_bound >= 100
+            assert ROUTES[path].read(request, 100).input_bound >= 100
         except BadRequest:
             pass
 
 
 def test_a_kept_prompt_counts_by_a_stated_maximum() -> None:
-    asked = {**body(RESPONSES), "input": "Hi", "prompt": {"id": "pmpt_1"}}
+    request = {**body(RESPONSES), "input": "Hi", "prompt": {"id": "pmpt_1"}}
 
-    assert ROUTES[RESPONSES].read(asked, 100).input_bound == 100 + BOUNDS.kept_tokens_max
+    assert ROUTES[RESPONSES].read(request, 100).input_bound == 100 + BOUNDS.kept_tokens_max

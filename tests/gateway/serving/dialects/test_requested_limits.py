@@ -19,17 +19,17 @@ GRANT = 50
 
 
 @pytest.mark.parametrize(
-    ("given", "read"), [(None, None), (1, 1), (7, 7), (LIMIT_MOST, LIMIT_MOST)], ids=["null", "one", "seven", "most"]
+    ("value", "read"), [(None, None), (1, 1), (7, 7), (LIMIT_MOST, LIMIT_MOST)], ids=["null", "one", "seven", "most"]
 )
-def test_a_limit_is_a_whole_number_from_one(given: Any, read: int | None) -> None:
-    assert positive({"n": given}, "n") == read
+def test_a_limit_is_a_whole_number_from_one(value: Any, read: int | None) -> None:
+    assert positive({"n": value}, "n") == read
     assert positive({}, "n") is None
 
 
-@pytest.mark.parametrize("given", [0, -1, True, False, 1.0, "5", [5], {}, LIMIT_MOST + 1])
-def test_whatever_else_it_may_be_is_refused_by_its_name(given: Any) -> None:
+@pytest.mark.parametrize("value", [0, -1, True, False, 1.0, "5", [5], {}, LIMIT_MOST + 1])
+def test_whatever_else_it_may_be_is_refused_by_its_name(value: Any) -> None:
     with pytest.raises(BadRequest) as refused:
-        positive({"n": given}, "n")
+        positive({"n": value}, "n")
     assert refused.value.param == "n"
 
 
@@ -54,10 +54,10 @@ def test_of_several_spellings_the_smallest_holds(body: dict[str, Any], smallest:
     assert least(body, "a", "b") == smallest
 
 
-@pytest.mark.parametrize("given", [0, 1, "true", []])
-def test_what_is_neither_true_nor_false_is_refused(given: Any) -> None:
+@pytest.mark.parametrize("value", [0, 1, "true", []])
+def test_what_is_neither_true_nor_false_is_refused(value: Any) -> None:
     with pytest.raises(BadRequest):
-        flag({"stream": given}, "stream")
+        flag({"stream": value}, "stream")
     assert (flag({}, "stream"), flag({"stream": None}, "stream"), flag({"stream": True}, "stream")) == (
         False,
         False,
@@ -87,10 +87,10 @@ def test_an_end_users_name_is_kept_as_it_is_and_the_first_that_is_there_counts()
         end_user({"metadata": {"user_id": 7}}, "user_id", within="metadata")
 
 
-@pytest.mark.parametrize("given", [None, 7, ["m"]])
-def test_a_name_that_has_to_be_there_is_a_string(given: Any) -> None:
+@pytest.mark.parametrize("value", [None, 7, ["m"]])
+def test_a_name_that_has_to_be_there_is_a_string(value: Any) -> None:
     with pytest.raises(BadRequest):
-        named({"model": given}, "model")
+        named({"model": value}, "model")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])

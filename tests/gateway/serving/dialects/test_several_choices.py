@@ -20,9 +20,9 @@ def reading(profile: Profile, *chunks: tuple[int | None, str, str | None, int | 
     chat = next(dialect for dialect in dialects(profile) if dialect.endpoint == CHAT)
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}], "n": 2}
     found = chat.reading(chat.read({"model": "m", "stream": True, **body}, 100), grant=GRANT)
-    for index, text, end, said in chunks:
+    for index, text, end, reported in chunks:
         choices = [] if index is None else [{"index": index, "delta": {"content": text}, "finish_reason": end}]
-        usage = None if said is None else {"prompt_tokens": 1, "completion_tokens": said}
+        usage = None if reported is None else {"prompt_tokens": 1, "completion_tokens": reported}
         found.feed(b"data: " + json.dumps({"id": "c", "choices": choices, "usage": usage}).encode() + b"\n\n")
     return found
 
@@ -72,7 +72,7 @@ def test_the_last_figure_may_stand_beside_the_last_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "other", "said", "is_whole"),
+    ("seen", "other", "reported", "is_whole"),
     [
         (10, 1, 11, True),
         (8, 1, 11, True),
@@ -82,11 +82,11 @@ def test_the_last_figure_may_stand_beside_the_last_end() -> None:
     ],
 )
 def test_a_choice_that_its_limit_ended_has_had_what_was_not_seen(
-    seen: int, other: int, said: int, is_whole: bool
+    seen: int, other: int, reported: int, is_whole: bool
 ) -> None:
     """Bytes of a character that is not whole yet are a token without text. Where all are, a half is each one's."""
     pieces = [*((0, "a", None, 0) for _ in range(seen)), *((1, "b", None, 0) for _ in range(other))]
-    found = reading(ANY, *pieces, (0, "", "length", 0), (1, "", "stop", 0), (None, "", None, said))
+    found = reading(ANY, *pieces, (0, "", "length", 0), (1, "", "stop", 0), (None, "", None, reported))
 
     assert found.uses_whole_grant == is_whole
 

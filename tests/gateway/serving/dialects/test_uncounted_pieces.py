@@ -109,14 +109,14 @@ def tokens_of(text: str) -> list[str]:
 
 def told_by_length(tokens: list[str], per_chunk: int, most: int) -> float:
     """Return how many tokens answers are counted that come in such chunks, as a share of what they have."""
-    chance, told, made = random.Random(1), 0, 0
+    chance, counted_tokens, true_tokens = random.Random(1), 0, 0
     size = max(most // per_chunk, 1) * per_chunk
     for _ in range(ANSWERS):
         place = chance.randrange(len(tokens) - size)
         pieces = ["".join(tokens[at : at + per_chunk]) for at in range(place, place + size, per_chunk)]
-        told += counted(reading(*({"content": piece} for piece in pieces))).output_tokens
-        made += size
-    return told / made
+        counted_tokens += counted(reading(*({"content": piece} for piece in pieces))).output_tokens
+        true_tokens += size
+    return counted_tokens / true_tokens
 
 
 @pytest.mark.parametrize("text", [PROSE, CODE, LICENCE], ids=["prose", "code", "licence"])

@@ -90,11 +90,11 @@ JSON = st.recursive(
 )
 
 
-@given(came=st.dictionaries(st.text(max_size=2), JSON), shown=st.dictionaries(st.text(max_size=2), JSON))
-def test_whatever_it_is_the_caller_has_what_it_is_shown(came: dict[str, Any], shown: dict[str, Any]) -> None:
-    for answer in (shown, {**came, **shown}):
+@given(answer_before=st.dictionaries(st.text(max_size=2), JSON), shown=st.dictionaries(st.text(max_size=2), JSON))
+def test_whatever_it_is_the_caller_has_what_it_is_shown(answer_before: dict[str, Any], shown: dict[str, Any]) -> None:
+    for answer in (shown, {**answer_before, **shown}):
         for raw in (
-            json.dumps(came).encode(),
-            json.dumps(came, indent=1, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+            json.dumps(answer_before).encode(),
+            json.dumps(answer_before, indent=1, ensure_ascii=False).encode("utf-8", "surrogatepass"),
         ):
             assert loads(with_original_bytes(raw, answer)) == loads(json.dumps(answer).encode())

@@ -137,9 +137,9 @@ def test_every_limit_that_reaches_the_upstream_is_the_grant() -> None:
             least_tokens = {} if dialect.endpoint in (COUNT_TOKENS, EMBEDDINGS) else {"min_tokens": 3000}
             sent, _ = forwarded(dialect, {**BODIES[dialect.endpoint], **limits, **least_tokens})
 
-            said = {name: sent[name] for name in (*limits, *least_tokens) if name in sent}
-            assert set(said.values()) <= {GRANT}, dialect.endpoint
-            assert bool(said) == (dialect.endpoint not in (COUNT_TOKENS, EMBEDDINGS))
+            limits_sent = {name: sent[name] for name in (*limits, *least_tokens) if name in sent}
+            assert set(limits_sent.values()) <= {GRANT}, dialect.endpoint
+            assert bool(limits_sent) == (dialect.endpoint not in (COUNT_TOKENS, EMBEDDINGS))
 
 
 @pytest.mark.parametrize(
@@ -165,11 +165,11 @@ def test_every_limit_that_reaches_the_upstream_is_the_grant() -> None:
 )
 def test_what_an_engine_knows_reaches_it_as_it_came(profile: str, endpoint: str, names: str) -> None:
     dialect = next(one for one in dialects(PROFILES[profile]) if one.endpoint == endpoint)
-    given = {name: value_of(endpoint, name) for name in names.split()}
+    fields = {name: value_of(endpoint, name) for name in names.split()}
 
-    sent, dropped = forwarded(dialect, {**BODIES[endpoint], **given})
+    sent, dropped = forwarded(dialect, {**BODIES[endpoint], **fields})
 
-    assert {name: sent.get(name) for name in given} == given
+    assert {name: sent.get(name) for name in fields} == fields
     assert dropped == ()
 
 
@@ -245,9 +245,9 @@ def test_the_header_that_names_what_was_dropped_is_bounded_and_safe() -> None:
 @pytest.mark.parametrize("profile", ["openai", "any"])
 def test_a_prediction_does_not_meet_the_limit_that_refuses_it(profile: str) -> None:
     """OpenAI answers 400 to ``prediction`` beside ``max_completion_tokens``, whoever put that there."""
-    asked = {**BODIES[CHAT], "max_completion_tokens": 90, "prediction": {"type": "content", "content": "Hello"}}
+    request = {**BODIES[CHAT], "max_completion_tokens": 90, "prediction": {"type": "content", "content": "Hello"}}
 
-    sent, _ = forwarded(dialects(PROFILES[profile])[0], asked)
+    sent, _ = forwarded(dialects(PROFILES[profile])[0], request)
 
-    assert sent["prediction"] == asked["prediction"]
+    assert sent["prediction"] == request["prediction"]
     assert (sent.get("max_completion_tokens"), sent["max_tokens"]) == (None, GRANT)

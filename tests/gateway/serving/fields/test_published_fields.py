@@ -38,32 +38,32 @@ def through(dialect: Dialect, hosted: Hosted, body: Body) -> tuple[Body, tuple[s
     return sent, dropped + wanted.dropped
 
 
-def unsaid(given: Any, sent: Any, dropped: tuple[str, ...], path: str = "") -> Iterator[str]:
+def missing(value_given: Any, sent: Any, dropped: tuple[str, ...], path: str = "") -> Iterator[str]:
     """Yield the paths of what was given, was not sent as it was, and is not named among what was ``dropped``."""
-    if path in dropped or given == sent or (path in MADE_OWN and isinstance(sent, str)):
+    if path in dropped or value_given == sent or (path in MADE_OWN and isinstance(sent, str)):
         return
-    if isinstance(given, dict) and isinstance(sent, dict):
-        for name, value in given.items():
-            yield from unsaid(value, sent.get(name), dropped, f"{path}.{name}" if path else name)
+    if isinstance(value_given, dict) and isinstance(sent, dict):
+        for name, value in value_given.items():
+            yield from missing(value, sent.get(name), dropped, f"{path}.{name}" if path else name)
         return
-    if isinstance(given, list):
-        kept = [one for one in given if not is_tool_of(one, dropped)]
+    if isinstance(value_given, list):
+        kept = [one for one in value_given if not is_tool_of(one, dropped)]
         if len(kept) == len(sent or ()):
             for value, other in zip(kept, sent or (), strict=True):
-                yield from unsaid(value, other, dropped, path)
+                yield from missing(value, other, dropped, path)
             return
-    if not is_tool_of(given, dropped):
+    if not is_tool_of(value_given, dropped):
         yield path
 
 
-def is_tool_of(given: Any, dropped: tuple[str, ...]) -> bool:
+def is_tool_of(value_given: Any, dropped: tuple[str, ...]) -> bool:
     """Return whether this brings or chooses nothing but tools that were left out by their type, or by their only name."""
-    if isinstance(given, list):
-        return bool(given) and all(is_tool_of(one, dropped) for one in given)
-    if not isinstance(given, dict):
+    if isinstance(value_given, list):
+        return bool(value_given) and all(is_tool_of(one, dropped) for one in value_given)
+    if not isinstance(value_given, dict):
         return False
-    tools = given.get("tools") or given.get("allowed_tools") or given.get("tool")
-    named = {given.get("type"), given.get("name"), next(iter(given), None)}
+    tools = value_given.get("tools") or value_given.get("allowed_tools") or value_given.get("tool")
+    named = {value_given.get("type"), value_given.get("name"), next(iter(value_given), None)}
     return not named.isdisjoint(dropped) or is_tool_of(tools, dropped)
 
 
@@ -87,7 +87,7 @@ def test_no_member_is_left_out_in_silence(profile: Profile, drops: bool) -> None
                     silent[dialect.endpoint, name] = f"{refused.param}: {refused.message}"
                 continue
             ours = OURS[dialect.endpoint]
-            if unexplained := [path for path in unsaid(body, sent, dropped) if path not in ours]:
+            if unexplained := [path for path in missing(body, sent, dropped) if path not in ours]:
                 silent[dialect.endpoint, name] = f"{unexplained} beside {dropped}"
 
     assert silent == {}

@@ -72,8 +72,8 @@ FIELDS: list[dict[str, Any]] = [
 
 def taken(body: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return a body without hosted tools, and what was left out."""
-    given = {"model": "aligned-1", **copy.deepcopy(body)}
-    return given, Hosted(drops=True).leave_out(given, NAMES)
+    request = {"model": "aligned-1", **copy.deepcopy(body)}
+    return request, Hosted(drops=True).leave_out(request, NAMES)
 
 
 def refused(body: dict[str, Any]) -> BadRequest:
@@ -86,10 +86,10 @@ def refused(body: dict[str, Any]) -> BadRequest:
 def test_what_the_caller_runs_passes_as_it_came(tool: dict[str, Any]) -> None:
     body = {"model": "aligned-1", "tools": [tool], "tool_choice": "auto", "parallel_tool_calls": True}
     for drops in (True, False):
-        given = copy.deepcopy(body)
+        request = copy.deepcopy(body)
 
-        assert Hosted(drops=drops).leave_out(given, NAMES) == ()
-        assert given == body
+        assert Hosted(drops=drops).leave_out(request, NAMES) == ()
+        assert request == body
 
 
 @pytest.mark.parametrize(
@@ -105,17 +105,17 @@ def test_what_the_upstream_would_run_is_refused_or_left_out(tool: dict[str, Any]
     assert body == {"model": "aligned-1", "tools": [FUNCTION], "tool_choice": "auto"}
 
 
-@pytest.mark.parametrize("asked", FIELDS, ids=str)
-def test_a_field_that_asks_for_one_is_as_well(asked: dict[str, Any]) -> None:
-    [name] = asked
-    assert refused(asked).param == name
+@pytest.mark.parametrize("fields", FIELDS, ids=str)
+def test_a_field_that_asks_for_one_is_as_well(fields: dict[str, Any]) -> None:
+    [name] = fields
+    assert refused(fields).param == name
 
-    assert taken(asked) == ({"model": "aligned-1"}, (name,))
+    assert taken(fields) == ({"model": "aligned-1"}, (name,))
 
 
-@pytest.mark.parametrize("asked", [{"web_search_options": None}, {"enable_search": False}, {"plugins": []}], ids=str)
-def test_a_field_that_asks_for_nothing_is_left_alone(asked: dict[str, Any]) -> None:
-    assert Hosted(drops=False).leave_out({"model": "aligned-1", **asked}, NAMES) == ()
+@pytest.mark.parametrize("fields", [{"web_search_options": None}, {"enable_search": False}, {"plugins": []}], ids=str)
+def test_a_field_that_asks_for_nothing_is_left_alone(fields: dict[str, Any]) -> None:
+    assert Hosted(drops=False).leave_out({"model": "aligned-1", **fields}, NAMES) == ()
 
 
 def test_a_model_that_searches_the_web() -> None:
@@ -128,10 +128,10 @@ def test_a_model_that_searches_the_web() -> None:
 
 def test_without_any_tool_left_nothing_speaks_of_tools() -> None:
     """And what spoke of them is named."""
-    asked = {"tools": [{"type": "web_search"}], "tool_choice": "required", "parallel_tool_calls": False, "input": "x"}
+    fields = {"tools": [{"type": "web_search"}], "tool_choice": "required", "parallel_tool_calls": False, "input": "x"}
 
     left_out = ("web_search", "tool_choice", "parallel_tool_calls")
-    assert taken(asked) == ({"model": "aligned-1", "input": "x"}, left_out)
+    assert taken(fields) == ({"model": "aligned-1", "input": "x"}, left_out)
 
 
 SEARCH = {"type": "web_search_20250305", "name": "search"}
@@ -177,11 +177,11 @@ CARRIED = [
 ]
 
 
-@pytest.mark.parametrize("asked", CARRIED, ids=str)
-def test_a_tool_is_found_wherever_it_comes_in(asked: dict[str, Any]) -> None:
-    [field] = asked
-    assert refused(asked).param == field
-    body, left_out = taken(asked)
+@pytest.mark.parametrize("fields", CARRIED, ids=str)
+def test_a_tool_is_found_wherever_it_comes_in(fields: dict[str, Any]) -> None:
+    [field] = fields
+    assert refused(fields).param == field
+    body, left_out = taken(fields)
 
     assert left_out == ("web_search",)
     assert body[field][0]["tools"] == [FLAT]
@@ -196,11 +196,11 @@ def test_a_tool_is_found_wherever_it_comes_in(asked: dict[str, Any]) -> None:
     ids=str,
 )
 def test_a_block_that_brings_one_goes(tool: dict[str, Any]) -> None:
-    mine = {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": CUSTOM}}
-    content = [{"type": "text", "text": "Hi"}, mine, {"type": "tool_addition", "tool": tool}]
-    asked = {"messages": [{"role": "user", "content": content}, {"role": "user", "content": "x"}]}
-    assert refused(asked).param == "messages"
-    body, _ = taken(asked)
+    own_tool = {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": CUSTOM}}
+    content = [{"type": "text", "text": "Hi"}, own_tool, {"type": "tool_addition", "tool": tool}]
+    fields = {"messages": [{"role": "user", "content": content}, {"role": "user", "content": "x"}]}
+    assert refused(fields).param == "messages"
+    body, _ = taken(fields)
 
     assert body["messages"][0]["content"] == content[:2]
 

@@ -116,4 +116,4 @@ def test_nor_in_an_answer_that_comes_whole(place: str, stream: bool) -> None:
 
 def test_what_is_no_text_passes_whatever_it_is() -> None:
     _, shown = streamed(ChatReading, chat({"content": "a", "speed": 3, "flags": [True, None, ""]}, latency={"ms": 1.5}))
-    assert all(told in shown for told in (b'"speed":3', b'"flags":[true,null,""]', b'"ms":1.5'))
+    assert all(part in shown for part in (b'"speed":3', b'"flags":[true,null,""]', b'"ms":1.5'))

@@ -44,7 +44,7 @@ OPENAI = {
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "expected"),
     [
         ({"error": OPENAI}, OPENAI),
         (
@@ -78,11 +78,13 @@ OPENAI = {
         ),
     ],
 )
-async def test_what_is_said_of_a_refusal_is_told_without_the_house(make: Make, body: Any, told: dict[str, Any]) -> None:
+async def test_what_is_said_of_a_refusal_is_told_without_the_house(
+    make: Make, body: Any, expected: dict[str, Any]
+) -> None:
     error = await refusal(make, 400, body)
 
     assert isinstance(error, UpstreamRefused)
-    assert {name: error.body()["error"][name] for name in told} == told
+    assert {name: error.body()["error"][name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("body", [{"detail": "Not Found"}, {"error": {"message": "Invalid URL (POST /v1/x)"}}, "", {}])
@@ -107,15 +109,15 @@ KEPT: list[tuple[int, Any, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("status", "body", "told"), KEPT)
+@pytest.mark.parametrize(("status", "body", "expected"), KEPT)
 async def test_what_a_caller_can_do_something_about_keeps_its_status(
-    make: Make, status: int, body: Any, told: dict[str, Any]
+    make: Make, status: int, body: Any, expected: dict[str, Any]
 ) -> None:
     error = await refusal(make, status, body)
 
     assert isinstance(error, UpstreamRefused)
     assert error.status == status
-    assert {name: error.body()["error"][name] for name in told} == told
+    assert {name: error.body()["error"][name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 407, 500, 502, 504])
@@ -128,20 +130,20 @@ async def test_what_is_between_the_house_and_its_upstream_is_not_told(make: Make
 
 @pytest.mark.parametrize("status", [400, 403, 404])
 @pytest.mark.parametrize(
-    "said",
+    "error_body",
     [
         {"message": "Your credit balance is too low. Please go to Plans & Billing.", "type": "invalid_request_error"},
         {"message": "No.", "code": "billing_hard_limit_reached"},
         {"message": "This organization has been disabled; nothing was flagged."},
     ],
 )
-async def test_what_the_house_owes_is_not_told_whatever_status_it_has(make: Make, status: int, said: Any) -> None:
-    assert isinstance(await refusal(make, status, {"error": said}), UpstreamUnavailable)
-    assert isinstance(failure_within({"error": {**said, "status": status}}, House()), UpstreamUnavailable)
+async def test_what_the_house_owes_is_not_told_whatever_status_it_has(make: Make, status: int, error_body: Any) -> None:
+    assert isinstance(await refusal(make, status, {"error": error_body}), UpstreamUnavailable)
+    assert isinstance(failure_within({"error": {**error_body, "status": status}}, House()), UpstreamUnavailable)
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "expected"),
     [
         ("Overloaded", "Overloaded"),
         ("Server is at capacity.", "Server is at capacity."),
@@ -151,13 +153,13 @@ async def test_what_the_house_owes_is_not_told_whatever_status_it_has(make: Make
     ],
 )
 async def test_an_overload_is_told_in_its_words_where_they_are_of_nothing_else(
-    make: Make, message: str, told: str
+    make: Make, message: str, expected: str
 ) -> None:
     error = await refusal(make, 429, {"error": {"message": message, "code": "rate_limit_exceeded"}})
 
     assert isinstance(error, UpstreamOverloaded)
     assert (error.status, error.code) == (503, "upstream_overloaded")
-    assert error.message.endswith(told)
+    assert error.message.endswith(expected)
     assert error.headers == {"retry-after": "1"}
 
 
@@ -187,9 +189,9 @@ async def test_an_error_in_a_200_is_what_it_says_it_is(make: Make) -> None:
     error = await refusal(make, 200, {"error": {"message": "http://model:8000 is down"}, "choices": [], "output": []})
 
     assert isinstance(error, UpstreamErrorEvent)
-    heard = failure_within(error.event, House())
-    assert isinstance(heard, UpstreamUnavailable)
-    assert "model" not in heard.message
+    failure = failure_within(error.event, House())
+    assert isinstance(failure, UpstreamUnavailable)
+    assert "model" not in failure.message
 
 
 CONTEXT = {"code": "context_length_exceeded", "message": "Your input exceeds the context window."}
@@ -209,16 +211,18 @@ WITHIN: list[tuple[dict[str, Any], int, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("said", "status", "told"), WITHIN)
-def test_an_error_within_an_answer_keeps_what_it_is(said: dict[str, Any], status: int, told: dict[str, Any]) -> None:
-    error = failure_within(said, House())
+@pytest.mark.parametrize(("error_body", "status", "expected"), WITHIN)
+def test_an_error_within_an_answer_keeps_what_it_is(
+    error_body: dict[str, Any], status: int, expected: dict[str, Any]
+) -> None:
+    error = failure_within(error_body, House())
 
     assert error.status == status
-    assert {name: error.body()["error"][name] for name in told} == told
+    assert {name: error.body()["error"][name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(
-    ("said", "is_one"),
+    ("error_body", "is_one"),
     [
         ({"error": {"message": "x"}}, True),
         ({"object": "error", "message": "x"}, True),
@@ -230,5 +234,5 @@ def test_an_error_within_an_answer_keeps_what_it_is(said: dict[str, Any], status
         ({"type": "response.created", "response": {}}, False),
     ],
 )
-def test_what_is_an_error_is_known(said: dict[str, Any], is_one: bool) -> None:
-    assert is_error(said) == is_one
+def test_what_is_an_error_is_known(error_body: dict[str, Any], is_one: bool) -> None:
+    assert is_error(error_body) == is_one

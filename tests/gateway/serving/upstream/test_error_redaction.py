@@ -74,17 +74,17 @@ def test_everything_else_is_passed_on_as_it_was_said(message: str) -> None:
 
 def test_errors_of_clients_on_the_way_name_no_place() -> None:
     """As urllib3, aiohttp and the socket module word them."""
-    said = (
+    messages = (
         "HTTPConnectionPool(host='vllm-gpu-3', port=8000): Max retries exceeded with url: /v1/chat/completions",
         "Cannot connect to host model:8000 ssl:default [Connect call failed ('172.18.0.3', 8000)]",
         'Traceback (most recent call last): File "/opt/My Engine/serve.py", line 3, in f: connect to unix:/run/e.sock',
     )
 
-    told = " ".join(discreet(message) for message in said)
+    redacted = " ".join(discreet(message) for message in messages)
 
-    assert not any(secret in told for secret in ("gpu", "8000", "172", "/opt", "Engine", "/run", "model:"))
-    assert "Max retries exceeded with url: /v1/chat/completions" in told
-    assert "line 3, in f" in told
+    assert not any(secret in redacted for secret in ("gpu", "8000", "172", "/opt", "Engine", "/run", "model:"))
+    assert "Max retries exceeded with url: /v1/chat/completions" in redacted
+    assert "line 3, in f" in redacted
 
 
 def test_a_name_with_something_of_the_house_in_it_is_none() -> None:
@@ -95,19 +95,21 @@ def test_a_name_with_something_of_the_house_in_it_is_none() -> None:
 
 
 def test_the_model_is_told_by_the_name_that_the_caller_used() -> None:
-    told = renamed("The model `acme/llama-3.1` does not exist; acme/llama-3.1-70b does.", "acme/llama-3.1", "aligned-1")
+    redacted = renamed(
+        "The model `acme/llama-3.1` does not exist; acme/llama-3.1-70b does.", "acme/llama-3.1", "aligned-1"
+    )
 
-    assert told == "The model `aligned-1` does not exist; acme/llama-3.1-70b does."
+    assert redacted == "The model `aligned-1` does not exist; acme/llama-3.1-70b does."
 
 
 def test_a_message_is_bounded_and_quickly_read() -> None:
     """Whatever it is made of: each takes a small part of a second."""
     before = time.process_time()
 
-    told = [
+    redacted = [
         discreet(piece * 100_000, HOUSE)
         for piece in ("a", "/", "a-", "1.", ":", "\\", "http://", "a:", "::", "/a", "*a")
     ]
 
-    assert max(map(len, told)) <= MESSAGE_MOST
+    assert max(map(len, redacted)) <= MESSAGE_MOST
     assert time.process_time() - before < 5

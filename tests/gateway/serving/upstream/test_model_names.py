@@ -14,7 +14,7 @@ ASKED = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
 
 
 @pytest.mark.parametrize(
-    ("given", "known", "unknown"),
+    ("names_given", "known", "unknown"),
     [
         (["a"], ["a"], ["", "A", "aa", "a*"]),
         (["a", "claude-*"], ["a", "claude-", "claude-opus-9"], ["claude", "my-claude-1", ""]),
@@ -22,8 +22,10 @@ ASKED = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
         (["a/b*", "*c"], ["a/b", "a/b-1", "*c"], ["abc", "a"]),
     ],
 )
-def test_a_name_is_known_whole_or_by_its_beginning(given: list[str], known: list[str], unknown: list[str]) -> None:
-    names = Names(given)
+def test_a_name_is_known_whole_or_by_its_beginning(
+    names_given: list[str], known: list[str], unknown: list[str]
+) -> None:
+    names = Names(names_given)
 
     assert all(name in names for name in known)
     assert not any(name in names for name in unknown)

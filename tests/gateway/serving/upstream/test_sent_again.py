@@ -15,7 +15,7 @@ import uvloop
 
 from gateway.errors import UpstreamUnavailable
 from gateway.serving.upstream.transport import Transport
-from tests.gateway.serving.clients import BODY, PATIENCE_S, WHOLE, all_of, ask, pool
+from tests.gateway.serving.clients import BODY, PATIENCE_S, WHOLE, all_of, pool, post
 
 GivesUp = Callable[[socket.socket], None]
 MUCH = b"x" * 2**25
@@ -55,8 +55,8 @@ class Engine:
                         self.has_given_up.set()
 
     def _answer(self, here: socket.socket) -> None:
-        got = here.recv(2**16)
-        head, _, body = got.partition(b"\r\n\r\n")
+        received = here.recv(2**16)
+        head, _, body = received.partition(b"\r\n\r\n")
         size = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
         while len(body) < size:
             body += here.recv(2**20)
@@ -114,7 +114,7 @@ def run(loop: Loop, far: Engine, second: Callable[[Transport], object]) -> None:
     async def calls() -> None:
         transport = pool(far.url)
         try:
-            assert await all_of(await ask(transport)) == b"{}"
+            assert await all_of(await post(transport)) == b"{}"
             await second(transport)  # type: ignore[misc]
         finally:
             await transport.aclose()
@@ -130,7 +130,7 @@ def test_what_nobody_has_read_is_sent_again_on_a_new_connection(loop: Loop, give
         far.may_give_up.set()
 
         async def again(transport: Transport) -> None:
-            assert await all_of(await ask(transport, body)) == b"{}"
+            assert await all_of(await post(transport, body)) == b"{}"
 
         run(loop, far, again)
 
@@ -145,7 +145,7 @@ def test_what_is_sent_to_who_had_closed_already_is_sent_again(loop: Loop) -> Non
         async def at_once(transport: Transport) -> None:
             far.may_give_up.set()
             far.has_given_up.wait(PATIENCE_S)
-            assert await all_of(await ask(transport)) == b"{}"
+            assert await all_of(await post(transport)) == b"{}"
 
         run(loop, far, at_once)
 
@@ -160,7 +160,7 @@ def test_what_may_have_been_read_is_not_sent_again(loop: Loop, gives_up: GivesUp
 
         async def in_vain(transport: Transport) -> None:
             with pytest.raises(UpstreamUnavailable):
-                await ask(transport)
+                await post(transport)
 
         run(loop, far, in_vain)
         assert far.seen == [1]
@@ -174,7 +174,7 @@ def test_it_is_sent_again_once(loop: Loop) -> None:
 
         async def in_vain(transport: Transport) -> None:
             with pytest.raises(UpstreamUnavailable):
-                await ask(transport)
+                await post(transport)
 
         run(loop, far, in_vain)
         assert far.seen == [1, 0]
@@ -196,10 +196,10 @@ def test_an_end_is_followed_by_word_of_what_was_not_read(loop: Loop, is_read: bo
         with socket.create_server(("127.0.0.1", 0)) as listening:
             listening.setblocking(False)
             transport = pool(f"http://127.0.0.1:{listening.getsockname()[1]}/v1")
-            kept, first = await asyncio.gather(answer(listening), ask(transport))
+            kept, first = await asyncio.gather(answer(listening), post(transport))
             assert await all_of(first) == b"{}"
 
-            again, second = asyncio.create_task(answer(listening)), asyncio.create_task(ask(transport))
+            again, second = asyncio.create_task(answer(listening)), asyncio.create_task(post(transport))
             await asyncio.to_thread(select.select, [kept], [], [])
             if is_read:
                 kept.recv(2**16)

@@ -16,7 +16,7 @@ from gateway.serving.upstream.httpx_transport import Proxied
 from gateway.serving.upstream.pool import Pool
 from gateway.serving.upstream.transport import Transport
 from tests.certificates import certified
-from tests.gateway.serving.clients import BODY, HEAD, PATIENCE_S, SHORT_S, WHOLE, Make, Read, all_of, ask, client, pool
+from tests.gateway.serving.clients import BODY, HEAD, PATIENCE_S, SHORT_S, WHOLE, Make, Read, all_of, client, pool, post
 from tests.gateway.serving.endpoint import Far, Peer, endpoint, says
 from tests.servers import free_ports
 
@@ -39,7 +39,7 @@ async def test_a_request_is_what_it_has_to_be_and_one_connection_carries_many(ma
 
     async with endpoint(talk) as far, client(make, far) as transport:
         for _ in range(3):
-            reply = await ask(transport)
+            reply = await post(transport)
             assert (reply.status, reply.header("content-type"), await all_of(reply)) == (200, "application/json", b"{}")
             assert reply.header("retry-after") is None
 
@@ -57,7 +57,7 @@ async def test_a_request_is_what_it_has_to_be_and_one_connection_carries_many(ma
 
 
 @pytest.mark.parametrize(
-    "said",
+    "raw",
     [
         WHOLE,
         HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
@@ -71,19 +71,19 @@ async def test_a_request_is_what_it_has_to_be_and_one_connection_carries_many(ma
 )
 @pytest.mark.parametrize("is_torn", [False, True], ids=["in one piece", "in bytes"])
 async def test_every_framing_is_read_and_leaves_the_connection_good(
-    make: Make, read: Read, said: bytes, is_torn: bool
+    make: Make, read: Read, raw: bytes, is_torn: bool
 ) -> None:
-    parts = [said[place : place + 1] for place in range(len(said))] if is_torn else [said]
+    parts = [raw[place : place + 1] for place in range(len(raw))] if is_torn else [raw]
     async with endpoint(says(*parts)) as far, client(make, far) as transport:
         for _ in range(2):
-            reply = await ask(transport)
+            reply = await post(transport)
             assert (reply.status, await read(reply)) == (200, b"{}")
 
         assert far.connections == 1
 
 
 @pytest.mark.parametrize(
-    "said",
+    "raw",
     [
         HEAD + b"\r\n{}",
         HEAD + b"connection: close\r\ncontent-length: 2\r\n\r\n{}",
@@ -92,16 +92,16 @@ async def test_every_framing_is_read_and_leaves_the_connection_good(
     ],
     ids=["until the end", "close", "1.0", "close, chunked"],
 )
-async def test_an_answer_that_ends_with_its_connection_is_whole(make: Make, read: Read, said: bytes) -> None:
-    async with endpoint(says(said, closes=True)) as far, client(make, far) as transport:
+async def test_an_answer_that_ends_with_its_connection_is_whole(make: Make, read: Read, raw: bytes) -> None:
+    async with endpoint(says(raw, closes=True)) as far, client(make, far) as transport:
         for _ in range(2):
-            assert await read(await ask(transport)) == b"{}"
+            assert await read(await post(transport)) == b"{}"
 
         assert far.connections == 2
 
 
 @pytest.mark.parametrize(
-    "said",
+    "raw",
     [
         b"",
         b"HTTP/1.1 200",
@@ -111,14 +111,14 @@ async def test_an_answer_that_ends_with_its_connection_is_whole(make: Make, read
     ],
     ids=["nothing", "half a head", "no http", "only a continue", "a length that is none"],
 )
-async def test_what_is_no_answer_is_the_upstreams_failure(make: Make, said: bytes) -> None:
-    async with endpoint(says(said, closes=True)) as far, client(make, far) as transport:
+async def test_what_is_no_answer_is_the_upstreams_failure(make: Make, raw: bytes) -> None:
+    async with endpoint(says(raw, closes=True)) as far, client(make, far) as transport:
         with pytest.raises(UpstreamUnavailable):
-            await ask(transport)
+            await post(transport)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "raw",
     [
         HEAD + b"content-length: 3\r\n\r\n{}",
         HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n",
@@ -127,25 +127,25 @@ async def test_what_is_no_answer_is_the_upstreams_failure(make: Make, said: byte
     ],
     ids=["too short", "no last chunk", "half an end", "a size that is none"],
 )
-async def test_an_answer_that_is_not_whole_is_not_taken_for_one(make: Make, read: Read, said: bytes) -> None:
-    async with endpoint(says(said, closes=True)) as far, client(make, far) as transport:
+async def test_an_answer_that_is_not_whole_is_not_taken_for_one(make: Make, read: Read, raw: bytes) -> None:
+    async with endpoint(says(raw, closes=True)) as far, client(make, far) as transport:
         with pytest.raises(UpstreamUnavailable):
-            await read(await ask(transport))
+            await read(await post(transport))
 
 
 async def test_a_reset_in_the_middle_gives_what_came_and_then_the_failure(make: Make) -> None:
-    came = asyncio.Event()
+    arrived = asyncio.Event()
 
     async def talk(peer: Peer) -> None:
         await peer.request()
         await peer.say(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n")
-        await came.wait()
+        await arrived.wait()
         peer.reset()
 
     async with endpoint(talk) as far, client(make, far) as transport:
-        reply = await ask(transport)
+        reply = await post(transport)
         assert await reply.chunk(PATIENCE_S) == b"{}"
-        came.set()
+        arrived.set()
 
         with pytest.raises(UpstreamUnavailable):
             await reply.chunk(PATIENCE_S)
@@ -161,9 +161,9 @@ async def test_a_request_is_never_sent_twice(make: Make) -> None:
         seen.append(await peer.request())
 
     async with endpoint(talk) as far, client(make, far) as transport:
-        await all_of(await ask(transport))
+        await all_of(await post(transport))
         with pytest.raises(UpstreamUnavailable):
-            await ask(transport)
+            await post(transport)
 
         assert (len(seen), far.connections) == (2, 1)
 
@@ -180,7 +180,7 @@ async def test_a_kept_connection_that_the_server_closed_is_replaced_before_anyth
 
     async with endpoint(talk) as far, client(make, far) as transport:
         for number in range(1, 4):
-            assert await all_of(await ask(transport)) == b"{}"
+            assert await all_of(await post(transport)) == b"{}"
             await closed.wait()
             closed.clear()
             await asyncio.sleep(0.03)
@@ -189,21 +189,21 @@ async def test_a_kept_connection_that_the_server_closed_is_replaced_before_anyth
 
 async def test_what_is_said_unasked_is_nobodys_answer() -> None:
     """The pool's own promise: httpx takes it for the answer to the next request."""
-    said = asyncio.Event()
+    answered = asyncio.Event()
 
     async def talk(peer: Peer) -> None:
         await peer.request()
         await peer.say(WHOLE)
         if peer.number == 1:
             await peer.say(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 3\r\n\r\nlie")
-            said.set()
+            answered.set()
             await peer.reader.read(1)
 
     async with endpoint(talk) as far, client(pool, far) as transport:
-        assert await all_of(await ask(transport)) == b"{}"
-        await said.wait()
+        assert await all_of(await post(transport)) == b"{}"
+        await answered.wait()
         await asyncio.sleep(0.05)
-        reply = await ask(transport)
+        reply = await post(transport)
 
         assert (reply.status, await all_of(reply), far.connections) == (200, b"{}", 2)
 
@@ -215,7 +215,7 @@ async def test_an_answer_that_comes_before_the_request_was_read_is_heard(make: M
         await peer.reader.read(-1)
 
     async with endpoint(talk) as far, client(make, far) as transport:
-        reply = await ask(transport, b"x" * 2**24)
+        reply = await post(transport, b"x" * 2**24)
 
         assert (reply.status, await all_of(reply)) == (413, b"{}")
 
@@ -229,43 +229,43 @@ async def test_a_server_that_closes_its_half_after_the_answer_is_answered_from(m
 
     async with endpoint(talk) as far, client(make, far) as transport:
         for number in range(1, 3):
-            assert await all_of(await ask(transport)) == b"{}"
+            assert await all_of(await post(transport)) == b"{}"
             await asyncio.sleep(0.05)
             assert far.connections == number
 
 
 async def test_leaving_an_answer_closes_its_connection(make: Make) -> None:
-    gone = asyncio.Event()
+    closed = asyncio.Event()
 
     async def talk(peer: Peer) -> None:
         await peer.request()
         await peer.say(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n")
         await peer.reader.read(1)
-        gone.set()
+        closed.set()
 
     async with endpoint(talk) as far, client(make, far) as transport:
-        reply = await ask(transport)
+        reply = await post(transport)
         assert await reply.chunk(PATIENCE_S) == b"{}"
         await reply.aclose()
 
-        await asyncio.wait_for(gone.wait(), PATIENCE_S)
+        await asyncio.wait_for(closed.wait(), PATIENCE_S)
 
 
 async def test_giving_up_on_a_head_closes_its_connection(make: Make) -> None:
-    asked, gone = asyncio.Event(), asyncio.Event()
+    requested, closed = asyncio.Event(), asyncio.Event()
 
     async def talk(peer: Peer) -> None:
         await peer.request()
-        asked.set()
+        requested.set()
         await peer.reader.read(1)
-        gone.set()
+        closed.set()
 
     async with endpoint(talk) as far, client(make, far) as transport:
-        asking = asyncio.create_task(ask(transport))
-        await asked.wait()
+        asking = asyncio.create_task(post(transport))
+        await requested.wait()
         asking.cancel()
 
-        await asyncio.wait_for(gone.wait(), PATIENCE_S)
+        await asyncio.wait_for(closed.wait(), PATIENCE_S)
 
 
 async def test_each_phase_has_its_patience(make: Make) -> None:
@@ -277,8 +277,8 @@ async def test_each_phase_has_its_patience(make: Make) -> None:
 
     async with endpoint(talk) as far, client(make, far) as transport:
         with pytest.raises(UpstreamTimeout):
-            await ask(transport, patience_s=SHORT_S)
-        reply = await ask(transport)
+            await post(transport, patience_s=SHORT_S)
+        reply = await post(transport)
         assert await reply.chunk(PATIENCE_S) == b"{"
         with pytest.raises(UpstreamTimeout):
             await reply.chunk(SHORT_S)
@@ -291,23 +291,23 @@ async def test_nobody_there_is_told_at_once(make: Make) -> None:
     far.url = f"http://127.0.0.1:{port}/v1"
     async with client(make, far) as transport:
         with pytest.raises(UpstreamUnavailable):
-            await ask(transport)
+            await post(transport)
 
 
 async def test_a_certificate_is_verified(make: Make, tmp_path: Path) -> None:
-    made = certified(tmp_path)
-    async with endpoint(says(WHOLE), made.context()) as far, client(make, far) as transport:
+    certificates = certified(tmp_path)
+    async with endpoint(says(WHOLE), certificates.context()) as far, client(make, far) as transport:
         with pytest.raises(UpstreamUnavailable):
-            await ask(transport)
+            await post(transport)
 
 
 async def test_tls_carries_what_is_verified(tmp_path: Path) -> None:
-    made = certified(tmp_path)
-    trusting = ssl.create_default_context(cafile=made.authority)
-    async with endpoint(says(WHOLE), made.context()) as far:
+    certificates = certified(tmp_path)
+    trusting = ssl.create_default_context(cafile=certificates.authority)
+    async with endpoint(says(WHOLE), certificates.context()) as far:
         transport = Pool(Endpoint(far.url), trusting, Deadlines())
         for _ in range(2):
-            assert await all_of(await ask(transport, b"x" * 100_000)) == b"{}"
+            assert await all_of(await post(transport, b"x" * 100_000)) == b"{}"
         assert far.connections == 1
         await transport.aclose()
 
@@ -323,7 +323,7 @@ async def test_calls_at_once_have_a_connection_each_and_later_ones_use_them_agai
 
     async with endpoint(talk) as far, client(make, far) as transport:
         for _ in range(3):
-            replies = await asyncio.gather(*(ask(transport) for _ in range(20)))
+            replies = await asyncio.gather(*(post(transport) for _ in range(20)))
             assert [await all_of(reply) for reply in replies] == [b"{}"] * 20
 
         assert far.connections == 20
@@ -342,7 +342,7 @@ async def test_a_reader_who_is_slow_slows_the_upstream_and_takes_in_only_so_much
             await peer.writer.drain()
 
     async with endpoint(talk) as far, client(make, far) as transport:
-        reply = await ask(transport)
+        reply = await post(transport)
         before = -1
         while before != sent:
             before = sent
@@ -353,13 +353,13 @@ async def test_a_reader_who_is_slow_slows_the_upstream_and_takes_in_only_so_much
 
 
 @pytest.mark.parametrize(
-    "said", [b"\x00" * 100, b"HTTP/9.9 200 OK\r\n\r\n", b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n"]
+    "raw", [b"\x00" * 100, b"HTTP/9.9 200 OK\r\n\r\n", b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n"]
 )
-async def test_a_failure_is_one_of_ours(said: bytes) -> None:
+async def test_a_failure_is_one_of_ours(raw: bytes) -> None:
     """Whatever is thrown at the pool, nothing else comes out. (httpx takes the last one for an answer.)"""
-    async with endpoint(says(said, closes=True)) as far, client(pool, far) as transport:
+    async with endpoint(says(raw, closes=True)) as far, client(pool, far) as transport:
         with pytest.raises(UpstreamError):
-            await all_of(await ask(transport))
+            await all_of(await post(transport))
 
 
 def test_an_endpoint_with_https_is_verified_by_the_authorities_that_are_known() -> None:

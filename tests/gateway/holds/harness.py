@@ -1,4 +1,4 @@
-"""A hold book over a real Valkey with customers and tiers of its own, and stories that are told to it line by line."""
+"""Reservations and settlements over a real Valkey with customers and tiers of their own, and stories played line by line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def end_lease(client: redis.Redis, bucket: str, hold_id: str, renewed: int = 1) 
     client.hset(redis_keys.inflight(bucket), f"progress:{hold_id}", f"{renewed} {was.partition(' ')[2]}")
 
 
-class Desk:
+class HoldsHarness:
     """Everything a story can do. Names of holds and customers are the story's own."""
 
     def __init__(self, url: str, connection: RedisConnection, house: HouseLimits, lease: Lease) -> None:
@@ -100,8 +100,8 @@ class Desk:
         new = Customer(name, "active", tier, 0, None, None, "month", "UTC", {}, 1)
         self.put(replace(new, **changes))
 
-    def ask(self, hold: str, customer: str, tokens: int | None, **changes: Any) -> ReservationRequest:
-        asked = ReservationRequest(
+    def request(self, hold: str, customer: str, tokens: int | None, **changes: Any) -> ReservationRequest:
+        request = ReservationRequest(
             id=hold,
             bucket=redis_keys.bucket_of(customer),
             key_digest=digest_of(customer),
@@ -114,11 +114,11 @@ class Desk:
             input_bound=100,
             input_estimate=25,
         )
-        return replace(asked, **changes)
+        return replace(request, **changes)
 
     async def reserve(self, hold: str, customer: str, tokens: int | None, **changes: Any) -> Hold:
-        asked = self.ask(hold, customer, tokens, **changes)
-        self.holds[hold] = await self.admission.reserve(asked, self.in_doubt.append)
+        request = self.request(hold, customer, tokens, **changes)
+        self.holds[hold] = await self.admission.reserve(request, self.in_doubt.append)
         return self.holds[hold]
 
     def outcome(self, tokens: int, **changes: Any) -> Outcome:
@@ -163,8 +163,8 @@ class Desk:
         """Renew a hold at once, as its worker does."""
         bucket = self.holds[hold_id].facts.bucket
         names = [redis_keys.state(bucket), redis_keys.inflight(bucket)]
-        told = [GENERATION, now_ms(), hold_id, sofar, "1" if owes_input else ""]
-        self.blocking.register_script(source("renew"))(names, told)
+        arguments = [GENERATION, now_ms(), hold_id, sofar, "1" if owes_input else ""]
+        self.blocking.register_script(source("renew"))(names, arguments)
 
     def in_flight(self, customer: str) -> dict[str, InFlight]:
         """Return the holds of a customer's bucket by id."""
@@ -175,17 +175,17 @@ class Desk:
         """Let the lease of a hold be over, as if it had not been renewed for long."""
         end_lease(self.blocking, self.holds[hold_id].facts.bucket, hold_id)
 
-    async def tell(self, story: str) -> None:
+    async def play(self, story: str) -> None:
         """Play a story: each line is ``verb words -> what comes of it``; what does not come is an assertion error."""
         for connection in filter(None, (connection.strip() for connection in story.splitlines())):
-            said, _, expected = (part.strip() for part in connection.partition("->"))
-            assert await self._play(said) == expected, connection
+            line, _, expected = (part.strip() for part in connection.partition("->"))
+            assert await self._play_line(line) == expected, connection
 
-    async def _play(self, said: str) -> str:
-        verb, *words = shlex.split(said)
-        given = dict(word.split("=") for word in words if "=" in word)
+    async def _play_line(self, line: str) -> str:
+        verb, *words = shlex.split(line)
+        named_words = dict(word.split("=") for word in words if "=" in word)
         named = [word for word in words if "=" not in word]
-        numbers = {name: int(value) if value.isdecimal() else value for name, value in given.items()}
+        numbers = {name: int(value) if value.isdecimal() else value for name, value in named_words.items()}
         try:
             match verb:
                 case "tier":
@@ -215,13 +215,13 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(
+async def holds_harness(
     url: str, *, house: HouseLimits = HOUSE, lease: Lease = LEASE, batches: bool = True
-) -> AsyncIterator[Desk]:
+) -> AsyncIterator[HoldsHarness]:
     connection = connect_shared(url, batches=batches)
     try:
-        opened = Desk(url, connection, house, lease)
-        yield opened
-        opened.blocking.close()
+        harness = HoldsHarness(url, connection, house, lease)
+        yield harness
+        harness.blocking.close()
     finally:
         await connection.aclose()

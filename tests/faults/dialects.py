@@ -14,7 +14,7 @@ class Chat:
     endpoint = "/v1/chat/completions"
 
     @staticmethod
-    def asked(script: Json) -> Json:
+    def request(script: Json) -> Json:
         """Return a request's body; the model is told its script in a field that passes the gateway as it came."""
         return {"messages": [{"role": "user", "content": "Hello"}], "metadata": script}
 
@@ -41,7 +41,7 @@ class Completions(Chat):
     endpoint = "/v1/completions"
 
     @staticmethod
-    def asked(script: Json) -> Json:
+    def request(script: Json) -> Json:
         return {"prompt": "Hello", "suffix": json.dumps(script)}
 
     def event(self, chunk: Json) -> bytes:
@@ -53,9 +53,9 @@ class Completions(Chat):
         return {**answer, "object": "text_completion", "choices": choices}
 
     @staticmethod
-    def _choice(choice: Json, said: Json) -> Json:
+    def _choice(choice: Json, message: Json) -> Json:
         reason = choice["finish_reason"]
-        return {"index": choice["index"], "text": said.get("content") or "", "finish_reason": reason}
+        return {"index": choice["index"], "text": message.get("content") or "", "finish_reason": reason}
 
 
 class Named:
@@ -117,7 +117,7 @@ class Responses(Named):
     endpoint = "/v1/responses"
 
     @staticmethod
-    def asked(script: Json) -> Json:
+    def request(script: Json) -> Json:
         return {"input": "Hello", "metadata": script}
 
     @staticmethod
@@ -183,7 +183,7 @@ class Messages(Named):
     endpoint = "/v1/messages"
 
     @staticmethod
-    def asked(script: Json) -> Json:
+    def request(script: Json) -> Json:
         return {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 10_000, "metadata": script}
 
     @staticmethod
@@ -232,8 +232,8 @@ class Messages(Named):
 
     def _block(self, text: str | None) -> Json:
         if self._call is not None:
-            given = json.loads(self._call["function"]["arguments"]) if text is None else {}
-            return {"type": "tool_use", "id": self._call["id"], "name": "f", "input": given}
+            arguments = json.loads(self._call["function"]["arguments"]) if text is None else {}
+            return {"type": "tool_use", "id": self._call["id"], "name": "f", "input": arguments}
         return {"type": "text", "text": text}
 
     def _message(self, content: list[Json], usage: Any) -> Json:
@@ -241,8 +241,8 @@ class Messages(Named):
         return {**fixed, "content": content, "stop_reason": None, "usage": usage}
 
 
-TONGUES: dict[str, type[Chat] | type[Responses] | type[Messages]] = {
-    tongue.endpoint: tongue for tongue in (Chat, Completions, Responses, Messages)
+DIALECTS: dict[str, type[Chat] | type[Responses] | type[Messages]] = {
+    dialect.endpoint: dialect for dialect in (Chat, Completions, Responses, Messages)
 }
 
 

@@ -41,7 +41,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Said:
+class Shown:
     """An answer, or the refusal of one. ``tokens`` are of all choices, where whoever said it counts them so."""
 
     choices: tuple[Choice, ...] = ()
@@ -51,25 +51,25 @@ class Said:
     error: str = ""
 
 
-def in_whole(endpoint: str, answer: dict[str, Any]) -> Said:
+def in_whole(endpoint: str, answer: dict[str, Any]) -> Shown:
     """Return what a whole answer says; of the input, Messages count what came from a cache apart."""
     usage = answer.get("usage") or {}
     choices = {CHAT: _chat, COMPLETIONS: _completion, RESPONSES: _response, MESSAGES: _message}[endpoint](answer)
     cached = sum(usage.get(name) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens"))
     read = usage.get("prompt_tokens", usage.get("input_tokens"))
-    return Said(
+    return Shown(
         choices,
         None if read is None else read + cached,
         usage.get("completion_tokens", usage.get("output_tokens")),
     )
 
 
-def in_stream(endpoint: str, raw: bytes) -> Said:
+def in_stream(endpoint: str, raw: bytes) -> Shown:
     """Return what an engine's own stream says."""
     data = [line[5:].strip() for line in raw.decode().splitlines() if line.startswith("data:")]
     chunks = [json.loads(one) for one in data if one != "[DONE]"]
     if error := next((chunk["error"] for chunk in chunks if chunk.get("error")), None):
-        return Said(error=json.dumps(error))
+        return Shown(error=json.dumps(error))
     if endpoint == RESPONSES:
         last: dict[str, Any] = next((chunk["response"] for chunk in reversed(chunks) if "response" in chunk), {})
         return in_whole(endpoint, last)
@@ -94,9 +94,9 @@ def _add(choice: dict[str, Any], piece: dict[str, Any]) -> None:
     for one in delta.get("tool_calls") or ():
         if one["index"] >= len(calls):
             calls.append({"function": {"name": "", "arguments": ""}})
-        function, said = calls[one["index"]]["function"], one["function"]
-        function["name"] = function["name"] or said.get("name") or ""
-        function["arguments"] += said.get("arguments") or ""
+        function, shown = calls[one["index"]]["function"], one["function"]
+        function["name"] = function["name"] or shown.get("name") or ""
+        function["arguments"] += shown.get("arguments") or ""
 
 
 def _put_together(events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -154,5 +154,5 @@ def _message(answer: dict[str, Any]) -> tuple[Choice, ...]:
     return (Choice(text, thought, tuple(calls), _end(answer.get("stop_reason"))),)
 
 
-def _end(said: str | None) -> str | None:
-    return said and ENDS.get(said, said)
+def _end(shown: str | None) -> str | None:
+    return shown and ENDS.get(shown, shown)

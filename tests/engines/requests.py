@@ -35,7 +35,7 @@ TOOLS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Ask:
+class EngineRequest:
     """A call. ``limit`` is its caller's own, ``cap`` that of its customer's tier; engines refuse some as too long."""
 
     endpoint: str
@@ -48,10 +48,10 @@ class Ask:
     may_be_refused: bool = False
 
     def __str__(self) -> str:
-        said = [self.endpoint, "streamed" if self.stream else "whole", f"n {self.n}"]
-        said += [f"limit {self.limit}"] if self.limit is not None else []
-        said += [f"cap {self.cap}"] if self.cap is not None else []
-        return ", ".join([*said, *(["tools"] if self.tools else []), repr(self.prompt[:20])])
+        shown = [self.endpoint, "streamed" if self.stream else "whole", f"n {self.n}"]
+        shown += [f"limit {self.limit}"] if self.limit is not None else []
+        shown += [f"cap {self.cap}"] if self.cap is not None else []
+        return ", ".join([*shown, *(["tools"] if self.tools else []), repr(self.prompt[:20])])
 
     @property
     def grant(self) -> int | None:
@@ -60,19 +60,19 @@ class Ask:
         bounds += [self.cap // self.n] if self.cap is not None else []
         return min(bounds, default=None)
 
-    def of_the_engine(self) -> Ask:
+    def of_the_engine(self) -> EngineRequest:
         """Return the same call as the engine itself is asked it, held to what has to be granted."""
         return replace(self, limit=LENGTH if self.grant is None else self.grant, cap=None)
 
     def body(self) -> dict[str, Any]:
-        said: dict[str, Any] = {"model": MODEL, "temperature": 0, "stream": self.stream}
+        shown: dict[str, Any] = {"model": MODEL, "temperature": 0, "stream": self.stream}
         limit = NEEDED if self.limit is None and self.endpoint == MESSAGES else self.limit
-        said |= {} if limit is None else {LIMITS[self.endpoint]: limit}
-        said |= {"n": self.n, **LIKELIEST} if self.n > 1 else {}
-        said |= TOOLS[self.endpoint] if self.tools else {}
+        shown |= {} if limit is None else {LIMITS[self.endpoint]: limit}
+        shown |= {"n": self.n, **LIKELIEST} if self.n > 1 else {}
+        shown |= TOOLS[self.endpoint] if self.tools else {}
         if self.stream and self.endpoint in (CHAT, COMPLETIONS):
-            said["stream_options"] = {"include_usage": True}
+            shown["stream_options"] = {"include_usage": True}
         messages = [{"role": "user", "content": self.prompt}]
         if self.endpoint in (CHAT, MESSAGES):
-            return {**said, "messages": messages}
-        return {**said, "prompt" if self.endpoint == COMPLETIONS else "input": self.prompt}
+            return {**shown, "messages": messages}
+        return {**shown, "prompt" if self.endpoint == COMPLETIONS else "input": self.prompt}

@@ -51,24 +51,24 @@ def events(raw: bytes) -> list[str]:
 
 def strict_json(text: str | bytes) -> Any:
     """Return what a JSON text says, as RFC 8259 has it: NaN and Infinity are none of it, nor is half a character."""
-    said = json.loads(text, parse_constant=_refused)
-    json.dumps(said, ensure_ascii=False).encode()
-    return said
+    answer = json.loads(text, parse_constant=_refused)
+    json.dumps(answer, ensure_ascii=False).encode()
+    return answer
 
 
 def _refused(constant: str) -> Any:
     raise AssertionError(f"{constant} is not JSON")
 
 
-def chat_stream(said: list[dict[str, Any]]) -> Any:
+def chat_stream(answer: list[dict[str, Any]]) -> Any:
     state = CHAT_STREAM.ChatCompletionStreamState()
-    for chunk in said:
+    for chunk in answer:
         state.handle_chunk(CHAT.ChatCompletionChunk.model_validate(chunk))
     whole = state.current_completion_snapshot.model_dump(mode="json", warnings=False)
     for choice in whole["choices"]:
         ends = [
             one["finish_reason"]
-            for chunk in said
+            for chunk in answer
             for one in chunk["choices"]
             if one["index"] == choice["index"] and one.get("finish_reason")
         ]
@@ -76,9 +76,9 @@ def chat_stream(said: list[dict[str, Any]]) -> Any:
     return whole
 
 
-def completion_stream(said: list[dict[str, Any]]) -> Any:
+def completion_stream(answer: list[dict[str, Any]]) -> Any:
     whole: dict[str, Any] = {"choices": {}, "usage": None}
-    for chunk in said:
+    for chunk in answer:
         if chunk["choices"]:
             OPENAI.Completion.model_validate(finished(chunk))
         whole["usage"] = chunk.get("usage") or whole["usage"]
@@ -99,29 +99,29 @@ def finished(chunk: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def responses_stream(said: list[dict[str, Any]]) -> Any:
-    responses_state(said)
-    numbers = [event["sequence_number"] for event in said]
+def responses_stream(answer: list[dict[str, Any]]) -> Any:
+    responses_state(answer)
+    numbers = [event["sequence_number"] for event in answer]
     assert numbers == sorted(set(numbers)), "each event has a number of its own"
-    whole = said[-1]["response"]
-    done = [event["item"] for event in said if event["type"] == "response.output_item.done"]
+    whole = answer[-1]["response"]
+    done = [event["item"] for event in answer if event["type"] == "response.output_item.done"]
     assert whole["status"] in ("completed", "incomplete")
-    assert said[-1]["type"] == f"response.{whole['status']}"
+    assert answer[-1]["type"] == f"response.{whole['status']}"
     assert [(item["type"], item.get("id")) for item in done] == [
         (item["type"], item.get("id")) for item in whole["output"]
     ]
     for place, item in enumerate(whole["output"]):
         for kind, text in _written(item):
-            deltas = [one["delta"] for one in said if one["type"] == kind and one["output_index"] == place]
+            deltas = [one["delta"] for one in answer if one["type"] == kind and one["output_index"] == place]
             assert "".join(deltas) in (text, ""), "deltas say what the item says"
             assert deltas or not kind.endswith("output_text.delta") or not text
     return responses_whole(whole)
 
 
-def responses_state(said: list[dict[str, Any]]) -> None:
+def responses_state(answer: list[dict[str, Any]]) -> None:
     """Have the vendor's client take every event."""
     state = RESPONSES_STREAM.ResponseStreamState(input_tools=[], text_format=Library("openai").Omit())
-    for event in said:
+    for event in answer:
         if event["type"] in response_events():  # the client passes others over
             state.handle_event(response_events()[event["type"]].model_validate(event))
 
@@ -135,16 +135,16 @@ def _written(item: dict[str, Any]) -> list[tuple[str, str]]:
     return []
 
 
-def responses_whole(said: Any) -> Any:
-    RESPONSES.Response.model_validate(said)
-    return said
+def responses_whole(answer: Any) -> Any:
+    RESPONSES.Response.model_validate(answer)
+    return answer
 
 
-def messages_stream(said: list[dict[str, Any]]) -> Any:
+def messages_stream(answer: list[dict[str, Any]]) -> Any:
     whole: Any = None
     opened: list[int] = []
     pieces: dict[int, bytes] = {}
-    for event in said:
+    for event in answer:
         if event["type"] != "ping":
             taken = message_event().validate_python(event)
             whole = MESSAGE_STREAM.accumulate_event(event=taken, current_snapshot=whole, json_bufs=pieces)
@@ -154,23 +154,23 @@ def messages_stream(said: list[dict[str, Any]]) -> Any:
         elif event["type"] == "content_block_stop":
             opened.remove(event["index"])
     assert not opened, "each block is closed"
-    assert said[-1]["type"] == "message_stop"
+    assert answer[-1]["type"] == "message_stop"
     return whole.model_dump(mode="json", warnings=False)
 
 
-def messages_whole(said: Any) -> Any:
-    ANTHROPIC.Message.model_validate(said)
-    return said
+def messages_whole(answer: Any) -> Any:
+    ANTHROPIC.Message.model_validate(answer)
+    return answer
 
 
-def chat_whole(said: Any) -> Any:
-    CHAT.ChatCompletion.model_validate(said)
-    return said
+def chat_whole(answer: Any) -> Any:
+    CHAT.ChatCompletion.model_validate(answer)
+    return answer
 
 
-def completion_whole(said: Any) -> Any:
-    OPENAI.Completion.model_validate(said)
-    return said
+def completion_whole(answer: Any) -> Any:
+    OPENAI.Completion.model_validate(answer)
+    return answer
 
 
 STREAMS: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
@@ -189,16 +189,16 @@ ENDS = frozenset({"response.completed", "response.incomplete", "message_stop"})
 """Types of the last events of formats without ``[DONE]``."""
 
 
-def heard_stream(endpoint: str, raw: bytes) -> tuple[Any, Any]:
+def read_stream(endpoint: str, raw: bytes) -> tuple[Any, Any]:
     """Return what a streamed answer puts together to, and the error that ended it, if one did."""
-    said = events(raw)
-    chunks = [strict_json(data) for data in said if data != DONE]
-    ended = said[-1] == DONE or chunks[-1].get("type") in ENDS
+    answer = events(raw)
+    chunks = [strict_json(data) for data in answer if data != DONE]
+    ended = answer[-1] == DONE or chunks[-1].get("type") in ENDS
     error = chunks.pop()["error"] if chunks and "error" in chunks[-1] else None
-    assert ended == (error is None), said[-1]
+    assert ended == (error is None), answer[-1]
     return (STREAMS[endpoint](chunks) if chunks and error is None else None), error
 
 
-def heard_whole(endpoint: str, said: Any) -> Any:
+def read_whole(endpoint: str, answer: Any) -> Any:
     """Return a whole answer, once its vendor's model has accepted it."""
-    return WHOLES[endpoint](said)
+    return WHOLES[endpoint](answer)
