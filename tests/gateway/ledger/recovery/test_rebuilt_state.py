@@ -11,7 +11,7 @@ from sqlalchemy import insert
 from gateway.holds.periods import period_at
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect, text
-from gateway.holds.store.packing import window_state
+from gateway.holds.store.packing import ConversationState, window_state
 from gateway.ledger.book.appender import append
 from gateway.ledger.book.watermark import LedgerBehind, head
 from gateway.ledger.database import Database
@@ -21,6 +21,7 @@ from tests.gateway.ledger.records import NOON, customer_row, record
 from tests.gateway.ledger.recovery.test_recovery import in_force, recovery, with_customers
 
 BUCKET = redis_keys.bucket_of("acme")
+MINUTE_MS = 60_000
 WINDOW = redis_keys.window(BUCKET, "acme", period_at("month", "UTC", NOON)[0])
 
 
@@ -45,6 +46,20 @@ def test_a_window_is_what_its_records_add_up_to(client: redis.Redis, rebuilt: Re
     state = window_state(client, WINDOW)
 
     assert (state.used, state.held, state.spend_used, state.included) == (200, 0, 10_000, 2)
+
+
+def test_a_conversation_has_its_beginning_and_its_last_call(database: Database, client: redis.Redis) -> None:
+    """It stays as long as a call of it may come."""
+    with database.write() as connection:
+        connection.execute(insert(customers), [customer_row("acme")])
+    times = NOON - 50 * MINUTE_MS, NOON - 20 * MINUTE_MS
+    append(database, [record(n, customer="acme", time=time, settled=time + 5) for n, time in enumerate(times)])
+    recovery(database, client).rebuild()
+
+    name = redis_keys.conversation(BUCKET, "acme", "c1")
+    state = ConversationState.from_bytes(client.get(name) or b"")
+    assert (state.first, state.last, state.used) == (times[0], times[1] + 5, 200)
+    assert client.pttl(name) > 61 * MINUTE_MS
 
 
 def test_a_server_that_fell_back_is_rebuilt_whole(database: Database, client: redis.Redis, rebuilt: Recovery) -> None:
