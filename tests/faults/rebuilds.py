@@ -76,9 +76,9 @@ class House:
         return int(cast(Any, self.client.info("stats"))["total_commands_processed"])
 
     def seen(self) -> dict[str, Any]:
-        """Return all that is in the hot state, but for the number of the rebuild that made it."""
+        """Return all that is in the hot state, but for the number of the rebuild that made it and a killed one's lock."""
         found: dict[str, Any] = {}
-        for name in sorted(self.client.scan_iter(count=1_000)):
+        for name in sorted(set(self.client.scan_iter(count=1_000)) - {redis_keys.REBUILD_LOCK.encode()}):
             match self.client.type(name):
                 case b"hash":
                     found[name.decode()] = self.client.hgetall(name)
