@@ -177,10 +177,19 @@ def _opened(source: Path) -> Iterator[Path]:
             with tarfile.open(source) as archive:
                 for name in (PAGE, SQLITE, POSTGRESQL):
                     if name in archive.getnames():
-                        archive.extract(name, work, filter="data")
+                        _copy_out(archive, name, work / name)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise StartupError(f"{source} is no whole backup: {error}.", exit_code=1) from error
         yield work
+
+
+def _copy_out(archive: tarfile.TarFile, name: str, to: Path) -> None:
+    """Copy the content of a member; a member's own path, owner and mode count for nothing."""
+    content = archive.extractfile(name)
+    if content is None:
+        raise tarfile.TarError(f"its {name} is no file")
+    with content, to.open("wb") as file:
+        shutil.copyfileobj(content, file)
 
 
 def _read(contents: Path, source: Path) -> Backup:
