@@ -1,4 +1,4 @@
-"""Blocking clients of Redis: opening a connection is cheap, and the server is told of redis-py all the same."""
+"""A blocking client opens a connection cheaply, and the server still learns the name and version of redis-py."""
 
 from __future__ import annotations
 
