@@ -219,6 +219,28 @@ def test_no_mechanism_of_three_kinds_keeps_most_of_the_single_plan_both_ways() -
     assert menu["certificate"]["bound"]["upper_bound_nanousd"] < promised
 
 
+def test_no_mechanism_of_three_kinds_that_loses_little_as_taken_keeps_most_of_the_single_plan_of_more_urgent_kinds() -> (
+    None
+):
+    """As taken at least 0.98: urgency a tenth higher, less than 0.88 of the single plan made for that. Weight 11.3 as taken."""
+    base = valuation_of(read_market(BASE))
+    up, weight = more_urgent(base, 1.1), 11.3
+    weights, shares = np.array([weight, 1]) / (weight + 1), [0.3, 0.4, 0.3]
+    six = BASE | {
+        "types": markets.types(
+            np.concatenate([base.urgency_per_s, up.urgency_per_s]), np.outer(weights, shares).ravel()
+        )
+    }
+    exact, together = (
+        optimal_menu(read_market(description), tiers=None, bill="conversation", names=None, created="x")
+        for description in (BASE, six)
+    )
+    at_most = together["certificate"]["bound"]["upper_bound_nanousd"] * (weight + 1)
+
+    assert together["certificate"]["claim"] == "the most profitable of all mechanisms"
+    assert at_most - weight * 0.98 * exact["totals"]["profit_nanousd"] < 0.88 * single_plan(up, 0)
+
+
 def test_no_mechanism_of_three_kinds_earns_as_much_on_average_as_single_plans_that_know() -> None:
     """Urgency or pace off, each either way: what is earned in each, over the single plan of that one, is below 0.991 on average."""
     base = valuation_of(read_market(BASE))
