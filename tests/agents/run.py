@@ -19,7 +19,7 @@ from gateway.serving.upstream.profiles import PROFILES
 from gateway.simulator.lengths import Table
 from gateway.simulator.model_server import Law
 from tests.agents.agents import AGENTS, Agent, AgentRun, install
-from tests.gateway.demo.test_demo import demo, until_line
+from tests.gateway.demo.test_demo import demo
 from tests.loop.rig import Rig, Sold, rig
 from tests.servers import short_directory, valkey_in
 
@@ -96,8 +96,8 @@ def in_each_profile(agent: Agent, profiles: list[str]) -> list[str]:
 def beside_the_demo(agent: Agent) -> list[str]:
     """Let it do the task with a key of the demo's, whose answers are of any length, and whose cap may be reached."""
     with tempfile.TemporaryDirectory() as directory, demo("--no-traffic", cwd=Path(directory)) as running:
-        url = until_line(running, "Gateway").split()[-1]
-        key = until_line(running, "A customer key").split()[-1]
+        url = running.until_line("Gateway").split()[-1]
+        key = running.until_line("A customer key").split()[-1]
         run = agent.do(Path(directory) / "agent", url, key)
         used = httpx.get(f"{url}/v1/account/usage", headers={"authorization": f"Bearer {key}"}, timeout=30).json()
     shown = (OPENING,) if run.went_well else CUT

@@ -88,7 +88,7 @@ class Bench:
         if answer.status_code != httpx.codes.OK:
             return Received(request, Shown(status=answer.status_code, error=answer.text), answer.headers, None, b"")
         shown, untaken = _taken(request, answer.content)
-        return Received(request, shown, answer.headers, untaken, bytes(self.between.shown))
+        return Received(request, shown, answer.headers, untaken, bytes(self.between.reply))
 
     def records(self, requests: Iterable[EngineRequest]) -> dict[str, dict[str, Any]]:
         """Return what is on record of the customers of these calls, by id."""

@@ -193,7 +193,7 @@ def _owed(bench: Bench, request: EngineRequest, records: list[dict[str, Any]], g
 def _hang_up(bench: Bench, request: EngineRequest) -> None:
     """Leave a streamed answer once some events of it are here, a whole one once the engine is asked for it."""
     who = bench.customer(request.cap)
-    before = bench.between.requests_of
+    before = bench.between.requests
     connection = HTTPConnection(urlsplit(bench.house.url).netloc, timeout=IDLE_S)
     headers = {"content-type": "application/json", **who.headers}
     connection.request("POST", request.endpoint, json.dumps(request.body()), headers)
@@ -202,5 +202,5 @@ def _hang_up(bench: Bench, request: EngineRequest) -> None:
             for _ in range(LINES):
                 answer.readline()
     else:
-        until(lambda: bench.between.requests_of > before, IDLE_S)
+        until(lambda: bench.between.requests > before, IDLE_S)
     connection.close()

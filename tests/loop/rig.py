@@ -142,7 +142,7 @@ def rig(
     with ExitStack() as stack:
         app = upstream if upstream is not None else build_simulator(law)
         model = app if isinstance(app, str) else stack.enter_context(served(app))
-        settings = Settings(
+        configured = Settings(
             upstream_url=f"{model}/v1", redis_url=redis_url, database_url=ledger_url, data_dir=data_dir, **settings
         )
         database = Database(ledger_url)
@@ -151,11 +151,11 @@ def rig(
         database.migrate()
         token = new_admin_token(database, now_ms())
         database.close()
-        apart = settings.model_copy(update={"redis_url": books_redis_url or redis_url})
+        apart = configured.model_copy(update={"redis_url": books_redis_url or redis_url})
         stack.enter_context(_books(apart, books_clock))
-        urls = [stack.enter_context(served(build(settings, f"w_{number}").public)) for number in range(gateways)]
+        urls = [stack.enter_context(served(build(configured, f"w_{number}").public)) for number in range(gateways)]
         admin = httpx.Client(base_url=urls[0], headers={"authorization": f"Bearer {token}"}, timeout=120)
-        yield Rig(urls, model, settings, stack.enter_context(admin))
+        yield Rig(urls, model, configured, stack.enter_context(admin))
 
 
 @asynccontextmanager

@@ -176,7 +176,8 @@ def own_of(owner: Ints, tier: Ints, tokens: Ints, ended: Flags, even: Flags, win
         np.column_stack((owner, place, window, even, bins_of(tokens))).astype(np.int64), axis=0, return_inverse=True
     )
     observed = np.bincount(where.ravel(), ended, len(keys)).astype(np.int64)
-    return OwnLengths(*keys.T, observed, np.bincount(where.ravel(), minlength=len(keys)) - observed)
+    censored = np.bincount(where.ravel(), minlength=len(keys)) - observed
+    return OwnLengths(keys[:, 0], keys[:, 1], keys[:, 2], keys[:, 3], keys[:, 4], observed, censored)
 
 
 def _customers(owner: Ints, customers: int, left: Flags, waited: Floats, even: Flags) -> Customers:
