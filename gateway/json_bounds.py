@@ -38,9 +38,9 @@ def check(text: bytes, parts_most: int = PARTS_MOST, values_most: int = VALUES_M
 
 
 def survey(text: bytes, parts_most: int = PARTS_MOST, values_most: int = VALUES_MOST) -> Iterator[None]:
-    """Count a text slice by slice; whoever draws on it may do something else between two of them.
+    """Count a text slice by slice; the caller may do other work between two slices.
 
-    Only a text that is JSON is counted right. In any other the count holds up to the place where a parser stops.
+    The count is right for JSON. For any other text it is right up to the place where a parser stops.
 
     Raises:
         OutOfBounds: it has too much in it.

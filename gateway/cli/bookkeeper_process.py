@@ -25,7 +25,9 @@ app = typer.Typer()
 @app.command("bookkeeper", hidden=True)
 def bookkeeper(
     watch_fd: Annotated[int, typer.Option(help="Ends when the supervisor and all workers do.")],
-    valkey_socket: Annotated[Path | None, typer.Option(help="The Valkey that is turned off by who is last.")] = None,
+    valkey_socket: Annotated[
+        Path | None, typer.Option(help="The Valkey to turn off when this is the last process that uses it.")
+    ] = None,
 ) -> None:
     """Keep the books until the supervisor says stop, or until the supervisor and all workers are gone."""
     settings = read_settings()

@@ -135,7 +135,7 @@ def judge_clock(ahead_ms: int) -> Finding:
 def judge_aside(count: int) -> Finding:
     """Say whether every settled record is in the book."""
     if count:
-        sentence = f"{count} records are set aside, in nobody's bill: see the table usage_aside for the reasons."
+        sentence = f"{count} records are set aside and on no bill: see the table usage_aside for the reasons."
         return Finding("ledger", Verdict.CHANGE, sentence)
     return Finding("ledger", Verdict.OK, "its tables are this version's; no record is set aside.")
 
@@ -191,7 +191,7 @@ def _query_redis(url: str) -> list[Finding]:
     except StartupError as error:
         return [Finding("redis", Verdict.CHANGE, error.message)]
     except (RedisError, OSError) as error:
-        return [Finding("redis", Verdict.MISSING, f"TOKENCAP_REDIS_URL is not to be had: {error}.")]
+        return [Finding("redis", Verdict.MISSING, f"TOKENCAP_REDIS_URL is unavailable: {error}.")]
 
 
 def _persistence(client: redis.Redis) -> Finding:
@@ -232,7 +232,7 @@ def _check_upstream(settings: Settings) -> Finding:
     except (httpx.InvalidURL, ValueError):
         return Finding("upstream", Verdict.CHANGE, NO_URL.format("TOKENCAP_UPSTREAM_URL"))
     except httpx.HTTPError as error:
-        sentence = f"{settings.upstream_url} is not to be had: {error or type(error).__name__}."
+        sentence = f"{settings.upstream_url} is unavailable: {error or type(error).__name__}."
         return Finding("upstream", Verdict.MISSING, sentence)
     engine = asyncio.run(detected(endpoint, settings.model))
     return judge_upstream(

@@ -34,7 +34,7 @@ REQUESTS = Metric(
 TOKENS = Metric(
     "tokencap_tokens_total",
     Kind.COUNTER,
-    "Billed tokens in the ledger, input and output, by who counted them.",
+    "Billed tokens in the ledger, input and output, by the source of their count.",
     ("tier", "kind", "source"),
 )
 CAP_HITS = Metric("tokencap_cap_hits_total", Kind.COUNTER, "Answers cut at the cap of their tier.", ("tier",))

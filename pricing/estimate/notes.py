@@ -174,7 +174,7 @@ def of_untold(found: Untold) -> str:
     return (
         "Leaving is read as impatience alone, at the rate at which customers discount. Customers who leave because they have what they "
         "need, and connections that break, anywhere in the answer, show where they are a tenth of the conversations, seldom where they "
-        "are a twentieth; those that come at the same rate at any time, such as of who is satisfied in the second half of an answer, "
+        "are a twentieth; those that come at the same rate at any time, such as customers satisfied in the second half of an answer, "
         f"never do, and make everybody look more urgent by that rate. Were {' or '.join(shares)} of the conversations left so, "
         f"{found.per_s:.2g} a second or more, this menu would keep {' or '.join(kept)} of the profit; did customers leave "
         f"{SOONER:g} times as soon as they discount, which nothing here tells, {found.sooner_kept:.0%}."
@@ -271,7 +271,7 @@ def notes_of(
     elif leaving.untimed_only:
         seconds = ", ".join(str(second) for second in leaving.spikes_s)
         notes.append(
-            f"Disconnects pile up after {seconds} s: clients give up there, whoever waits. Only the first "
+            f"Disconnects pile up after {seconds} s: clients give up there, urgent or not. Only the first "
             f"{UNTIMED_S:g} s of each wait were read as urgency, and not tested for a constant rate."
         )
     else:

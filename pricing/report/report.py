@@ -259,7 +259,7 @@ def _resumption_text(menu: Mapping[str, Any]) -> str:
     return (
         f"A caller can send a cut answer back and buy the next piece. With this menu some gain by it, at most "
         f"{_money(gain, menu['currency'])} for each conversation; the last column is what is earned when all do. It can "
-        "exceed the bound below, for who buys in pieces pays for the next one only while still waiting for it."
+        "exceed the bound below, because a caller who buys in pieces pays for the next piece only while still waiting for it."
     )
 
 

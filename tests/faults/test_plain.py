@@ -187,7 +187,7 @@ def test_an_answer_is_passed_on_and_is_one_record(loop: Rig, upstream: Plain, pa
 
 @both
 def test_limits_and_unknown_fields_stay_here(loop: Rig, upstream: Plain, path: str) -> None:
-    """There is nothing to limit, so no spelling of a limit reaches the model, and a stream is not to be had."""
+    """These endpoints have no output to limit: no spelling of a limit reaches the model, nor does ``stream``."""
     who = loop.customer("open")
     more = {"max_tokens": 5, "n_predict": 9, "n": 2, "stream": True, "stream_options": {}, "extra_body": {"n": 3}}
     answer = call(loop, who, path, **more)

@@ -24,7 +24,7 @@ def finalise(
 ) -> bool:
     """Make a closed month's invoice final with the next number; None is a month without any. Return whether it was open.
 
-    Whoever comes second changes nothing, also where both began at once: the chain's head is locked, as by who closes.
+    A second call changes nothing, even if both began at once: both lock the chain's head, as closing a month does.
     """
     mine = (closings.c.customer == month.customer, closings.c.month == month.month)
     with database.write() as connection:

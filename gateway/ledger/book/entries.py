@@ -22,7 +22,7 @@ BESIDE = frozenset({"charge_nanousd", "settled", "conversation_cap_tokens", "con
 """The fields that a settlement carries beside the record: only the script that settles knows them."""
 
 ADDED = BESIDE | {"chain", "seq", "prev_hash", "hash", "prepaid_nanousd"}
-"""The fields that are not in a call's record: those beside it, those that the book adds, and what is no call's."""
+"""Fields that a call's record lacks: those stored beside it, those that the book adds, those of records that are no calls."""
 
 CARRIED = tuple(field for field in FIELDS if field not in ADDED)
 REQUIRED = frozenset(field for field in CARRIED if not usage_records.c[field].nullable)
@@ -181,7 +181,7 @@ def _text(raw: bytes) -> str:
 
 
 def _fault_of(field: str) -> Callable[[Any], str | None]:
-    """Return what says what is wrong with a value of a field."""
+    """Return the check of a field's value; the check returns what is wrong with the value."""
     if field == "stream":
         return _fault_of_flag
     if field == "kind":

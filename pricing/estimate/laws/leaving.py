@@ -17,7 +17,7 @@ from pricing.market.answers import Floats, Ints
 EARLY_S, UNTIMED_S = EARLY_MS / 1000, UNTIMED_MS / 1000
 
 TIMEOUTS_S = (30, 60, 600)
-"""After so many seconds the usual client libraries give up, whoever waits."""
+"""Timeouts of the usual client libraries, seconds: they give up then, urgent caller or not."""
 
 NEIGHBOURS_S = 6
 """The seconds on either side of a time-out that it is compared with."""
@@ -78,7 +78,7 @@ def examine(customers: Customers, ages: AgeCounts | None) -> LeavingTests:
     spikes = () if ages is None else spikes_at_timeouts(ages)
     if spikes:
         seconds = ", ".join(str(second) for second in spikes)
-        reason = f"Disconnects pile up after {seconds} s: clients give up there, whoever waits."
+        reason = f"Disconnects pile up after {seconds} s: clients give up there, urgent or not."
         has_untimed = customers.untimed is not None
         return LeavingTests(None, None, spikes, None, None, None if has_untimed else reason, untimed_only=has_untimed)
     hazard_p, drift = (None, None) if customers.early is None else _constant_hazard(customers, customers.early)

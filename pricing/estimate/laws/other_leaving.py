@@ -113,8 +113,8 @@ def left_otherwise(customers: Customers, curve: Survival, pace: Pace) -> Otherwi
     zero on average at any constant rate. If a share b of the conversations ends anywhere in the answer, by b h per second
     early and b h' late, it is b (h - h') E L, which gives b.
 
-    Identifying assumptions: such an ending is as likely at any place of its answer, whoever the customer and however long
-    the answer. Not identified: endings that come at a constant rate, for they look like impatience.
+    Identifying assumptions: such an ending is as likely at any place of its answer, for every customer and every
+    length of answer. Not identified: endings that come at a constant rate, for they look like impatience.
 
     Args:
         customers: a row for each customer.

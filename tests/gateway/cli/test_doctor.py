@@ -1,4 +1,4 @@
-"""``tokencap doctor`` tells what is well from what is to be changed and from what is not to be had."""
+"""``tokencap doctor`` reports for each part whether it works, needs a change, or is unavailable."""
 
 from __future__ import annotations
 

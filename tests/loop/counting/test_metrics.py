@@ -44,7 +44,7 @@ def total(counts: dict[tuple[str, ...], float], *beginning: str) -> float:
 
 
 def test_metrics_over_two_gateways_are_the_ledgers_figures(two: Rig) -> None:
-    """Calls, tokens by who counted them, charges, cap hits and refusals; whichever gateway is asked."""
+    """Calls, tokens by the source of their count, charges, cap hits and refusals; whichever gateway is asked."""
     two.tier("small", conversation_tokens_max=5, price_nanousd=7)
     two.tier("large", conversation_tokens_max=500, price_nanousd=20)
     refused: Counter[str] = Counter()

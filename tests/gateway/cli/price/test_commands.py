@@ -264,7 +264,7 @@ def test_a_market_or_wish_that_cannot_be_is_wrong_use(
 
 
 def test_files_that_cannot_be_had_are_named(market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What cannot be read is wrong use, 2; a place that cannot be written to is not to be had, 3."""
+    """A file that cannot be read is wrong use, exit status 2; a place that cannot be written to is unavailable, 3."""
     nowhere = tmp_path / "nowhere"
 
     assert run(["price", "verify", str(nowhere)]) == 2

@@ -219,7 +219,7 @@ def test_who_finds_a_rebuild_under_way_is_told_so(database: Database, client: re
 
 
 def test_a_bucket_serves_as_soon_as_it_is_written(database: Database, client: redis.Redis) -> None:
-    """And the generation is told before: whoever waits for one bucket need not wait for all."""
+    """The generation is announced before: a waiter for a single bucket need not wait for all of them."""
     with_customers(database, (SHARES_AT_ONCE + 2) * CUSTOMERS_AT_ONCE)  # the last shares wait for the first
     heard_of: list[str] = []
     served: list[int] = []
