@@ -64,7 +64,11 @@ def pricer_of(ledger_url: str) -> Iterator[Callable[..., Scheduler]]:
         database = Database(ledger_url)
         environment = {**os.environ, "TOKENCAP_DATABASE_URL": ledger_url}
         scheduler = Scheduler(
-            database, environment, now_ms=options.pop("now_ms", now_ms), new_id=lambda: "run_1", **options
+            database,
+            environment,
+            now_ms=options.pop("now_ms", now_ms),
+            new_id=options.pop("new_id", lambda: "run_1"),
+            **options,
         )
         schedulers.append((scheduler, database))
         return scheduler
@@ -188,6 +192,36 @@ async def test_a_draft_that_waits_for_the_next_period_is_what_customers_are_told
     assert timeline.publications[-1].effective == "next_period"
     assert timeline.publications[-1].version == run["draft"]["version"]
     assert customer.startswith("cus_")
+
+
+@ON_ONE_LEDGER
+async def test_a_draft_within_the_limits_stays_a_draft_unless_publishing_was_requested(
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], ready: Draft
+) -> None:
+    posted = await operator.post("/admin/pricing/runs", WITHIN)
+
+    worked_off(pricer_of(command=ready_draft.command(ready(WITHIN))), ledger, posted["id"])
+
+    run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
+    assert (run["state"], run["published"], run["reason"]) == ("done", None, None)
+    with ledger.read() as connection:
+        assert [one.version for one in menu_rows.read_timeline(connection).publications] == ["m1"]
+
+
+@ON_ONE_LEDGER
+async def test_customers_move_to_the_tier_that_the_operator_named_and_else_to_the_one_that_the_draft_names(
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], ready: Draft, tmp_path: Path
+) -> None:
+    """The draft moves two tiers to its first; of one of them the request says that it becomes the last."""
+    result = json.loads(ready(WITHIN).read_text())
+    first, *_, last = [tier["name"] for tier in result["draft"]["tiers"]]
+    (tmp_path / "draft").write_text(json.dumps({**result, "moves": {"gold": first, "iron": first}}))
+    posted = await operator.post("/admin/pricing/runs", {**WITHIN, "publish": "now", "moves": {"gold": last}})
+
+    worked_off(pricer_of(command=ready_draft.command(tmp_path / "draft")), ledger, posted["id"])
+
+    with ledger.read() as connection:
+        assert menu_rows.read_timeline(connection).publications[-1].moves == {"gold": last, "iron": first}
 
 
 @ON_ONE_LEDGER
@@ -348,6 +382,23 @@ def test_the_schedule_asks_for_a_run_once_in_its_time_however_many_gateways_ther
     with database.write() as connection:
         run = run_rows.find(connection, "run_1")
         assert (run.actor, json.loads(run.asked)) == ("schedule", wanted)
+
+
+def test_a_run_that_another_gateway_requested_in_the_same_moment_is_not_requested_again(
+    database: Database, pricer_of: Callable[..., Scheduler]
+) -> None:
+    """The other gateway requests its run after this one has found that a run is due."""
+    clock = Clock()
+    other = pricer_of(now_ms=clock, every_h=24, command=("true",))
+
+    def other_first() -> str:
+        other.turn()
+        return "run_2"
+
+    pricer_of(now_ms=clock, every_h=24, new_id=other_first, command=("true",)).turn()
+
+    with database.read() as connection:
+        assert connection.execute(run_rows.select(run_rows.pricing_runs.c.id)).scalars().all() == ["run_1"]
 
 
 def test_a_scheduled_run_is_carried_out_like_any_other(ledger: Database, pricer_of: Callable[..., Scheduler]) -> None:
