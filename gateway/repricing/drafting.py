@@ -16,7 +16,7 @@ from gateway.repricing.estimating import stated_inputs
 from gateway.repricing.experiments import Tried, to_try
 from gateway.repricing.observed import ledger_statistics, menu_bodies
 from gateway.repricing.starters import starter_market
-from pricing.certificate import verify
+from pricing.certificate import Verdict, verify
 from pricing.estimate.as_market import discounts_of, market_of, priced
 from pricing.estimate.comparison import Sold, beyond_limits, compared, destinations, replayed, sold
 from pricing.estimate.fit import Estimate, fit
@@ -100,7 +100,7 @@ def draft(database: Database, currency: str, request: Mapping[str, Any], now_ms:
     verdict = verify(computed)
     report("comparing it with the menu in force", 85)
     comparison = _comparison(estimate, statistics, computed, menu_in_force)
-    refused = verdict.violation or _no_gain(comparison, request["confidence"]) or _undone(computed)
+    refused = _refusal(verdict, computed, comparison, request["confidence"])
     held_back = _held_back(estimate, computed, menu_in_force, comparison, request)
     trial = (
         Tried()
@@ -198,6 +198,11 @@ def _single(valuation: Valuation) -> Sold:
     caps = [valuation.steps.cap_tokens(cap) for cap in published.caps.tolist()]
     tokens = np.array([np.iinfo(np.int64).max if cap is None else cap for cap in caps], dtype=np.int64)
     return Sold(tuple(f"t{index}" for index in range(len(caps))), tokens, published.prices.astype(np.float64))
+
+
+def _refusal(verdict: Verdict, draft_menu: Json, comparison: Json, confidence: float) -> str | None:
+    """Return why the draft should not be sold, None if there is no reason against it."""
+    return verdict.violation or _no_gain(comparison, confidence) or _undone(draft_menu)
 
 
 def _no_gain(comparison: Json, confidence: float) -> str | None:

@@ -172,6 +172,11 @@ async def test_a_draft_within_the_limits_is_put_in_force_if_that_was_asked_and_c
     assert in_force(ledger) == run["draft"]["version"]
     audited = (await operator.get("/admin/audit?action=menu.publish"))["data"]
     assert audited[0]["after"]["run"] == posted["id"]
+    [requested] = (await operator.get("/admin/audit?action=pricing.run"))["data"]
+    assert audited[0]["actor"] == requested["actor"]
+    with ledger.read() as connection:
+        published = menu_rows.read_timeline(connection).publications[-1]
+    assert published.moves == {}, "every tier in force is a tier of the draft, too"
     await operator.post(f"/admin/menus/{run['draft']['version']}/rollback", {})
     assert in_force(ledger) == "m1"
 

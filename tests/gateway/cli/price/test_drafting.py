@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.admin.menus.run_input import RunInput
-from gateway.repricing.drafting import _held_back, _undone
+from gateway.repricing.drafting import _held_back, _refusal
+from pricing.certificate import verify
 from pricing.market.market import read_market
 from pricing.menus.menu import Menu
 from pricing.menus.menus import optimal_menu
@@ -23,13 +24,25 @@ def drafted(**changes: Any) -> Json:
     return optimal_menu(read_market(markets.lognormal()), **arguments)
 
 
+def refusal_of(menu: Json, gains: tuple[float, ...] = (1.0, 2.0)) -> str | None:
+    return _refusal(verify(menu), menu, {"gain_over_single_plan_nanousd": list(gains)}, 0.95)
+
+
 def test_a_draft_that_resuming_undoes_is_refused() -> None:
     """Of 0.42 it would keep 0.18; made for callers who resume, it keeps more than the best single plan."""
     once, lasting = drafted(), drafted(tiers=2, objective="profit_if_resumed")
 
-    assert "profit_if_resumed" in (_undone(once) or "")
-    assert _undone(lasting) is None
-    assert _undone(drafted(tiers=1)) is None
+    assert "profit_if_resumed" in (refusal_of(once) or "")
+    assert refusal_of(lasting) is None
+    assert refusal_of(drafted(tiers=1)) is None
+
+
+def test_a_draft_is_refused_for_its_certificate_or_for_too_little_gain_whatever_it_keeps_if_resumed() -> None:
+    lasting = drafted(tiers=1)
+    forged = {**lasting, "totals": {**lasting["totals"], "profit_nanousd": 1}}
+
+    assert refusal_of(forged) == verify(forged).violation
+    assert "does not earn more than the best single plan" in (refusal_of(lasting, gains=(2.0, -1.0)) or "")
 
 
 def test_a_draft_that_resuming_brings_below_the_single_plan_is_not_published_by_itself() -> None:
