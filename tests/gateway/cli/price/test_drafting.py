@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from gateway.admin.menus.run_input import RunInput
-from gateway.repricing.drafting import _held_back, _refusal
+from gateway.repricing.drafting import _held_back, _refusal, _tiers
 from pricing.certificate import verify
 from pricing.market.market import read_market
 from pricing.menus.menu import Menu
@@ -52,6 +53,11 @@ def test_a_draft_that_resuming_brings_below_the_single_plan_is_not_published_by_
 
     assert totals["profit_if_resumed_nanousd"] < totals["single_plan_profit_nanousd"]
     assert "less than the best single plan" in (_held_back(None, once, Menu.from_json(once), {}, {}) or "")
+
+
+def test_where_lengths_go_with_urgency_a_single_tier_is_drafted() -> None:
+    """The mechanism takes lengths to be the same for every type; a single price loses least where they are not."""
+    assert _tiers(SimpleNamespace(lengths_differ=True), None, 3) == 1
 
 
 def test_what_a_run_may_aim_at() -> None:
