@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.admin.menus.run_input import RunInput
-from gateway.repricing.drafting import _held_back, _refusal, _tiers
+from gateway.repricing.drafting import _held_back, _menu, _refusal, _tiers
 from pricing.certificate import verify
 from pricing.market.market import read_market
 from pricing.menus.menu import Menu
@@ -44,6 +44,7 @@ def test_a_draft_is_refused_for_its_certificate_or_for_too_little_gain_whatever_
 
     assert refusal_of(forged) == verify(forged).violation
     assert "does not earn more than the best single plan" in (refusal_of(lasting, gains=(2.0, -1.0)) or "")
+    assert "does not earn more than the best single plan" in (refusal_of(lasting, gains=(0.0, 0.0)) or "")
 
 
 def test_a_draft_that_resuming_brings_below_the_single_plan_is_not_published_by_itself() -> None:
@@ -58,6 +59,18 @@ def test_a_draft_that_resuming_brings_below_the_single_plan_is_not_published_by_
 def test_where_lengths_go_with_urgency_a_single_tier_is_drafted() -> None:
     """The mechanism takes lengths to be the same for every type; a single price loses least where they are not."""
     assert _tiers(SimpleNamespace(lengths_differ=True), None, 3) == 1
+
+
+def test_a_draft_is_billed_as_the_menu_in_force_and_takes_over_the_names_of_as_many_tiers() -> None:
+    market = read_market(markets.lognormal())
+    in_force = Menu.from_json(drafted(tiers=2, bill="subscription", names=["bronze", "silver"]))
+
+    of_two, of_one = (_menu(market, tiers, in_force, "x", "profit") for tiers in (2, 1))
+
+    assert [tier["name"] for tier in of_two["tiers"]] == ["bronze", "silver"]
+    assert [tier["name"] for tier in of_one["tiers"]] == ["t1"]
+    assert {Menu.from_json(menu).bill for menu in (of_two, of_one)} == {"subscription"}
+    assert Menu.from_json(_menu(market, 2, None, "x", "profit")).bill == "conversation"
 
 
 def test_what_a_run_may_aim_at() -> None:
