@@ -56,6 +56,23 @@ def test_a_draft_that_resuming_brings_below_the_single_plan_is_not_published_by_
     assert "less than the best single plan" in (_held_back(None, once, Menu.from_json(once), {}, {}) or "")
 
 
+@pytest.mark.parametrize("factor", ["cap_factor", "price_factor"])
+def test_a_draft_that_earns_more_and_moves_too_far_in_caps_or_in_prices_is_not_published_by_itself(factor: str) -> None:
+    """From one tier without a cap to two, of which the smaller is what its customers would take."""
+    draft, in_force = drafted(tiers=2, objective="profit_if_resumed"), Menu.from_json(drafted(tiers=1))
+    estimate = SimpleNamespace(length=SimpleNamespace(identified_to_tokens=10_000))
+    comparison = {"profit_nanousd": {"draft": {"mean": 2.0}, "in_force": {"mean": 1.0}}, "becomes": {"t1": "t1"}}
+    freely = {"cap_factor_max": 1e6, "price_factor_max": 1e6}
+
+    assert _held_back(estimate, draft, in_force, comparison, freely) is None
+    too_far = _held_back(estimate, draft, in_force, comparison, {**freely, f"{factor}_max": 1.01})
+    assert "is the most at once" in (too_far or "")
+    short = SimpleNamespace(length=SimpleNamespace(identified_to_tokens=10))
+    assert _held_back(short, draft, in_force, comparison, {**freely, "cap_factor_max": 1.01}) is None
+    comparison["profit_nanousd"]["draft"]["mean"] = 1.0
+    assert "earns as much" in (_held_back(estimate, draft, in_force, comparison, freely) or "")
+
+
 def test_where_lengths_go_with_urgency_a_single_tier_is_drafted() -> None:
     """The mechanism takes lengths to be the same for every type; a single price loses least where they are not."""
     assert _tiers(SimpleNamespace(lengths_differ=True), None, 3) == 1
