@@ -64,11 +64,7 @@ def pricer_of(ledger_url: str) -> Iterator[Callable[..., Scheduler]]:
         database = Database(ledger_url)
         environment = {**os.environ, "TOKENCAP_DATABASE_URL": ledger_url}
         scheduler = Scheduler(
-            database,
-            environment,
-            now_ms=options.pop("now_ms", now_ms),
-            new_id=options.pop("new_id", lambda: "run_1"),
-            **options,
+            database, environment, now_ms=options.pop("now_ms", now_ms), new_id=lambda: "run_1", **options
         )
         schedulers.append((scheduler, database))
         return scheduler
@@ -368,42 +364,6 @@ async def test_of_two_runs_the_second_waits_also_for_another_gateways(
     listed = (await operator.get("/admin/pricing/runs"))["data"]
     assert [run["id"] for run in listed] == [second["id"], first["id"]]
     assert [run["state"] for run in listed] == ["refused", "done"], "the second has nothing to read of its day"
-
-
-def test_the_schedule_asks_for_a_run_once_in_its_time_however_many_gateways_there_are(
-    database: Database, pricer_of: Callable[..., Scheduler]
-) -> None:
-    clock = Clock()
-    wanted = {"days": 28, "publish": "next_period"}
-    one, other = (pricer_of(now_ms=clock, every_h=24, asked=wanted) for _ in range(2))
-
-    def number() -> int:
-        with database.read() as connection:
-            return len(connection.execute(run_rows.select(run_rows.pricing_runs)).all())
-
-    one.turn()
-    other.turn()
-    assert number() == 1
-    with database.write() as connection:
-        run = run_rows.find(connection, "run_1")
-        assert (run.actor, json.loads(run.asked)) == ("schedule", wanted)
-
-
-def test_a_run_that_another_gateway_requested_in_the_same_moment_is_not_requested_again(
-    database: Database, pricer_of: Callable[..., Scheduler]
-) -> None:
-    """The other gateway requests its run after this one has found that a run is due."""
-    clock = Clock()
-    other = pricer_of(now_ms=clock, every_h=24, command=("true",))
-
-    def other_first() -> str:
-        other.turn()
-        return "run_2"
-
-    pricer_of(now_ms=clock, every_h=24, new_id=other_first, command=("true",)).turn()
-
-    with database.read() as connection:
-        assert connection.execute(run_rows.select(run_rows.pricing_runs.c.id)).scalars().all() == ["run_1"]
 
 
 def test_a_scheduled_run_is_carried_out_like_any_other(ledger: Database, pricer_of: Callable[..., Scheduler]) -> None:
