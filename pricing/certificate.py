@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from pricing.bounds.bound import Multipliers
 from pricing.market.fields import NotAMarket
-from pricing.market.market import read_market
+from pricing.market.market import Market, read_market
 from pricing.market.worth import Valuation, own_tokens, worth_at, worth_error
 from pricing.mechanism.conditions import conditions
 from pricing.mechanism.mechanism import Allocation
@@ -68,20 +68,25 @@ class Difference:
         return f"{wrong}: {broken[0].lower()}{broken[1:]}" if broken else f"{wrong}."
 
 
-def verify(menu: Any) -> Verdict:
+Solver = Callable[[Market, Wishes, Multipliers], Solution]
+"""Solves a market again with the multipliers of a file."""
+
+
+def verify(menu: Any, solver: Solver = solve) -> Verdict:
     """Return whether a computed menu is right in every figure.
 
     The inputs are read from the file and solved again; caps, assignment, prices, expectations, totals and the
     certificate are compared with it, own choice and participation are checked on the published numbers themselves,
-    the bound is evaluated with the file's multipliers, and every part is compared with its hash.
+    so that an error of the solver is found too, the bound is evaluated with the file's multipliers, and every part is
+    compared with its hash.
     """
     try:
-        return _verified(menu)
+        return _verified(menu, solver)
     except (NotAMenu, NotAMarket) as error:
         return Verdict(False, str(error))
 
 
-def _verified(menu: Any) -> Verdict:
+def _verified(menu: Any, solver: Solver) -> Verdict:
     sold = Menu.from_json(menu)
     market_fields, certificate = _object(menu, "market"), _object(menu, "certificate")
     market, wished = read_market(market_fields), Wishes.from_json(_object(certificate, "wishes"))
@@ -95,7 +100,7 @@ def _verified(menu: Any) -> Verdict:
     defect = multipliers.wrong(np.array(market.share) * (1 - wished.surplus_weight))
     if defect:
         return Verdict(False, f"certificate.bound does not hold: {defect}.")
-    solution = solve(market, wished, multipliers)
+    solution = solver(market, wished, multipliers)
     stated, unreadable = _stated(sold, menu.get("assignment"), solution.valuation)
     if stated is not None:
         solution = _tied(solution, stated, wished)

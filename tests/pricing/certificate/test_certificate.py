@@ -283,3 +283,4 @@ def test_ways_to_the_same_profit_agree_to_nine_digits(scale: float) -> None:
     assert disagreement({"by_prices": scale, "by_surplus": scale * (1 + 0.9e-9), "by_envelope": None}) is None
     assert "differ" in (disagreement({"by_prices": scale, "by_surplus": scale * (1 + 1.1e-9)}) or "")
     assert disagreement({"by_prices": 1e-3, "by_surplus": 1e-3 + 0.9e-9}) is None
+    assert "differ" in (disagreement({"by_prices": 0.0, "by_surplus": 1.0}) or "")
