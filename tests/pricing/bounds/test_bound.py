@@ -90,6 +90,31 @@ def test_more_weight_is_more_rounding() -> None:
     assert bound_error(valuation, all_of_it) > 2 * bound_error(valuation, none)
 
 
+def test_more_steps_and_a_cost_are_more_rounding() -> None:
+    """Each step is one more sum, and a cost is summed beside the worth."""
+    few, many, dear = (
+        valuation_of(read_market(markets.market(**changes)))
+        for changes in (
+            {"cap_tokens_max": 40, "answer_length": {"family": "table", "tokens": [40], "probability": [1.0]}},
+            {"answer_length": {"family": "table", "tokens": list(range(1, 4_001)), "probability": [1 / 4_000] * 4_000}},
+            {"cost_nanousd_per_token": 10_000, "cap_tokens_max": 4_000, "cost_on_disconnect": "runs"},
+        )
+    )
+    none = Multipliers(np.array([], dtype=np.int64), np.array([], dtype=np.int64), np.array([]))
+
+    assert bound_error(many, none) > 50 * bound_error(few, none)
+    assert bound_error(dear, none) > 1.2 * bound_error(replace(dear, cost_per_token=0.0), none)
+
+
+def test_two_weights_on_one_pair_of_types_are_their_sum() -> None:
+    """A file may state a pair twice."""
+    valuation = valuation_of(read_market(markets.market()))
+    once = Multipliers(np.array([0]), np.array([1]), np.array([0.15]))
+    twice = Multipliers(np.array([0, 0]), np.array([1, 1]), np.array([0.05, 0.1]))
+
+    assert lagrangian(valuation, twice) == pytest.approx(lagrangian(valuation, once), rel=1e-12)
+
+
 def test_what_lies_beyond_the_last_step_is_in_it() -> None:
     """Answers of any length whose steps end early: the bound is above that of steps that go on, and so is a worth's error."""
     valuation = valuation_of(read_market(markets.market()))
