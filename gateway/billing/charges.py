@@ -1,6 +1,6 @@
-"""The parts of a charge: the price of a conversation, input and output, by its terms. Pure; one rounding rule.
+"""Splits a charge into its parts by the terms: the conversation's price, input, output. Pure; one rounding rule.
 
-Each call is rounded down by itself, part by part (``pricing.money.metered``), both where it is charged and here. So
+Each call is rounded down separately, part by part (``pricing.money.metered``), both where it is charged and here. So
 sums over calls are sums of whole nano-units, and no sum is ever rounded.
 """
 
@@ -14,9 +14,9 @@ from pricing.money import metered
 
 @dataclass(slots=True)
 class Parts:
-    """The parts of one call's charge, nano-units; together they are the charge.
+    """The parts of one call's charge, nano-units; they add up to the charge.
 
-    ``rest`` is the part that the terms do not explain: of a call whose tier is not known any more.
+    ``rest`` is the part that the terms do not explain, as where the call's tier is no longer known.
     """
 
     price: int = 0
@@ -49,10 +49,10 @@ def parts_of(charge: int, tokens: int, input_tokens: int, tier: Tier | None) -> 
 
 
 def prorated(amount: int, part_ms: int, whole_ms: int) -> int:
-    """Return the share of an amount for a part of its time: by whole seconds, rounded down as every rate is."""
+    """Return the share of an amount for a part of its time, counted in whole seconds; rounded down, like every rate."""
     return amount * (part_ms // 1000) // (whole_ms // 1000)
 
 
 def tokens_for(amount: int, nanousd_per_mtok: int) -> int:
-    """Return the fewest tokens that are charged an amount at a rate."""
+    """Return the smallest number of tokens whose charge at a rate reaches an amount."""
     return -(-amount * 1_000_000 // nanousd_per_mtok)

@@ -29,11 +29,11 @@ AT_ONCE = 200
 """Customers that are examined together and closed in one transaction."""
 
 SHOWN_MOST = 100
-"""Customers that are named as open in one answer."""
+"""The most open customers that one answer names."""
 
 
 def patience_ms(call_deadline_s: float, lease_s: float) -> int:
-    """Return how long after its end a month can still have calls that run: the longest call and two leases, ms."""
+    """Return how long after its end a month can still have running calls: the longest call and two leases, ms."""
     return int(call_deadline_s * 1000) + 2 * int(lease_s * 1000)
 
 
@@ -47,7 +47,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How a month stands: how many customers have it, for how many it has ended and is closed, what some wait for."""
+    """The state of a month: how many customers have it, for how many it is closed and has ended, what some wait for."""
 
     customers: int
     closed: int
@@ -56,18 +56,18 @@ class State:
 
     @property
     def name(self) -> Literal["open", "waiting", "closed"]:
-        """Return ``open`` before it has ended for any customer, ``closed`` once closed for all, ``waiting`` between."""
+        """Return ``open`` before it has ended for any customer, ``closed`` once closed for all, else ``waiting``."""
         if self.customers and self.closed == self.customers:
             return "closed"
         return "waiting" if self.ended else "open"
 
 
 class Closing:
-    """A month of a customer is closed once its end has passed, no hold of it can be open and the ledger has caught up.
+    """Closes a customer's month once its end has passed, no hold of it can be open and the ledger has caught up.
 
-    No call runs longer than its deadline, and the holds of a lost worker are free two leases later; so after that time
-    no call that was admitted in the month can be running, and Redis is still checked for holds of the month. Any number
-    of processes may close at once, and a closing that was killed may be repeated.
+    No call runs longer than its deadline, and the holds of a lost worker are free two leases later. After that time no
+    call that was admitted in the month can be running; Redis is nevertheless checked for holds of the month. Any number
+    of processes may close at once, and a killed closing may be repeated.
 
     The invoice of a closed month is then made final, under the seal of its last record.
 
@@ -102,13 +102,13 @@ class Closing:
         self._now_ms = now_ms
 
     def state(self, month: str) -> State:
-        """Return how a month stands; nothing is closed."""
+        """Return the state of a month; nothing is closed."""
         return self._go(month, closes=False)
 
     def close(self, month: str) -> State:
-        """Close the month of every customer for whom this is possible now, and return how it then stands.
+        """Close the month of every customer for whom this is possible now, and return the state after that.
 
-        It closes for ``CLOSING_S`` at most; the next call can close the rest.
+        A call stops after ``CLOSING_S``; the next call can close the rest.
         """
         return self._go(month, closes=True)
 
@@ -136,7 +136,7 @@ class Closing:
         return State(count, closed, ended, tuple(waiting[:SHOWN_MOST]))
 
     def _without_invoice(self, months: Sequence[CustomerMonth], until: float) -> dict[str, str]:
-        """Make the invoices of closed months final while there is time; return the reasons of the rest, by customer."""
+        """Make the invoices of closed months final while there is time; return why the others are not, by customer."""
         unfinished = [month for month in months if not month.is_invoiced]
         if unfinished and self._monotonic() < until:
             while self._sealer.turn(all_of_it=True):
@@ -150,12 +150,12 @@ class Closing:
         return why
 
     def _now(self) -> int:
-        """Return the time of day by the clock that is behind: calls are admitted by the clock of Redis."""
+        """Return the earlier of the local time and Redis' time: calls are admitted by Redis' clock."""
         with translated():
             return min(self._clocks.read().here, self._now_ms())
 
     def _why_open(self, months: Sequence[CustomerMonth], now: int, within_s: float) -> dict[str, str]:
-        """Return why months cannot be closed yet, by customer, without those that can be."""
+        """Return why months cannot be closed yet, by customer; months that can be closed are left out."""
         why: dict[str, str] = {}
         for month in months:
             if month.end > now:
@@ -184,7 +184,7 @@ class Closing:
         }
 
     def _held(self, months: Sequence[CustomerMonth]) -> dict[str, int]:
-        """Return when the first of its calls in flight was admitted, ms, of each customer that has any."""
+        """Return for each customer with calls in flight when the first of these was admitted, ms."""
         first: dict[str, int] = {}
         with translated():
             buckets = calls_in_flight(self._redis, sorted({redis_keys.bucket_of(month.customer) for month in months}))

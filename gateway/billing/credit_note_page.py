@@ -1,4 +1,4 @@
-"""A credit note: what it says of a credit and the invoice that it is for, and its page to be printed. Pure."""
+"""A credit note: its content, which names a credit and the invoice it is for, and its printable page. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pricing.usage import UsageRecord
 
 
 def credit_note(credit: UsageRecord, invoice: Invoiced, issuer: Issuer) -> CreditNote:
-    """Return the note of a credit, but for its number: the credit's record has its id."""
+    """Return the note of a credit without its number; the note has the id of the credit's record."""
     return {
         "id": credit["id"],
         "customer": credit["customer"],
@@ -29,7 +29,7 @@ def credit_note(credit: UsageRecord, invoice: Invoiced, issuer: Issuer) -> Credi
 
 
 def note_page(note: Mapping[str, Any]) -> str:
-    """Return the page of a credit note as the API shows it. Whatever a person typed is escaped."""
+    """Return the page of a credit note that has the form the API shows. All typed text is escaped."""
     return "".join(_parts(note))
 
 

@@ -1,4 +1,4 @@
-"""Finds invoices: final invoices as they were written, drafts from the book as it is now."""
+"""Finds invoices: final invoices as they were written, drafts from the present records of the book."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from gateway.ledger.database import Database
 Status = Literal["draft", "final"]
 
 DRAFTS_MOST = 24
-"""Open months of a customer that are read, the latest."""
+"""The most open months of a customer that are read: the latest."""
 
 PREFIX = "inv_"
 KEPT_S = 60.0
 KEPT_MOST = 100
-"""Customers whose invoices are remembered."""
+"""The most customers whose invoices are cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Some:
-    """Some invoices, and where the next invoices begin; None after the last."""
+    """Some invoices, and the position at which the next invoices begin; None after the last."""
 
     data: list[Invoice]
     after: Any
@@ -44,7 +44,7 @@ class InvoiceBook:
     """All invoices of an installation.
 
     Args:
-        now_ms: the time of day, ms: up to which month a customer has drafts.
+        now_ms: the time of day, ms; a customer has drafts up to the month of this time.
 
     Raises:
         MeteringUnavailable: the ledger is unavailable, from every method.
@@ -123,18 +123,18 @@ class InvoiceBook:
 
 
 def customer_in(invoice_id: str) -> str | None:
-    """Return the customer that an invoice's id names; None where it is no such id."""
+    """Return the customer that an invoice's id names; None where the text is no such id."""
     month, _, customer = invoice_id.removeprefix(PREFIX).partition("_")
     return customer if is_month(month) and customer else None
 
 
 class LatestInvoices:
-    """Invoices for requests by customers: each customer's are made at most once in ``KEPT_S``, one customer at a time.
+    """Invoices requested by customers: made at most once in ``KEPT_S`` for each customer, one customer at a time.
 
     A draft reads every record of its month, so nobody can keep the ledger busy by requests.
 
     Args:
-        require_booked: raises where a customer's settled calls are not in the ledger; then no invoice is made.
+        require_booked: raises where a customer's settled calls are not in the ledger, so that no invoice is made.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""An invoice as a page to be printed: HTML and nothing beside it. Pure."""
+"""An invoice as a printable page: HTML that needs no other file. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NAMES = {
 
 
 def page(invoice: Mapping[str, Any]) -> str:
-    """Return the page of an invoice as the API shows it. Whatever a person typed is escaped."""
+    """Return the page of an invoice that has the form the API shows. All typed text is escaped."""
     return "".join(_parts(invoice))
 
 

@@ -1,4 +1,4 @@
-"""A customer's invoice of a month, from the records that count in it: a draft while it is open, final once it is closed."""
+"""A customer's invoice of a month, from the records that count in it: a draft while the month is open, then final."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """The sender of invoices: its name and address, and its lines about taxes, line by line."""
+    """The sender of invoices: the lines of its name and address, and its lines about taxes."""
 
     address: tuple[str, ...]
     tax_lines: tuple[str, ...]
     prefix: str
-    """What stands before the numbers of invoices."""
+    """The text before the number of each invoice."""
     currency: str
 
     @classmethod
@@ -58,14 +58,15 @@ def _lines(text: str) -> tuple[str, ...]:
 
 
 def id_of(month: CustomerMonth) -> str:
-    """Return the id of a customer's invoice of a month, which is the same before and after it is final."""
+    """Return the id of a customer's invoice of a month: the same for the draft and the final invoice."""
     return f"inv_{month.month}_{month.customer}"
 
 
 def drafted(database: Database, month: CustomerMonth, issuer: Issuer, terms_of: TermsOf) -> Invoice | None:
-    """Return the invoice of a customer's month as the book has it now, None where nothing counts in it.
+    """Return the invoice of a customer's month by the book's present records, None where no record counts in the month.
 
-    It reads each record once, page by page; with prepaid credit, also those of earlier months without a final invoice.
+    Each record is read once, page by page; with prepaid credit, also the records of earlier months without a final
+    invoice.
     """
     lines, added = Lines(terms_of), 0
     span = Span(month.customer, month.start, month.end)
@@ -101,6 +102,6 @@ def drafted(database: Database, month: CustomerMonth, issuer: Issuer, terms_of: 
 def finalised(
     database: Database, month: CustomerMonth, issuer: Issuer, terms_of: TermsOf, now_ms: Callable[[], int]
 ) -> bool:
-    """Make the invoice of a closed month final; return whether this call did. Repeatable after any kill."""
+    """Make the invoice of a closed month final; return whether this call did so. Repeatable after any kill."""
     body = drafted(database, month, issuer, terms_of)
     return finalise(database, month, body, numbered=issuer.numbered, now_ms=now_ms())

@@ -1,4 +1,4 @@
-"""The lines of an invoice: one pass over the records that count in it. Pure; its memory grows with the lines."""
+"""The lines of an invoice, from one pass over the records that count in it. Pure; memory grows with the lines."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ UNITS: Mapping[str, str] = {
 """The unit of each kind of line. The price of tokens is per million."""
 
 PART = "part of a period"
-"""The unit of a subscription's line for less than a period, so less than its price."""
+"""The unit of a subscription's line whose charge is not the price of a whole period."""
 
 TermsOf = Callable[[str | None, str | None], Tier | None]
-"""Returns the tier of a menu version and a name, or None where it is not known."""
+"""Returns the tier with a menu version and a name, or None where the tier is not known."""
 
 
 @dataclass(slots=True)
 class Line:
-    """One line: a quantity of one thing at one price, and the records that it is made of."""
+    """One line: a quantity of one kind at one price, and the records that make it up."""
 
     kind: str
     tier: str | None
@@ -69,7 +69,7 @@ class Lines:
         input_tokens: int,
         is_included: bool | None,
     ) -> None:
-        """Add one record; they come oldest first. Prepaid credit charges nothing and is in no line."""
+        """Add one record; records come oldest first. Prepaid credit charges nothing and is in no line."""
         self.records += 1
         self.total_nanousd += charge
         self.first_seq = seq if self.first_seq is None or seq < self.first_seq else self.first_seq
@@ -88,7 +88,7 @@ class Lines:
             self._put("credit", where, charge, 1, charge, record_id)
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the lines in the order of an invoice."""
+        """Return the lines in the order in which an invoice has them."""
         return [asdict(line) for _, line in sorted(self._lines.items(), key=_order)]
 
     def _add_call(
@@ -139,7 +139,7 @@ class Lines:
 
 
 def tokens_charged(amount: int, tokens: int, rate: int) -> int:
-    """Return how many of a call's input tokens an amount is for: all, unless a spend limit left some uncharged."""
+    """Return how many of a call's input tokens an amount pays for: all, unless a spend limit left some uncharged."""
     return tokens if tokens * rate // 1_000_000 == amount else tokens_for(amount, rate)
 
 

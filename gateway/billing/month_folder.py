@@ -1,4 +1,7 @@
-"""Writes a closed month to a folder: each invoice as JSON and as a page, the totals by customer, a manifest. The same bytes each time."""
+"""Writes a closed month to a folder: each invoice as JSON and as a page, the totals by customer, and a manifest.
+
+The bytes are the same each time.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,10 @@ AT_ONCE = 100
 
 
 def write_month(folder: Path, database: Database, book: InvoiceBook, period: str) -> dict[str, Any]:
-    """Write a month that is closed; return its manifest, which is written last.
+    """Write a closed month; return its manifest, which is written last.
 
-    A file that has the right bytes is left unchanged; others are replaced at once when they are complete. So it may be
-    repeated after a kill at any point.
+    A file that has the right bytes is left unchanged; any other file is replaced atomically by a complete file. So the
+    call may be repeated after a kill at any point.
     """
     files, total, count = [], 0, 0
     (folder / "invoices").mkdir(parents=True, exist_ok=True)
@@ -58,7 +61,7 @@ def _totals(database: Database, period: str) -> str:
 
 
 def _put(folder: Path, name: str, text: str) -> dict[str, Any]:
-    """Write a file, its owner's alone, unless it has these bytes already; return its entry in the manifest."""
+    """Write a file that only its owner can read, unless it has these bytes already; return its manifest entry."""
     path, content = folder / name, text.encode()
     if not path.is_file() or path.read_bytes() != content:
         part = path.with_name(path.name + ".part")

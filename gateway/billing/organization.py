@@ -1,4 +1,4 @@
-"""``/v1/organization/usage/completions`` and ``/costs`` as OpenAI has them: request and answering page; pure."""
+"""``/v1/organization/usage/completions`` and ``/costs`` in OpenAI's form: request and answering page; pure."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ FIELD_OF: Mapping[str, str | None] = MappingProxyType(
         "line_item": "tier",
     }
 )
-"""What results are grouped by, each with its field of the record: a project is the customer, no call is a batch."""
+"""The names to group results by, each with its field of the record. A project is the customer; no call is a batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One of the two routes: its bucket widths, each with the default and most buckets of a page; its parameters."""
+    """One of the two routes: its parameters, and its bucket widths."""
 
     widths: Mapping[str, tuple[int, int, int]]
+    """Each with its length in ms, the default number of buckets of a page, and the highest."""
     groups: tuple[str, ...]
     filters: Mapping[str, str]
-    """Parameters that take lists, each with the field of the record that it filters."""
+    """The parameters that take lists, each with the field of the record that it filters by."""
 
 
 USAGE = Kind(
@@ -77,7 +78,7 @@ class Sums(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request: buckets of a width from ``start`` on, at most ``limit`` of them, before ``end``, in ms."""
+    """A request: at most ``limit`` buckets of a width, from ``start`` on and before ``end``, in ms."""
 
     kind: Kind
     width_ms: int
@@ -91,7 +92,7 @@ class Question:
 
     @property
     def by(self) -> tuple[str, ...]:
-        """The fields of the record that results are grouped by; a line of costs also by the kind of the record."""
+        """The fields of the record that results are grouped by; line items are grouped by the record's kind, too."""
         fields = [field for name in self.group_by if (field := FIELD_OF[name]) is not None]
         return (*fields, "kind") if "line_item" in self.group_by else tuple(fields)
 
@@ -108,7 +109,7 @@ class Question:
 
 
 def question(kind: Kind, query: str, now_ms: int) -> Question:
-    """Return what a query string asks for; lists are repeated parameters, with or without ``[]``, or have commas.
+    """Return the request in a query string; a list is a repeated parameter, with or without ``[]``, or has commas.
 
     Raises:
         BadRequest: a value is invalid; ``param`` names its parameter.
@@ -143,7 +144,7 @@ def question(kind: Kind, query: str, now_ms: int) -> Question:
 
 
 def page(request: Question, rows: Sequence[Sums], customer: str, currency: str) -> dict[str, Any]:
-    """Return the page that answers a question: each bucket, also an empty one, with its results."""
+    """Return the page that answers a request: each bucket with its results, empty buckets included."""
     results: dict[int, list[dict[str, Any]]] = defaultdict(list)
     result = _usage if request.kind is USAGE else _cost(currency)
     for sums in rows:
@@ -208,7 +209,7 @@ def _cost(currency: str) -> Any:
 
 
 def decimal(nanousd: int) -> str:
-    """Return an amount in whole units as a JSON number, exactly."""
+    """Return an amount in units of the currency as a JSON number, exact to the nano-unit."""
     units, rest = divmod(abs(nanousd), NANO)
     digits = f"{rest:09d}".rstrip("0") or "0"
     return f"{'-' if nanousd < 0 else ''}{units}.{digits}"

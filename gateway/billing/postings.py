@@ -1,4 +1,4 @@
-"""Records that no call makes: a fee, a credit, prepaid credit. Pure: from its facts to the record for the book."""
+"""Records that belong to no call: a fee, a credit, prepaid credit. Pure: turns the facts into the record to book."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def posting(
     """Return the record of a fee, a credit or prepaid credit, which counts no token and no call.
 
     Args:
-        charge_nanousd: the amount that it adds to the bill; of a credit negative, of prepaid credit 0.
+        charge_nanousd: the amount that the record adds to the bill: negative for a credit, 0 for prepaid credit.
         corrects: the record that a credit is for.
         prepaid_nanousd: the amount that the customer paid in advance.
     """

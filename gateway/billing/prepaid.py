@@ -1,7 +1,7 @@
-"""Prepaid credit of a customer: how much of a month's charges it pays, what is owed beyond it, and what is left.
+"""Prepaid credit of a customer: how much of a month's charges it pays, what is owed beyond that, and what is left.
 
-Every charge of a month draws prepaid credit before anything is owed. There is no counter beside the book: a balance is
-that of the last final invoice, with the records of the months since.
+Every charge of a month draws prepaid credit before anything is owed. There is no counter beside the book: the balance
+is the balance on the last final invoice, updated by the records of the months since.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COLUMNS = (book.time, book.id, book.customer, book.charge_nanousd, book.prepaid_
 
 @dataclass(frozen=True, slots=True)
 class Prepaid:
-    """The prepaid credit of one month of a customer: before + added = drawn + left, and drawn + due is what it charged."""
+    """The prepaid credit of a customer's month: before + added = drawn + left, drawn + due = the month's charges."""
 
     before_nanousd: int
     added_nanousd: int
@@ -40,12 +40,13 @@ class Prepaid:
 
 
 def drawn(before: int | None, added: int, charged: int) -> Prepaid | None:
-    """Return the prepaid credit of a month, None where there is none.
+    """Return the prepaid credit of a month; None where the customer has none.
 
     Args:
-        before: what was left when the month began; None where nothing had been paid in advance by then.
-        added: what was paid in advance in the month.
-        charged: what its records charge in all. Where credits exceed charges this is negative and adds to what is left.
+        before: the credit left when the month began; None where nothing had been paid in advance by then.
+        added: the amount paid in advance in the month.
+        charged: the sum of the charges of the month's records. It is negative where credits exceed charges, and then
+            adds to the credit that is left.
     """
     if before is None and not added:
         return None
@@ -55,9 +56,9 @@ def drawn(before: int | None, added: int, charged: int) -> Prepaid | None:
 
 
 def left_before(database: Database, customer: str, month: str) -> int | None:
-    """Return what a customer has left of its prepaid credit when a month begins, None where it has had none by then.
+    """Return the prepaid credit that a customer has left when a month begins; None where it has had none by then.
 
-    It reads the records of the months before that have no final invoice.
+    The records of earlier months without a final invoice are read.
     """
     with database.read() as connection:
         found = last_left(connection, customer, month)
@@ -77,14 +78,14 @@ def left_before(database: Database, customer: str, month: str) -> int | None:
 
 
 def left_at(database: Database, customer: str, now_ms: int) -> int:
-    """Return what a customer has left of its prepaid credit, by all records that are in the book."""
+    """Return the prepaid credit that a customer has left, by all records in the book."""
     with database.read() as connection:
         month = month_in(connection, customer, now_ms)
     return left_before(database, customer, month_after(month)) or 0
 
 
 def _sums(database: Database, month: CustomerMonth) -> tuple[int, int]:
-    """Return what was paid in advance in a month, and what its records charge."""
+    """Return the amount paid in advance in a month, and the sum of the charges of its records."""
     added, charged = 0, 0
     for counted in counted_in(database, COLUMNS, Span(month.customer, month.start, month.end)):
         charged += counted.row[3]

@@ -1,4 +1,4 @@
-"""Compares our records with the endpoint's own report, by day and model: the differences and likely causes; pure."""
+"""Compares our records with the endpoint's own report, by day and model; names differences and likely causes; pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 """The names that a report may use for each figure."""
 
 Place = tuple[int, str]
-"""A day's start, ms, and a model."""
+"""The start of a day, ms, and a model."""
 
 NOT_ON_RECORD = "nothing of it is on record: calls that did not go through this gateway, or records that are missing"
 NOT_REPORTED = "the report has nothing of it: it is not complete yet, or of another account"
@@ -37,12 +37,12 @@ OTHER_FIGURES = "the endpoint reports other figures than it sends with its answe
 
 
 class NoReport(ValueError):
-    """The text is no report of usage; the message says why."""
+    """The text is not a report of usage; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One figure of a day and model that differs between both sides."""
+    """A figure of one day and model that differs between the two sides."""
 
     day: int
     model: str
@@ -53,7 +53,7 @@ class Difference:
 
     @property
     def difference(self) -> int:
-        """How much more theirs is."""
+        """The reported figure less ours."""
         return self.theirs - self.ours
 
     @property
@@ -77,7 +77,7 @@ def read_report(text: str, days: Iterable[int] = ()) -> dict[Place, dict[str, in
         days: starts of the days, ms, that the report covers; a day that it does not name has no usage.
 
     Raises:
-        NoReport: the text is neither, or has no day.
+        NoReport: the text has neither form, or has no day.
     """
     found: dict[Place, dict[str, int]] = defaultdict(lambda: dict.fromkeys(WHAT, 0))
     try:
@@ -98,9 +98,9 @@ def read_report(text: str, days: Iterable[int] = ()) -> dict[Place, dict[str, in
 def reconciled(
     ours: Iterable[DaySum], theirs: Mapping[Place, Mapping[str, int]], *, model: str, embedding_model: str | None
 ) -> list[Difference]:
-    """Return the figures that differ on the days of a report, by day, model and figure.
+    """Return the figures that differ on the days of a report, in the order of day, model and figure.
 
-    A model of the report is ours where it has our name, our name with a version after it, or no name.
+    A model of the report is ours where its name is ours, is ours followed by a version, or is empty.
     """
     days = {day for day, _ in theirs}
     recorded: dict[Place, Side] = defaultdict(Side)
@@ -141,7 +141,7 @@ def _cause(
     differences: Mapping[tuple[Place, str], int],
     known: set[str],
 ) -> str:
-    """Return the likeliest reason why one figure differs."""
+    """Return the likeliest reason why a figure differs."""
     difference, requests = differences[place, what], differences[place, "requests"]
     if place[1] not in known:
         return NOT_OURS
@@ -160,7 +160,7 @@ def _cause(
 
 
 def _known_as(name: str, model: str, embedding_model: str | None) -> str:
-    """Return our name of a model of the report."""
+    """Return our name for a model of the report."""
     if not name:
         return model
     matches = [known for known in (model, embedding_model) if known and (name == known or name.startswith(f"{known}-"))]

@@ -1,8 +1,8 @@
-"""Drops the records of closed months that are older than the operator keeps them, and keeps their totals.
+"""Drops the records of closed months once the operator's retention time has passed, and keeps their totals.
 
-A month is marked first, in one transaction with its totals: from then on its records count no more. A day later, when
-no reader that began before still reads them, they are deleted, some in each transaction, each with the mark that its
-seal lacks it. After a kill at any point the next turn goes on.
+A month is marked first, in one transaction that also stores its totals: from then on its records no longer count. A day
+later, when no reader that began before the mark is still reading, the records are deleted, some in each transaction,
+and each deleted row is marked as dropped beside its seal. After a kill at any point the next turn continues.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Retention:
     """Drops old records. Any number of processes may run it: each month is marked once, and deletions take turns.
 
     Args:
-        days: how long records are kept after the end of their month; None keeps them for ever.
+        days: how long records are kept after the end of their month; None keeps them forever.
 
     Raises:
         MeteringUnavailable: the ledger is unavailable, from ``turn``.
@@ -46,7 +46,7 @@ class Retention:
         self._looks_at = 0
 
     def turn(self) -> int:
-        """Delete some rows of months that were marked a day ago, or mark months; return how many.
+        """Delete some rows of months that were marked a day ago, or mark months; return how many rows or months.
 
         Marked months are deleted even if the setting is removed: their totals already replace the records.
         """
@@ -64,7 +64,7 @@ class Retention:
         return marked
 
     def _due(self, cutoff: int, now: int) -> Iterator[CustomerMonth]:
-        """Yield months that are old enough and whose records can go; a month that stays keeps all later months."""
+        """Yield the months to drop now; a month that has to stay keeps all later months of its customer."""
         staying, is_summed = set[str](), False
         for month in unmarked_months(self._database, cutoff):
             if not is_summed:
@@ -76,7 +76,7 @@ class Retention:
                 staying.add(month.customer)
 
     def _mark(self, month: CustomerMonth, now: int) -> int:
-        """Store the totals of a month and stop counting its records; return 1, or 0 where another process did."""
+        """Store the totals of a month and stop counting its records; return 1, or 0 where another process did so."""
         counted_month = Month(self._database, month.month, month.customer)
         rows = checked(self._database, month, counted_month, self._rows)
         sums, going = sums_to_keep(self._database, counted_month, month.customer)

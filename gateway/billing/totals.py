@@ -21,7 +21,7 @@ SWEEP_EVERY = 50_000
 
 
 class Begun:
-    """Conversations that go on, by customer and name. A name reused after its end is a new conversation."""
+    """Open conversations by customer and name. A name reused after its conversation has ended is a new conversation."""
 
     def __init__(self, going: Conversations | None = None) -> None:
         self.going: Conversations = {} if going is None else going
@@ -29,7 +29,7 @@ class Begun:
         self._seen = 0
 
     def is_begun_by(self, customer: str, conversation: str, time: int, settled: int, tokens: int) -> bool:
-        """Return whether a call has the first output token of its conversation; calls come oldest first by (time, id)."""
+        """Return whether a call has the first output token of its conversation; calls come in the order (time, id)."""
         self._seen += 1
         if self._seen % SWEEP_EVERY == 0:
             self._project(time)
@@ -61,14 +61,14 @@ FIELD_OF: Mapping[str, str | None] = MappingProxyType(
         "menu_version": "menu_version",
     }
 )
-"""What totals may be grouped by, each with its field of the record; a day is derived from the time."""
+"""The names that totals may be grouped by, each with its field of the record; a day is derived from the time."""
 
 SUMMED = (
     *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "billed_output_tokens"),
     "charge_nanousd",
 )
 COUNTED = ("calls", "conversations", *SUMMED)
-"""What each group has, in this order."""
+"""The sums of each group, in this order."""
 
 book = usage_records.c
 
@@ -77,10 +77,10 @@ FIRST = len(BEFORE)
 
 
 def totals_by(database: Database, by: str, span: Span, month: Month | None = None) -> list[dict[str, Any]]:
-    """Return the sums of the records that count in a span, by ``by``, in the order of their names, null last.
+    """Return the sums of the records that count in a span, grouped by ``by``, in the order of the names, null last.
 
-    A conversation counts where its first output token does, a call where it was admitted; of corrections, fees and
-    credits only the sums do. Memory grows with the groups and the conversations that are open at once.
+    A conversation counts where its first output token does, a call where it was admitted. Corrections, fees and credits
+    add to the sums but count as no call. Memory grows with the groups and the conversations that are open at once.
     """
     field = FIELD_OF[by]
     grouping = [] if field is None else [book[field]]
@@ -98,7 +98,7 @@ def totals_by(database: Database, by: str, span: Span, month: Month | None = Non
 
 
 def sums_to_keep(database: Database, month: Month, customer: str) -> tuple[dict[Group, list[int]], Conversations]:
-    """Return the sums of a customer's closed month by everything that totals are by, and the conversations open at its end."""
+    """Return a closed month's sums by all fields of totals together, and the conversations open at its end."""
     fields = GROUPED[1:]
     columns = (*BEFORE, *(book[name] for name in SUMMED), *(book[name] for name in fields))
     span, start = Span(customer), FIRST + len(SUMMED)
@@ -122,7 +122,7 @@ Name = TypeVar("Name", bound=Hashable)
 def added_up(
     rows: Iterator[Counted], name_of: Callable[[Counted], Name], open_before: Conversations
 ) -> dict[Name, list[int]]:
-    """Return the sums of rows by a name of each."""
+    """Return the sums of rows, grouped by the name that ``name_of`` returns for each row."""
     groups: dict[Name, list[int]] = {}
     for counted, is_begun in _with_conversations(rows, Begun(open_before)):
         row, name = counted.row, name_of(counted)
@@ -137,12 +137,12 @@ def added_up(
 
 
 def is_open(going: list[int], at: int) -> bool:
-    """Return whether a conversation is open at a moment: a day after its first call at most, an hour after its last."""
+    """Return whether a conversation is open at a moment: within a day of its first call and an hour of its last."""
     return at - going[0] < DAY_MS and at - going[1] < HOUR_MS
 
 
 def _with_conversations(rows: Iterator[Counted], begun: Begun) -> Iterator[tuple[Counted, bool]]:
-    """Yield the rows that count, and whether each begins a conversation. Rows from before only show which are open."""
+    """Yield the rows that count, and whether each begins a conversation. Earlier rows only show which are open."""
     for counted in rows:
         _, _, customer, kind, conversation, settled, tokens = counted.row[:FIRST]
         is_call = conversation is not None and not counted.is_late and kind in ("usage", "correction")
@@ -160,7 +160,7 @@ def _field(place: int) -> Callable[[Counted], str | None]:
 
 
 def days_of(database: Database, span: Span, month: Month | None) -> Callable[[Counted], str | None]:
-    """Return a function from a record to the day that it counts on, in its customer's zone."""
+    """Return a function that returns the day on which a record counts, in its customer's zone."""
     since = (span.since or 0) if month is None else month.since
     zones = Zones(database, since, span.customer)
     known: dict[str, tuple[int, int, str]] = {}
