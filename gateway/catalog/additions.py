@@ -1,4 +1,4 @@
-"""Collects the customers and keys that one transaction adds or changes, and writes them together, cheaply for many."""
+"""Collects the customers and keys that a transaction adds or changes, and writes them together: cheap for many rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MenuOf = Callable[[str], Menu]
 
 @dataclass(slots=True)
 class Additions:
-    """Rows to write. ``actor`` adds them, at ``now_ms``."""
+    """Rows to write; ``actor`` adds them at ``now_ms``."""
 
     actor: str
     now_ms: int
@@ -31,10 +31,10 @@ class Additions:
     audited: list[Audited] = field(default_factory=list)
 
     def write(self, connection: Connection) -> None:
-        """Write all of them.
+        """Write all rows.
 
         Raises:
-            AlreadyExists: another customer has one of their external_ids, or there is a key with one of the digests.
+            AlreadyExists: another customer has one of the external_ids, or another key one of the digests.
         """
         customer_rows.add_all(connection, self.customers)
         for row in self.changed:
@@ -44,7 +44,7 @@ class Additions:
 
 
 def menus_in(connection: Connection) -> MenuOf:
-    """Return a function that reads menus, each of them once."""
+    """Return a function that reads menus, each menu once."""
 
     @cache
     def menu_of(version: str) -> Menu:

@@ -1,4 +1,4 @@
-"""The admin token: stored as a SHA-256 digest, shown once when it is made, replaced by retiring it."""
+"""The admin token: stored as a SHA-256 digest, shown once when it is created, retired when another replaces it."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ RETIRED = (
     "replaced it, or to a new one, or leave it out."
 )
 TRUSTED_S = 1.0
-"""How long a look-up is trusted, and so the longest that a retired token still works."""
+"""How long a look-up is trusted, which is also the longest time that a retired token still works."""
 
 
 def digest_of(token: str) -> str:
-    """Return the digest that is stored of a token."""
+    """Return the digest under which a token is stored."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def ensure_admin_token(database: Database, configured: str | None, now_ms: int) -> str | None:
-    """Make sure that there is an admin token; return it if it was made now, which is when it is shown.
+    """Create an admin token unless one exists; return it if it was created now, the only time that it is shown.
 
     Args:
-        configured: the operator's own token, from the settings. It becomes the only token.
+        configured: the operator's own token, from the settings; it becomes the only token.
 
     Raises:
-        StartupError: the operator's own token was retired, and so others may know it.
+        StartupError: the operator's own token was retired, so other people may know it.
     """
     with database.write() as connection:
         if configured is not None:
@@ -50,7 +50,7 @@ def ensure_admin_token(database: Database, configured: str | None, now_ms: int) 
 
 
 def new_admin_token(database: Database, now_ms: int) -> str:
-    """Return a new admin token, retiring every other."""
+    """Create an admin token, retire all others, and return the new token."""
     with database.write() as connection:
         return _create_token(connection, now_ms, actor="command")
 
@@ -62,7 +62,7 @@ def _create_token(connection: Connection, now_ms: int, actor: str) -> str:
 
 
 def _make_only(connection: Connection, digest: str, now_ms: int, actor: str) -> None:
-    """Make this token the only valid one; write an audit row where that changes anything."""
+    """Make this token the only valid token; write an audit row where that changes anything."""
     table, before = admin_tokens, _live(connection)
     if before == (digest,):
         return
@@ -82,7 +82,7 @@ def _make_only(connection: Connection, digest: str, now_ms: int, actor: str) -> 
 
 
 def actor_name(digest: str) -> str:
-    """Return how the audit names a token: by the beginning of its digest."""
+    """Return the audit's name of a token: the beginning of its digest."""
     return f"token:{digest[:12]}"
 
 
@@ -103,7 +103,7 @@ class _LookUp:
 
 
 class AdminTokens:
-    """Says whether a token is the admin's.
+    """Decides whether a token is the admin token.
 
     A token that was valid stays valid for ``TRUSTED_S`` without a look-up in the ledger; any other token is looked up,
     so that a new token works at once.
@@ -129,5 +129,5 @@ class AdminTokens:
 
 
 def _among(digest: str, digests: tuple[str, ...]) -> bool:
-    """Compare with each digest in a time that does not depend on how much of it matches."""
+    """Compare with each known digest in a time that does not depend on how many characters match."""
     return any(hmac.compare_digest(digest, known_digest) for known_digest in digests)

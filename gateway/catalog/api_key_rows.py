@@ -1,4 +1,4 @@
-"""API keys as rows of the ledger: the key's text is hashed, and only its SHA-256 and its beginning are stored."""
+"""API keys as rows of the ledger: of a key's text only the SHA-256 digest and the beginning are stored."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from gateway.ledger.rows import VALUES_MOST, batches
 from gateway.ledger.tables import api_keys
 
 SHOWN = 12
-"""How many characters of a key stay readable, so that people can tell theirs apart."""
+"""How many characters of a key stay readable, so that people can tell their keys apart."""
 
 SECRET_BYTES = 32
 
 OWN = "tc-"
-"""How this gateway's keys begin, which name their bucket; the bucket of a key made elsewhere is looked up."""
+"""The beginning of this gateway's keys, which name their bucket; the bucket of a key created elsewhere is looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def new_text(customer_id: str, random_bytes: Callable[[int], bytes]) -> str:
 
 
 def digest_of(text: str) -> str:
-    """Return the digest that is stored of a key's text."""
+    """Return the digest under which a key's text is stored."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -61,7 +61,7 @@ def add(connection: Connection, row: KeyRow, digest: str) -> None:
     """Write a new key.
 
     Raises:
-        AlreadyExists: there is a key of this digest.
+        AlreadyExists: there is a key with this digest.
     """
     add_all(connection, [(row, digest)])
 
@@ -70,7 +70,7 @@ def add_all(connection: Connection, rows: Sequence[tuple[KeyRow, str]]) -> None:
     """Write new keys with their digests.
 
     Raises:
-        AlreadyExists: there is a key of one of the digests.
+        AlreadyExists: there is a key with one of the digests.
     """
     if not rows:
         return
@@ -104,7 +104,7 @@ def _some(connection: Connection, column: Column[Any], values: Sequence[str]) ->
 
 
 def find(connection: Connection, key_id: str, *, locked: bool = False) -> KeyRow:
-    """Return a key; ``locked`` keeps every other change of it waiting until the transaction ends.
+    """Return a key; with ``locked``, every other change of the key waits until the transaction ends.
 
     Raises:
         NotFound: no key has this id.
@@ -119,13 +119,13 @@ def find(connection: Connection, key_id: str, *, locked: bool = False) -> KeyRow
 
 
 def store_end(connection: Connection, row: KeyRow) -> None:
-    """Write when a key, which was ``locked`` when found, expires or was revoked."""
+    """Write the times at which a key, which was ``locked`` when found, expires and was revoked."""
     values = {"expires": row.expires, "revoked": row.revoked, "projected": False}
     connection.execute(update(api_keys).where(api_keys.c.key_id == row.key_id).values(**values))
 
 
 def revoke_all(connection: Connection, customer_id: str, now_ms: int) -> list[str]:
-    """Revoke every key of a customer; return the ids of those that worked until now."""
+    """Revoke every key of a customer; return the ids of the keys that were not revoked before."""
     living = (api_keys.c.customer == customer_id, api_keys.c.revoked.is_(None))
     revoked = update(api_keys).where(*living).values(revoked=now_ms, projected=False).returning(api_keys.c.key_id)
     return sorted(connection.execute(revoked).scalars())

@@ -1,4 +1,4 @@
-"""Audit rows: who changed what, before and after, one row a change, written in the change's own transaction."""
+"""Audit rows: who changed what, before and after; one row for each change, written in the transaction of the change."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def latest(
     action: str | None = None,
     before: int | None = None,
 ) -> Sequence[RowMapping]:
-    """Return audit rows, the latest first: of a target, of a kind of change, before a number, where these are set."""
+    """Return audit rows, the latest first; if set, only those of a target, of an action, before a row number."""
     query = select(audit).order_by(audit.c.seq.desc()).limit(limit)
     if target is not None:
         query = query.where(audit.c.target == target)

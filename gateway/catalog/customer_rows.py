@@ -24,7 +24,7 @@ ROWS_AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class CustomerRow:
-    """One customer. ``terms`` is the part of it that the serving path knows."""
+    """One customer. ``terms`` returns the part of the row that the serving path knows."""
 
     id: str
     name: str
@@ -53,7 +53,7 @@ class CustomerRow:
 
     @property
     def subscription(self) -> Subscription | None:
-        """The period that is paid for, open or over; None before the first."""
+        """The last paid period, open or over; None if the row has none."""
         tier, version = self.subscription_tier, self.subscription_version
         start, until = self.subscription_start, self.subscription_until
         if tier is None or version is None or start is None or until is None:
@@ -127,7 +127,7 @@ def row_of(row: Row[tuple[Any, ...]]) -> CustomerRow:
 
 
 def find(connection: Connection, customer_id: str, *, locked: bool = False) -> CustomerRow:
-    """Return a customer; ``locked`` keeps every other change of it waiting until the transaction ends.
+    """Return a customer; with ``locked``, every other change of the customer waits until the transaction ends.
 
     Raises:
         NotFound: no customer has this id.
@@ -219,7 +219,7 @@ def page(
 ) -> list[CustomerRow]:
     """Return customers in the order they were created; ``filters`` are columns and the values they must have.
 
-    With ``tiers`` only customers that have, will have or have paid for one of these tiers.
+    With ``tiers``, only customers that have, will have or have paid for any of these tiers are returned.
     """
     query = select(*COLUMNS).order_by(customers.c.created, customers.c.id).limit(limit)
     if after is not None:
@@ -257,7 +257,7 @@ def with_own_prices(connection: Connection) -> int:
 
 
 def folded(row: CustomerRow, now_ms: int) -> CustomerRow:
-    """Return the row with its next tier as its tier, if the moment of that change has passed."""
+    """Return the row with its next tier as its tier, if the time of that change has come."""
     if row.next_tier_at is None or row.next_tier_at > now_ms:
         return row
     return replace(row, tier=row.next_tier, tier_since=row.next_tier_at, next_tier=None, next_tier_at=None)

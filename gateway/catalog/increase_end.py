@@ -1,4 +1,4 @@
-"""Ends increases of limits whose time is over: the customer has its own limits again."""
+"""Ends increases of limits whose time is over: the customer's usual limits apply again."""
 
 from __future__ import annotations
 

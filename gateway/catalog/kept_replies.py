@@ -1,8 +1,8 @@
 """Answers of the admin API that are stored under their Idempotency-Keys, as rows of the ledger.
 
-A request claims its key, and the answer is stored in the transaction of the change itself, so that the change is never
-committed without the answer. A claim whose owner died lapses; if the owner is alive after all, its transaction finds
-the claim gone and changes nothing.
+A request claims its key, and the answer is stored in the transaction of the change that it reports, so that the change
+is never committed without the answer. A claim whose owner died lapses; if the owner is alive after all, its transaction
+finds that the claim was lost and changes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLAIM_MS = 60_000
 """A claim this old has lapsed: no admin request works that long."""
 
 RUNNING = 0
-"""Stands for the status of a request that is still being carried out."""
+"""The status of a request that is still being carried out."""
 
 CREATED = 201
 
@@ -50,11 +50,11 @@ class Claim:
             try:
                 with database.write() as connection:
                     return self._take(connection)
-            except IntegrityError:  # another request wrote the same key's first row meanwhile: look at it
+            except IntegrityError:  # another request inserted the row of this key meanwhile: read that row
                 continue
 
     def release(self, database: Database) -> None:
-        """Free the key unless an answer was stored. Where the ledger is unavailable the claim lapses by itself."""
+        """Free the key unless an answer was stored. If the ledger is unavailable, the claim lapses after a minute."""
         with suppress(MeteringUnavailable), database.write() as connection:
             connection.execute(delete(admin_replies).where(*self._is_ours()))
 
@@ -86,7 +86,7 @@ class Claim:
         """Store an answer, as JSON without any secret, in the transaction of the change that it reports.
 
         Raises:
-            Conflict: the claim lapsed, and a repetition of the request was let in.
+            Conflict: the claim lapsed, and a repetition of the request was admitted.
         """
         values = {"status": CREATED, "body": answer}
         stored = connection.execute(update(admin_replies).where(*self._is_ours()).values(**values)).rowcount
@@ -102,7 +102,7 @@ class Claim:
 
 
 def ids_created(connection: Connection, route: str, names: Sequence[str]) -> dict[str, str]:
-    """Return the ids that a route created under names of the sender's, by these names."""
+    """Return the ids that a route created under the sender's names, by name."""
     by_key, ids = {digest(f"{route}\nrow {name}"): name for name in names}, dict[str, str]()
     for batch in batches(by_key, VALUES_MOST):
         query = select(admin_replies.c.key, admin_replies.c.body).where(admin_replies.c.key.in_(batch))
@@ -111,7 +111,7 @@ def ids_created(connection: Connection, route: str, names: Sequence[str]) -> dic
 
 
 def store_created(connection: Connection, route: str, ids_by_name: Mapping[str, str], now_ms: int) -> None:
-    """Store the ids that a route has created, under names of the sender's."""
+    """Store the ids that a route has created, under the sender's names."""
     rows = [
         {"key": key, "request": key, "status": CREATED, "body": json.dumps({"id": made_id}), "time": now_ms}
         for name, made_id in ids_by_name.items()
@@ -151,5 +151,5 @@ def erase_key(connection: Connection, key_id: str) -> None:
 
 
 def digest(text: str) -> str:
-    """Return the digest that is stored of a key or a body."""
+    """Return the digest under which a key or a body is stored."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -25,7 +25,7 @@ SKEW_MS = 3_600_000
 LONGEST_PERIOD_MS = 32 * 86_400_000
 
 NAMED = 10
-"""The most customers that a refusal names; of the others it only says their number."""
+"""The most customers that a refusal names; it only counts the others."""
 
 HOUSE = Customer(
     id="",
@@ -39,14 +39,14 @@ HOUSE = Customer(
     overrides={},
     rev=0,
 )
-"""An ordinary customer, whose menu is called the menu in force."""
+"""A customer with months in UTC and no terms of its own; its menu is called the menu in force."""
 
 
 def hold_still(connection: Connection, *, to_publish: bool = False) -> None:
     """Block publications until the transaction ends; ``to_publish`` also waits for all transactions that block them.
 
-    So a customer is never given a tier that is being withdrawn, and publications are numbered in the order in which
-    they are committed. SQLite's transaction is the only writer already.
+    So no customer gets a tier that is being withdrawn, and publications are numbered in the order in which they are
+    committed. On SQLite nothing needs to be locked: a transaction that writes is the only writer.
     """
     if connection.dialect.name == "postgresql":
         lock = "pg_advisory_xact_lock" if to_publish else "pg_advisory_xact_lock_shared"
@@ -68,7 +68,7 @@ def read_menu(connection: Connection, version: str) -> Menu:
     """Return the public part of a menu.
 
     Raises:
-        NotFound: there is none of this version.
+        NotFound: there is no menu of this version.
     """
     return Menu.from_json(read_body(connection, version))
 
@@ -77,7 +77,7 @@ def read_body(connection: Connection, version: str) -> dict[str, Any]:
     """Return a complete menu, as it was posted.
 
     Raises:
-        NotFound: there is none of this version.
+        NotFound: there is no menu of this version.
     """
     stored = None
     if version.isprintable():  # PostgreSQL refuses to look for some other characters
@@ -106,7 +106,7 @@ def earlier(timeline: Timeline, version: str) -> str | None:
 
 
 def moved_back(timeline: Timeline, menu: Menu) -> dict[str, str]:
-    """Return, for tiers that ``menu`` lacks, the tier from which the last publication moved customers, if only one."""
+    """Return moves that undo those of the last publication, for tiers that ``menu`` lacks and that had one source."""
     last = timeline.publications[-1]
     back = {new: old for old, new in last.moves.items() if menu.tier(old) is not None and menu.tier(new) is None}
     came_from = list(last.moves.values())
@@ -133,7 +133,7 @@ def add_menu(connection: Connection, body: Mapping[str, Any], *, source: str, cr
 
 
 def find_or_add(connection: Connection, body: Mapping[str, Any], *, source: str, created: int) -> Menu:
-    """Return the public part of a menu, having written it if it is new: a version is a hash of its inputs."""
+    """Return the public part of a menu; a new menu is written. Equal versions are equal menus: they hash the inputs."""
     menu = Menu.from_json(body)
     known = connection.execute(select(menus.c.version).where(menus.c.version == menu.version)).scalar_one_or_none()
     return menu if known else add_menu(connection, body, source=source, created=created)
@@ -148,7 +148,7 @@ def publish(
     moves: Mapping[str, str] | None = None,
     arms: Mapping[str, float] | None = None,
 ) -> Publication:
-    """Put a menu in force; ``moves`` maps old tier names to new ones, ``arms`` are menus to try.
+    """Put a menu in force; ``moves`` maps old tier names to new names, ``arms`` maps menus to try to their shares.
 
     Call ``hold_still(connection, to_publish=True)`` first in the transaction.
 
@@ -163,7 +163,7 @@ def publish(
             raise Invalid.field(f"moves.{old}", f"The menu has no tier {new!r}.", "tier_not_found")
     timeline = read_timeline(connection)
     last = timeline.publications[-1] if timeline.publications else None
-    at = now_ms if last is None else max(now_ms, last.at)  # the order of moments is the order of numbers
+    at = now_ms if last is None else max(now_ms, last.at)  # a later number never has an earlier time
     coming = Publication(timeline.rev + 1, menu.version, at, effective, moves, arms)
     _refuse_to_strand(connection, Timeline((*timeline.publications, coming)), menu, at)
     values = {"version": menu.version, "at": at, "effective": effective}
@@ -230,7 +230,7 @@ def _sentence(tier: str, group: Stranded) -> str:
 
 
 def ahead(customer: Customer, timeline: Timeline, now_ms: int) -> Iterator[tuple[int, Standing]]:
-    """Yield a customer's standing now and after each change that is already decided, each with its moment."""
+    """Yield a customer's standing now and after each change that is already decided, each with its time."""
     at = now_ms
     while True:
         current = standing(customer, timeline, at)
@@ -243,12 +243,13 @@ def ahead(customer: Customer, timeline: Timeline, now_ms: int) -> Iterator[tuple
 def still_needed(timeline: Timeline) -> Timeline:
     """Return the timeline without the publications that no customer's standing depends on any more.
 
-    A publication that moves no tier only sets the menu in force, until a later publication does. It is left out once a
-    later publication has taken effect for every customer, after this one has for every customer: at the latest a period
-    after its own moment. "Once" means an hour before the last publication, so that no gateway's clock is behind it.
+    A publication that moves no tier only sets the menu in force, until a later publication does. It is left out once
+    two conditions hold: it has taken effect for every customer, which takes a period at most, and after that a later
+    publication has taken effect for every customer. Both must hold an hour before the last publication, so that no
+    gateway's clock is behind that time.
 
-    A publication that moves tiers and waits for a period takes effect only where no later publication did before; so
-    the publications that came while it waited are retained with it.
+    A publication that moves tiers and waits for a period takes effect only for customers for whom no later publication
+    took effect before. So the publications that came while it waited are retained with it.
     """
     if not timeline.publications:
         return timeline
@@ -280,7 +281,7 @@ def still_needed(timeline: Timeline) -> Timeline:
 
 
 def _latest(publication: Publication) -> int:
-    """Return a moment by which a publication has taken effect for every customer."""
+    """Return a time by which a publication has taken effect for every customer."""
     return publication.at if publication.effective == "now" else publication.at + LONGEST_PERIOD_MS
 
 

@@ -1,7 +1,8 @@
-"""Puts a change of a customer's period or time zone in force, so that no call is counted twice or not at all.
+"""Puts a change of a customer's period or time zone in force, so that each call is counted exactly once.
 
 Usage of the new period is in the ledger, in records that wait to be booked, and in in-flight calls. The first two are
-added up here, the last by the script that puts the change in force; it does so only if no record has come since.
+added up here. The script that puts the change in force adds the in-flight calls; it changes nothing if a record has
+come since the first two were added up.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from gateway.ledger.recovery.hot_state import limits_end_users, menus_ever
 from pricing.usage import UsageRecord
 
 TRIES = 100
-"""The most reads of records that came meanwhile: a few milliseconds each."""
+"""The most attempts to read the records that came meanwhile; each takes a few milliseconds."""
 
 NOTHING_READ = "nothing"
-"""Stands for the id of a stream's entry where none has been read yet."""
+"""Replaces the id of a stream's last entry that was read, where no entry has been read yet."""
 
 
 def is_another_period(before: Customer, after: Customer) -> bool:
@@ -45,7 +46,7 @@ def change_period(database: Database, projection: Projection, customer: Customer
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable, or records come faster than they are read; nothing has
-            changed. Call it again later.
+            changed. Call this again later.
     """
     period = period_of(customer, now_ms())
     upto = head(database)
@@ -72,7 +73,7 @@ def change_period(database: Database, projection: Projection, customer: Customer
 def _later_records(
     database: Database, projection: Projection, customer: str, period: tuple[int, int], upto: int
 ) -> Iterable[UsageRecord]:
-    """Return the records of a period that are not among the ledger's first ``upto``: booked since, or waiting."""
+    """Return the records of a period that are not among the ledger's first ``upto``: those booked since or waiting."""
     # The stream is read first: an entry that leaves it meanwhile is in the ledger by then.
     stream, entries = projection.waiting_records(redis_keys.bucket_of(customer))
     parsed = [record_in(Entry(stream, name, entry)) for name, entry in entries]

@@ -2,7 +2,7 @@
 
 AdminProblem
 ├── Unauthorized        401  no admin token, or a retired one
-├── TooManyWrongTokens  429  wrong tokens come faster than they are refused
+├── TooManyWrongTokens  429  too many refusals of wrong tokens wait to be sent
 ├── NotAllowed          403  the caller's role does not allow the request
 ├── NotFound            404  nothing has that name
 ├── MethodNotAllowed    405  the resource has no such method
@@ -21,7 +21,7 @@ from gateway.errors import TokencapError
 
 
 class AdminProblem(TokencapError):
-    """A refusal of the admin API; ``more`` are the members beyond the standard ones."""
+    """A refusal of the admin API; ``more`` has the members of the problem beyond the standard members."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Unauthorized(AdminProblem):
 
 
 class TooManyWrongTokens(AdminProblem):
-    """Too many wrong tokens come for their refusals to wait; the right token is admitted all the same."""
+    """So many refusals of wrong tokens wait to be sent that no more are delayed; the right token is still admitted."""
 
     status = 429
     code = "rate_limit_exceeded"
@@ -86,7 +86,7 @@ class Invalid(AdminProblem):
 
     @classmethod
     def fields(cls, errors: Sequence[tuple[str, str]], code: str | None = None) -> Invalid:
-        """Return the problem of several fields, each with what is wrong with it."""
+        """Return the problem of several fields, each with a message about what is wrong."""
         first, message = errors[0]
         return cls(
             f"{first}: {message}" if first else message,

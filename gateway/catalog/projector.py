@@ -1,7 +1,7 @@
-"""Carries customers, keys and publications from the ledger into Redis, and marks in the ledger what Redis has.
+"""Carries customers, keys and publications from the ledger into Redis, and marks in the ledger which rows Redis has.
 
-A change is committed first, as not projected; the process that made it projects it at once, and if that fails the
-bookkeeper's sweep does it later. Everything here can be done twice, and by several processes at a time.
+A change is committed first, as not projected. The process that made the change projects it at once; if that fails, the
+bookkeeper's sweep projects it later. Everything here may be repeated, and may run in several processes at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TOLD_WITHIN_MS = 86_400_000
 """The age up to which the webhook is notified of a publication: a Redis that lost everything gets all of them again."""
 
 WAITING = text("NOT projected")
-"""Worded as in the partial indexes, without which each sweep would read every customer."""
+"""Has the wording of the partial indexes; without these, each sweep would read every customer."""
 
 
 def project_pending(database: Database, projection: Projection, most: int | None = None) -> int:
@@ -40,7 +40,7 @@ def project_pending(database: Database, projection: Projection, most: int | None
             None carries all.
 
     Raises:
-        MeteringUnavailable: Redis or the ledger is unavailable; call it again later.
+        MeteringUnavailable: Redis or the ledger is unavailable; call this again later.
     """
     carried = project_menus(database, projection)
     projecting: tuple[tuple[Column[Any], Callable[[Database, Projection, Collection[str]], None]], ...] = (
@@ -61,7 +61,7 @@ def project_pending(database: Database, projection: Projection, most: int | None
 class CatalogProjector:
     """Writes all customers, keys and menus to a Redis that lost them.
 
-    Rows that are not projected stay marked so: the sweep carries them once more, and notifies the webhook.
+    Rows that are marked as not projected stay so: the sweep carries them again, and notifies the webhook.
     """
 
     def __init__(self, database: Database, projection: Projection) -> None:
@@ -89,11 +89,11 @@ class CatalogProjector:
 
 
 def project_customers(database: Database, projection: Projection, ids: Collection[str]) -> None:
-    """Write customers as they are now. Redis keeps the later of two revisions, in whatever order they arrive.
+    """Write the present state of customers. Redis keeps the later of two revisions, in whatever order they arrive.
 
     Raises:
-        MeteringUnavailable: Redis or the ledger is unavailable, or a customer's change of period failed; the changes of
-            the other customers are in force.
+        MeteringUnavailable: Redis or the ledger is unavailable, or a customer's change of period failed. In the second
+            case the changes of the other customers are in force.
     """
     with database.read() as connection:
         query = select(*customer_rows.COLUMNS).where(customers.c.id.in_(ids))
@@ -121,10 +121,10 @@ def project_customers(database: Database, projection: Projection, ids: Collectio
 
 
 def project_keys(database: Database, projection: Projection, key_ids: Collection[str]) -> None:
-    """Admit keys, and shut out revoked keys.
+    """Make keys valid in Redis, and revoked keys invalid.
 
-    Keys have no revisions, so their rows stay locked until Redis has them: otherwise a process that read a key just
-    before another process revoked it could admit it.
+    Keys have no revisions, so their rows stay locked until Redis has them: otherwise a process that had read a key just
+    before another process revoked it could make the key valid again.
     """
     chosen = api_keys.c.key_id.in_(key_ids)
     with database.write() as connection:

@@ -1,10 +1,10 @@
-"""Pricing runs in the ledger: one run at a time is taken up, by one process, which another may replace if it died.
+"""Pricing runs in the ledger: one run at a time is carried out, by one process; another process takes over if it died.
 
 queued ──take──▶ running ──finish──▶ done | refused | failed
    │                │ ▲ └─ silent for STALE_MS: taken up again, ATTEMPTS_MOST times in all
    └────cancel──────┴──▶ cancelled
 
-A process that was replaced or cancelled finds its attempt gone, and writes nothing more.
+A process whose run was cancelled or taken over finds that its attempt is no longer current, and writes nothing more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gateway.ledger.tables import pricing_runs
 
 STALE_MS = 30_000
 ATTEMPTS_MOST = 3
-GONE = "The process that worked on it ended without a word, three times."
+GONE = "The process that worked on it ended without a result, three times."
 
 RUNS_LOCK = 0x746F6B72756E7373  # PostgreSQL's advisory locks are numbers
 
@@ -47,7 +47,7 @@ class Replaced(Exception):
 
 
 def hold_still(connection: Connection) -> None:
-    """Let no other process take or schedule a run until the transaction ends; SQLite's is the only writer already."""
+    """Keep other processes from taking or scheduling a run until the transaction ends; on SQLite they wait already."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": RUNS_LOCK})
 
@@ -62,7 +62,7 @@ def find(connection: Connection, run_id: str) -> Row[tuple[Any, ...]]:
     """Return a run.
 
     Raises:
-        NotFound: there is none of this id.
+        NotFound: there is no run with this id.
     """
     row = None
     if run_id.isprintable():
@@ -73,7 +73,7 @@ def find(connection: Connection, run_id: str) -> Row[tuple[Any, ...]]:
 
 
 def is_waiting(connection: Connection, now_ms: int) -> bool:
-    """Return whether there is a run to take up: a queued run while none runs, or a running one that is silent."""
+    """Return whether there is a run to take up: a silent run, or a queued run while no run is active."""
     running = connection.execute(select(runs.beat).where(runs.state == "running")).all()
     if any(row.beat > now_ms - STALE_MS for row in running):
         return False
@@ -83,7 +83,7 @@ def is_waiting(connection: Connection, now_ms: int) -> bool:
 
 
 def take(connection: Connection, now_ms: int) -> RunClaim | None:
-    """Take up the oldest run, unless another run is active; call it in a transaction that writes."""
+    """Take up the oldest run, unless another run is active; call this in a transaction that writes."""
     hold_still(connection)
     silent = (runs.state == "running") & (runs.beat <= now_ms - STALE_MS)
     given_up = update(pricing_runs).where(silent, runs.attempt >= ATTEMPTS_MOST)
@@ -101,7 +101,7 @@ def take(connection: Connection, now_ms: int) -> RunClaim | None:
 
 
 def resumed(connection: Connection, run_id: str, attempt: int) -> RunClaim:
-    """Return a run that another process has taken up for this one.
+    """Return the run that another process has taken up for this process.
 
     Raises:
         Replaced: the run was cancelled or taken up again meanwhile.
@@ -114,7 +114,7 @@ def resumed(connection: Connection, run_id: str, attempt: int) -> RunClaim:
 
 
 def release(connection: Connection, claim: RunClaim, now_ms: int) -> None:
-    """Queue again a run whose process ended without a result; after ATTEMPTS_MOST attempts it has failed."""
+    """Queue a run again whose process ended without a result; after ATTEMPTS_MOST attempts, mark it as failed."""
     own_run = update(pricing_runs).where(*claim.is_ours())
     if claim.attempt >= ATTEMPTS_MOST:
         connection.execute(own_run.values(state="failed", finished=now_ms, reason=GONE, doing=None))
@@ -126,7 +126,7 @@ def beat(connection: Connection, claim: RunClaim, now_ms: int, doing: str, perce
     """Record that the run is alive, and its progress.
 
     Raises:
-        Replaced: it is not this process's any more.
+        Replaced: the run no longer belongs to this process.
     """
     values = {"beat": now_ms, "doing": doing, "percent": percent}
     if not connection.execute(update(pricing_runs).where(*claim.is_ours()).values(**values)).rowcount:
@@ -147,7 +147,7 @@ def finish(
     """Write the result of a run.
 
     Raises:
-        Replaced: it is not this process's any more.
+        Replaced: the run no longer belongs to this process.
     """
     values = {
         "state": state,
@@ -167,8 +167,8 @@ def cancel(connection: Connection, run_id: str, now_ms: int) -> None:
     """End a run that has not ended.
 
     Raises:
-        NotFound: there is none of this id.
-        Conflict: it has ended.
+        NotFound: there is no run with this id.
+        Conflict: the run has ended.
     """
     find(connection, run_id)
     ended = update(pricing_runs).where(runs.id == run_id, runs.state.in_(OPEN))

@@ -1,6 +1,6 @@
-"""Opens the paid periods of subscriptions as they fall due: the fee goes into the book, the customer keeps its menu.
+"""Opens paid periods of subscriptions when they are due: books the fee, and fixes the customer's menu for the period.
 
-Where fees are prorated, the rest of a paid period that ended early is credited, in the same transaction.
+Where fees are prorated, the rest of a paid period that ended early is credited in the same transaction.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from pricing.usage import UsageRecord
 AT_ONCE = 100
 ACTOR = "tokencap"
 ENDED = text("ended IS NOT NULL")
-"""Worded as in the partial index."""
+"""Has the wording of the partial index."""
 
 
 class Subscriptions:
-    """Settles each customer in a transaction: several processes may do it, and killing one of them loses nothing."""
+    """Settles each customer in its own transaction: several processes may run this, and a kill loses nothing."""
 
     def __init__(self, database: Database, client: redis.Redis, projection: Projection, settings: Settings) -> None:
         self._database = database
@@ -55,10 +55,10 @@ class Subscriptions:
         """Open the period of every active customer whose tier has a period price and who has not paid for this period.
 
         Each fee is charged once, however many processes do this, and however often. A period in which no bookkeeper ran
-        is not charged later. Return the number of customers, including those whose paid period ended early.
+        is not charged later. Paid periods that ended early are settled, too. Return the number of changed customers.
 
         Raises:
-            MeteringUnavailable: Redis or the ledger is unavailable; call it again later.
+            MeteringUnavailable: Redis or the ledger is unavailable; call this again later.
         """
         with self._database.read() as connection:
             timeline = menu_rows.still_needed(menu_rows.read_timeline(connection))
@@ -116,7 +116,7 @@ class Subscriptions:
     def _opened(
         self, row: CustomerRow, after: CustomerRow, timeline: Timeline, published: Mapping[str, Menu], now_ms: int
     ) -> tuple[CustomerRow, list[UsageRecord]]:
-        """Return a customer with its period paid, and the fee; unchanged where its tier has no period price."""
+        """Return a customer with its period paid, and the fee; no change and no fee if its tier has no period price."""
         stands = standing(row.terms(), timeline, now_ms)
         base = published.get(stands.version or "")
         menu = None if base is None else base.with_prices(own_prices(row.overrides))
@@ -127,7 +127,7 @@ class Subscriptions:
         begins, period_mark, due = now_ms, str(start), tier.period_price_nanousd
         if self._prorates:
             begins = _begins(row, start, now_ms)
-            # A tier that was paid and credited before in this period is due again, with another fee.
+            # A tier that was already paid and credited in this period is due again, with a fee of its own.
             period_mark = str(begins) if row.ended is None else f"{begins}:{row.rev}"
             due = prorated(due, until - begins, until - start)
         fees = [fee(row, menu, tier, period_mark, due, now_ms, self._currency)] if due else []
@@ -136,7 +136,7 @@ class Subscriptions:
     def _refund(
         self, connection: Connection, row: CustomerRow, ended: Mapping[str, Any], now_ms: int
     ) -> list[UsageRecord]:
-        """Return the credit for the rest of a paid period; none where nothing of its fee is left to credit."""
+        """Return the credit for the rest of a paid period; an empty list where nothing of its fee is left to credit."""
         columns = usage_records.c
         last = (
             select(columns.id, columns.charge_nanousd)
@@ -186,7 +186,7 @@ def _begins(row: CustomerRow, start: int, now_ms: int) -> int:
 
 
 def _due(names: set[str], now_ms: int) -> Iterator[Select[Any]]:
-    """Yield queries for customers that may have a period to pay for: by their tier, and by a price of their own."""
+    """Yield queries for customers that may have to pay for a period, by their tier and by a price of their own."""
     until = customers.c.subscription_until
     unpaid = customers.c.status == "active", or_(until.is_(None), until <= now_ms)
     if names:
@@ -198,7 +198,7 @@ def _due(names: set[str], now_ms: int) -> Iterator[Select[Any]]:
 def fee(
     row: CustomerRow, menu: Menu, tier: Tier, period_mark: str, amount_nanousd: int, now_ms: int, currency: str
 ) -> UsageRecord:
-    """Return the record of a fee; ``period_mark`` tells it from other fees of the customer for the tier."""
+    """Return the record of a fee; ``period_mark`` distinguishes it from the customer's other fees for the tier."""
     digest = hashlib.sha256(f"{row.id}:{period_mark}:{tier.name}".encode()).hexdigest()
     return posting(
         "fee",

@@ -1,4 +1,4 @@
-"""Usage records as CSV (RFC 4180, but for ``\\n``): a header, then one row a record, safe to open in a spreadsheet."""
+"""Usage records as CSV (RFC 4180 with ``\\n``): a header, then a row for each record, safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ FORMULA = "=+\\-@＝＋－＠"
 """Characters that a spreadsheet takes for the beginning of a formula, full-width forms included."""
 
 ENDS_CELL = ";\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
-"""Characters that end a cell or a line for a reader with another separator. To such a reader our quotes, which stand in
-the middle of its cell, quote nothing."""
+"""Characters that end a cell or a line for a reader with another separator. For such a reader our quotes are in the
+middle of a cell and quote nothing."""
 
 CELL_BEGINS = rf"(?:\A|(?<=[{ENDS_CELL}]))"
 HARMFUL = re.compile(rf"\A(?=[\t\r\n])|{CELL_BEGINS}(?='|[\s\"]*[{FORMULA}])")
-"""Places for an apostrophe: also before an existing one, so that removing them restores the text."""
+"""The places where an apostrophe is inserted; also before an existing apostrophe, so that removal restores the text."""
 
 PLACES_FROM_CALLERS = tuple(FIELDS.index(field) for field in FROM_CALLERS)
 PLACE_OF_STREAM = FIELDS.index("stream")
@@ -31,16 +31,16 @@ PLACE_OF_STREAM = FIELDS.index("stream")
 def encode(records: Iterable[UsageRecord]) -> Iterator[bytes]:
     """Yield the file in chunks: UTF-8, ``\\n`` after each row, an empty cell where a field is null or absent.
 
-    Where text that a customer chose would begin a formula, for a reader whose separator is the comma, the semicolon or
-    the tab, an apostrophe is put in. A reader that needs the text to the letter removes one apostrophe at its beginning
-    and after each semicolon, tab and line end, or reads the JSON Lines.
+    An apostrophe is inserted where text that a customer chose would begin a formula for a reader whose separator is the
+    comma, the semicolon or the tab. A reader that needs the exact text removes one apostrophe at its beginning and
+    after each semicolon, tab and line end, or reads the JSON Lines.
     """
     return chunked(_rows(records))
 
 
 def _rows(records: Iterable[UsageRecord]) -> Iterator[str]:
     row = _Row()
-    # The module quotes a carriage return only where its own line end has one, so the line end has a carriage return.
+    # The csv module quotes a carriage return only if its line end has a carriage return, so this line end has one.
     writer = csv.writer(row, lineterminator="\r\n")
     writer.writerow(FIELDS)
     yield row.text
@@ -62,7 +62,7 @@ def _harmless(text: str | None) -> str | None:
 
 
 class _Row:
-    """The file that csv.writer writes to: keeps the last row, ended by a line feed alone."""
+    """The file that csv.writer writes to; keeps the last row, which ends with a line feed alone."""
 
     text = ""
 

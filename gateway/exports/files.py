@@ -1,4 +1,4 @@
-"""Writes an export to a file that is either absent or whole, with a manifest of its content beside it."""
+"""Writes an export to a file that is either absent or complete, with a manifest of its content beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The content of an export in figures, so that its receiver can check it and a repetition can be compared."""
+    """Figures about the content of an export, for its receiver to check it and to compare a repeated export."""
 
     schema: int
     format: str
@@ -37,22 +37,22 @@ class Manifest:
     first_id: str | None
     last_id: str | None
     closed: bool
-    """Whether all of it is closed: then another export of the same span is the same bytes."""
+    """Whether the whole span is closed: then another export of it has the same bytes."""
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=2).encode() + b"\n"
 
 
 def manifest_path(path: Path) -> Path:
-    """Return where the manifest of an export stands: beside it, ``.manifest.json`` added to its name."""
+    """Return the path of the manifest of an export: beside it, with ``.manifest.json`` added to its name."""
     return path.with_name(path.name + ".manifest.json")
 
 
 def write_file(path: Path, written_as: Format, records: Iterable[UsageRecord], *, is_closed: bool) -> Manifest:
     """Write records to ``path`` and their manifest beside it, replacing existing files.
 
-    Both are whole and on disk under another name (``.part``) before either is renamed, the manifest last. If
-    anything fails before that, existing files stay as they were and no part is left.
+    Both files are complete and on disk under other names (``.part``) before either is renamed, the manifest last. If
+    anything fails before that, existing files are unchanged and no ``.part`` file is left.
     """
     part, manifest_part = _part_of(path), _part_of(manifest_path(path))
     try:
@@ -91,7 +91,7 @@ def _write(part: Path, name: str, written_as: Format, records: Iterable[UsageRec
 
 
 class ManifestSums:
-    """Sums over the records that pass."""
+    """Sums over the records that ``counting`` passes on."""
 
     def __init__(self) -> None:
         self.records = 0

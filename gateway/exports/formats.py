@@ -1,4 +1,4 @@
-"""The formats that usage can be exported in, by name; a new one is a file beside this and a line here."""
+"""The formats that usage can be exported in, by name; a new format is a file beside this file and a line here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pricing.usage import UsageRecord
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How records become a file. ``encode`` is pure: the same records are the same bytes for ever."""
+    """How records become a file. ``encode`` is pure: the same records always give the same bytes."""
 
     name: str
     media_type: str
@@ -35,7 +35,7 @@ def format_named(name: str) -> Format:
     """Return a format by its name.
 
     Raises:
-        BadRequest: there is no format of that name; the message lists the formats.
+        BadRequest: there is no format with that name; the message lists the formats.
     """
     try:
         return FORMATS[name]

@@ -1,4 +1,4 @@
-"""Usage records as JSON Lines: one object a line, with the contract's fields in its order. The canonical export."""
+"""Usage records as JSON Lines: one object on each line, with the contract's fields in order. The canonical export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHUNK_CHARACTERS = 64 * 1024
 def chunked(lines: Iterable[str]) -> Iterator[bytes]:
     """Yield lines as UTF-8, many in one chunk.
 
-    A line is never split between two chunks, and no lines yield no chunk. Every text format is written through here.
+    A line is never split between two chunks; without lines there is no chunk. Every text format is chunked here.
     """
     waiting: list[str] = []
     size = 0
