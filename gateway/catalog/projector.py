@@ -26,7 +26,7 @@ AT_ONCE = 500
 """Rows in one transaction: on SQLite nothing else writes until Redis has their keys."""
 
 TOLD_WITHIN_MS = 86_400_000
-"""The age up to which the webhook is notified of a publication: a Redis that lost everything gets all of them again."""
+"""The age up to which the webhook is notified of a publication; an older one is put in force without a notice."""
 
 WAITING = text("NOT projected")
 """Has the wording of the partial indexes; without these, each sweep would read every customer."""

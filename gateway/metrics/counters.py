@@ -1,4 +1,4 @@
-"""The counts of one process: plain whole numbers, written to a file of its own about once a second.
+"""The counts of one process: plain whole numbers, written to the process's own file about once a second.
 
 Adding is a dictionary's ``+=``; it waits for no lock and no file. A scrape adds up all processes' files, so any worker
 can answer it. A killed process loses the counts of its last second: metrics are not the ledger.
@@ -18,7 +18,7 @@ from gateway.metrics.definitions import CAP_HITS, CHARGED, EXCESS, FIRST_TOKEN, 
 from pricing.usage import UsageRecord
 
 Place = tuple[str, ...]
-"""A metric's name and the values of its labels; of a histogram the index of a bucket, or ``sum_ms``."""
+"""A metric's name and the values of its labels; for a histogram its name and the index of a bucket, or ``sum_ms``."""
 
 SUM_MS = "sum_ms"
 
@@ -30,7 +30,7 @@ class Counters:
         self._counts: dict[Place, int] = dict(counts or {})
 
     def add(self, metric: Metric, *labels: str, amount: int = 1) -> None:
-        """Raise a counter; a negative amount, as in a correction downwards, is ignored: a counter never falls."""
+        """Raise a counter. A negative amount, as of a downward correction, is ignored: a counter never falls."""
         assert metric.kind is Kind.COUNTER
         assert len(labels) == len(metric.labels)
         if amount > 0:
@@ -50,12 +50,12 @@ class Counters:
             self._counts[place] = self._counts.get(place, 0) + amount
 
     def counts(self) -> dict[Place, int]:
-        """Return all counts as they are now."""
+        """Return the present counts."""
         return dict(self._counts)
 
 
 class Sheet:
-    """One process's file; ``name`` tells simultaneous processes apart."""
+    """One process's file; ``name`` distinguishes simultaneous processes."""
 
     def __init__(self, directory: Path, name: str, counters: Counters) -> None:
         self._path = directory / f"{name}.json"
@@ -64,9 +64,9 @@ class Sheet:
         self._one_at_a_time = threading.Lock()
 
     def write(self) -> None:
-        """Write the sheet if it changed; a reader finds the old sheet or the new sheet, never a part.
+        """Write the sheet if it changed; a reader finds the old sheet or the new sheet, never a partial sheet.
 
-        A full disk costs the metrics and nothing else.
+        A full disk stops the metrics and nothing else.
         """
         with self._one_at_a_time, suppress(OSError):
             counts = self._counters.counts()
@@ -80,7 +80,7 @@ class Sheet:
 
 
 def read_sheet(directory: Path, name: str) -> dict[Place, int]:
-    """Return the last sheet of a process of this name; empty if there is none."""
+    """Return the last sheet of a process with this name; empty if there is none."""
     return _read(directory / f"{name}.json")
 
 
@@ -105,7 +105,7 @@ UNANSWERED = "unanswered"
 
 
 def count_records(counters: Counters, records: Iterable[UsageRecord]) -> None:
-    """Count records that have just been appended to the ledger; a correction downwards counts nothing."""
+    """Count records that have just been appended to the ledger; a downward correction counts nothing."""
     tokens: defaultdict[tuple[str, str, str], int] = defaultdict(int)
     calls: defaultdict[tuple[str, str], int] = defaultdict(int)
     charged = excess = 0

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """How a metric is read, in the words of the Prometheus text format."""
+    """The type of a metric, in the words of the Prometheus text format."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -16,7 +16,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A name, what it counts, and by which labels; a histogram in seconds has the upper bounds of its buckets."""
+    """A metric's name, type, help text and labels; a histogram, in seconds, has the upper bounds of its buckets."""
 
     name: str
     kind: Kind

@@ -1,4 +1,4 @@
-"""From the ledger to a draft: estimate, menu, certificate, comparison, and the reasons not to sell the draft."""
+"""Makes a draft from the ledger: estimate, menu, certificate, comparison, and the reasons not to sell the draft."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KEPT_IF_RESUMED = 0.5
 """The share of its profit that a draft has to keep when callers resume."""
 
 TIERS = 3
-"""The number of tiers that are drafted where no menu is in force yet."""
+"""The number of tiers of a draft where no menu is in force yet and none was requested."""
 
 Json = dict[str, Any]
 Report = Callable[[str, int], None]
@@ -46,10 +46,10 @@ class DraftResult:
     """The result of a run.
 
     Attributes:
-        refused: why the draft should not be sold, None if there is no reason against it.
-        held_back: why the draft is not put in force automatically, None if there is no reason against that.
-        moves: by tier that the draft lacks, the tier that most of its takers would choose.
-        experiment: what may be tried on new customers, None where that was not requested.
+        refused: why the draft should not be sold; None if there is no reason.
+        held_back: why the draft is not put in force automatically; None if there is no reason.
+        moves: maps each tier that the draft lacks to the tier that most of its takers would choose.
+        experiment: what may be tried on new customers; None where no experiment was requested.
         arms: the menus of the experiment.
     """
 
@@ -68,7 +68,7 @@ def draft(database: Database, currency: str, request: Mapping[str, Any], now_ms:
 
     Args:
         request: a ``RunInput``.
-        report: is called with the name of each step, and how much of the run is done, in percent.
+        report: is called with the name of each step and the percentage of the run that is done.
 
     Raises:
         CannotEstimate: the ledger has too few observations.
@@ -163,7 +163,7 @@ def _tiers(estimate: Estimate, understatement: Understated, tiers_max: int) -> i
 
 
 def _menu(market: Market, tiers: int, menu_in_force: Menu | None, created: str, objective: str) -> Json:
-    """Return the best menu; where it has as many tiers as the menu in force, it takes over their names."""
+    """Return the best menu; where it has as many tiers as the menu in force, it takes over the names of those tiers."""
     bill = menu_in_force.bill if menu_in_force else "conversation"
     computed = optimal_menu(market, tiers=tiers, bill=bill, names=None, created=created, objective=objective)
     if menu_in_force is None or len(computed["tiers"]) != len(menu_in_force.tiers):
@@ -201,12 +201,12 @@ def _single(valuation: Valuation) -> Sold:
 
 
 def _refusal(verdict: Verdict, draft_menu: Json, comparison: Json, confidence: float) -> str | None:
-    """Return why the draft should not be sold, None if there is no reason against it."""
+    """Return why the draft should not be sold; None if there is no reason."""
     return verdict.violation or _no_gain(comparison, confidence) or _undone(draft_menu)
 
 
 def _no_gain(comparison: Json, confidence: float) -> str | None:
-    """Return why the draft earns no more than a single plan, None if it earns more."""
+    """Return a refusal of a draft that does not surely earn more than the best single plan; None if it does."""
     gains = comparison.pop("gain_over_single_plan_nanousd")
     lowest = float(np.percentile(gains, 100 * (1 - confidence)))
     comparison["gain_over_single_plan_nanousd"] = {"mean": float(np.mean(gains)), "least": lowest}
@@ -219,7 +219,7 @@ def _no_gain(comparison: Json, confidence: float) -> str | None:
 
 
 def _undone(draft_menu: Json) -> str | None:
-    """Return why callers who send cut answers back would defeat the draft, None if they would not."""
+    """Return a refusal of a draft that callers could defeat by sending cut answers back; None if they could not."""
     totals = draft_menu["totals"]
     profit, resumed = totals["profit_nanousd"], totals["profit_if_resumed_nanousd"]
     if resumed >= KEPT_IF_RESUMED * profit:

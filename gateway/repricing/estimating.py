@@ -1,4 +1,4 @@
-"""The inputs of an estimate that no record has, and the summary of its results."""
+"""The inputs of an estimate that no record contains, and the summary of its results."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def stated_inputs(
     *,
     is_estimated: bool = False,
 ) -> Given:
-    """Return the inputs that no record has: the arguments, and for those that are None the assumed market's values.
+    """Return the inputs that no record contains: the arguments, or the assumed market's values where they are None.
 
     Args:
         assumed: a market that was assumed before.
-        value: what an answer is worth without a wait.
-        cost: of a token.
-        on_disconnect: what the model does when its customer has left.
-        is_estimated: whether the value is to be estimated from choices, whatever was assumed.
+        value: the value of an answer that arrives without a wait.
+        cost: the cost of a token.
+        on_disconnect: whether the model ``stops`` or ``runs`` after its customer has left.
+        is_estimated: whether the value of an answer is to be estimated from choices, whatever was assumed.
 
     Raises:
         StartupError: the value of an answer is unknown.
@@ -66,13 +66,13 @@ def stated_inputs(
 
 
 def _understated_by(market: Market) -> float:
-    """Return the share by which the value of a menu's market is below the estimated value."""
+    """Return the share by which the value in a menu's market is below the estimated value."""
     estimate = json.loads(market.given).get("estimate", {})
     return float(estimate.get("value_understated_by", 0.0)) if isinstance(estimate, dict) else 0.0
 
 
 def summary(statistics: Statistics, estimate: Estimate) -> list[str]:
-    """Return the results of an estimate, in lines."""
+    """Return the results of an estimate as lines of text."""
     intervals = estimate.market["intervals"]
     rate, reached = np.array(intervals["urgency"]["urgency_per_s"]), np.array(intervals["urgency"]["cumulative_share"])
     speed, first = intervals["tokens_per_s"], intervals["first_token_s"]

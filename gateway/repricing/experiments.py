@@ -1,4 +1,4 @@
-"""From an estimate and the menu in force to menus that may be tried on some of the new customers."""
+"""Derives menus to try on some of the new customers from an estimate and the menu in force."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """An experiment that may be tried: as it is shown, and its menus."""
+    """An experiment that may be tried: its description for the result of the run, and its menus."""
 
     shown: Json | None = None
     arms: tuple[Json, ...] = ()
 
 
 def to_try(estimate: Estimate, menu_in_force: Menu | None, request: Mapping[str, Any], created: str) -> Tried:
-    """Return steps from the menu in force that show what an answer is worth, within the requested limits.
+    """Return menus one step from the menu in force that reveal the value of an answer, within the requested limits.
 
     Args:
         estimate: the market, with the values that an answer may have.
         menu_in_force: the menu in force.
         request: an ``ExperimentInput``.
-        created: when the menus are made, RFC 3339.
+        created: the time of creation of the menus, RFC 3339.
     """
     if menu_in_force is None or menu_in_force.bill != "conversation":
         return Tried({"menu_version": None, "arms": {}, "reason": "No menu sold by the conversation is in force."})

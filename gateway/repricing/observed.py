@@ -1,4 +1,4 @@
-"""Reads what customers did from the ledger, in the form of the estimators."""
+"""Reads customers' behaviour from the ledger, in the form that the estimators take."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from pricing.menus.menu import Menu
 def ledger_statistics(
     database: Database, now_ms: int, *, since_ms: int = 0, report: Callable[[int], object] = unheard
 ) -> tuple[Statistics, dict[str, Menu]]:
-    """Add to a ledger's sums the records since the last time, and return its statistics and its menus.
+    """Add the records that are not yet in a ledger's sums to them, and return the ledger's statistics and menus.
 
-    The audit shows which customers set their tier themselves; they chose from the menu that was in force then. Where
-    some customer chose, active customers without a tier have refused the menu in force, if they had no conversation
-    under it.
+    The audit shows which customers set their tier themselves; they chose from the menu that was in force then. If any
+    customer has chosen, an active customer without a tier and without a conversation under the menu in force counts as
+    having refused that menu.
     """
     bring_up_to_date(database, now_ms, report)
     since_week = since_ms // WEEK_MS
@@ -60,7 +60,7 @@ def ledger_statistics(
 
 
 def menu_bodies(database: Database) -> list[dict[str, Any]]:
-    """Return a list of the newest menu that was computed from a market, complete; an empty list if there is none."""
+    """Return a list with the newest menu that was computed from a market, complete; an empty list if there is none."""
     newest = market_rows.newest_computed(database)
     return [] if newest is None else [newest]
 
@@ -72,7 +72,7 @@ def _chosen(database: Database, timeline: Timeline) -> set[tuple[str, str]]:
 
     @lru_cache(maxsize=1024)
     def by_day(publications: int, day: int) -> str | None:
-        # A menu that waits for a period takes effect at the beginning of a day, any other menu with its publication.
+        # A menu that waits for a period takes effect at the beginning of a day, any other menu when it is published.
         moment = max(day * DAY_MS, moments[publications - 1] if publications else 0)
         return menu_rows.in_force(timeline, moment)
 
@@ -86,7 +86,7 @@ def _chosen(database: Database, timeline: Timeline) -> set[tuple[str, str]]:
 
 
 def _refusing(database: Database, timeline: Timeline, now_ms: int, watch: Watch) -> dict[str, frozenset[str]]:
-    """Return by menu version the customers without a tier that had no conversation under the menu in force for them."""
+    """Return, by menu version, the customers without a tier that never conversed under the menu in force for them."""
     created, refusing = _created(database, timeline), dict[str, frozenset[str]]()
     arms = {
         customer: menu_rows.in_force(timeline, now_ms, replace(HOUSE, id=customer, created=created_ms))
@@ -104,6 +104,6 @@ def _refusing(database: Database, timeline: Timeline, now_ms: int, watch: Watch)
 
 
 def _created(database: Database, timeline: Timeline) -> dict[str, int]:
-    """Return the moments of creation, ms, of the customers that may be in an arm of an experiment."""
+    """Return when each customer that may be in an arm of an experiment was created, ms."""
     earliest = min((publication.at for publication in timeline.publications if publication.arms), default=None)
     return {} if earliest is None else market_rows.created_since(database, earliest)

@@ -28,7 +28,7 @@ NICE = 10
 """The niceness of a run's process: callers come first."""
 
 EXPERIMENT = "experiment"
-"""The source of menus that are a step away from another menu."""
+"""The source of menus that are one step away from another menu."""
 
 WITHDRAWN = 4
 """The exit status of a process whose run was cancelled or taken over."""
@@ -40,12 +40,12 @@ log = logging.getLogger(__name__)
 
 
 def run(run_id: str, attempt: int, draft: Draft | None = None) -> None:
-    """Carry out a pricing run that was taken up; its results are in the ledger, nothing is printed.
+    """Carry out a pricing run that was taken up; its results go into the ledger, and nothing is printed.
 
     Args:
         run_id: the run.
-        attempt: the attempt that this process is.
-        draft: computes the draft; ``drafting.draft`` unless another function is handed in.
+        attempt: the number of the attempt that this process carries out.
+        draft: computes the draft; ``drafting.draft`` unless another function is passed.
     """
     log_to_stderr()
     os.nice(NICE)
@@ -72,7 +72,7 @@ def _computed(
 
 
 class Work:
-    """One run, from when it is taken up to its end."""
+    """One run, from the moment it is taken up to its end."""
 
     def __init__(self, database: Database, settings: Settings, claim: RunClaim, draft: Draft) -> None:
         self._database = database
@@ -88,7 +88,7 @@ class Work:
 
     @contextmanager
     def alive(self) -> Iterator[None]:
-        """Beat while the block runs. A run that is not ours any more ends the process: its result is not wanted."""
+        """Send heartbeats while the block runs. If the run is no longer ours, the process ends without a result."""
         is_done = threading.Event()
 
         def keep_beating() -> None:
@@ -113,7 +113,7 @@ class Work:
             beating.join()
 
     def carry_out(self) -> None:
-        """Compute, and record the result. A fault of ours is a failed run with a reason, not a dead process."""
+        """Compute and record the result. A fault of this code gives a failed run with a reason, not a dead process."""
         try:
             outcome = self._draft(self._database, self._settings.currency, self._request, now_ms(), self.report)
         except (CannotEstimate, TokencapError) as error:
@@ -141,12 +141,12 @@ class Work:
         try:
             with self._database.write() as connection:
                 self._conclude(connection, draft, reason, result, all_moves)
-        except AdminProblem as error:  # the menu would leave customers without a tier: the draft stays a draft
+        except AdminProblem as error:  # as where customers would have a tier that is not sold: the draft stays a draft
             with self._database.write() as connection:
                 self._conclude(connection, draft, error.message, result, None)
 
     def _keep_arms(self, arms: Sequence[dict[str, Any]]) -> None:
-        """Add the menus to try to the menus; they are in force only once somebody publishes them."""
+        """Add the experiment's menus to the menus; they are in force only once somebody publishes them."""
         with self._database.write() as connection:
             for arm in arms:
                 menu_rows.find_or_add(connection, arm, source=EXPERIMENT, created=now_ms())
@@ -159,7 +159,7 @@ class Work:
         result: dict[str, Any],
         moves: dict[str, str] | None,
     ) -> None:
-        """End the run with its draft; put the draft in force with ``moves`` unless that is None."""
+        """End the run with its draft; put the draft in force with ``moves``, unless ``moves`` is None."""
         now, published = now_ms(), None
         menu_rows.hold_still(connection, to_publish=True)
         menu = menu_rows.find_or_add(connection, draft, source="mechanism", created=now)

@@ -1,4 +1,4 @@
-"""Starts a process for a waiting pricing run, and requests runs by schedule; computes nothing itself."""
+"""Starts a process for a waiting pricing run, and requests runs on schedule; computes nothing itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMAND = (*PROGRAM, "price", "run")
 HOUR_MS = 3_600_000
 
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""A run takes one processor and leaves the others to the callers."""
+"""A run takes one processor and leaves the others for serving."""
 STOP_S = 5.0
 SCHEDULE = "schedule"
 
@@ -26,10 +26,10 @@ class Scheduler:
     """At most one process of this gateway works on a run; only one of several gateways takes up a run.
 
     Args:
-        environment: of that process, which reads the ledger's address from it.
-        every_h: how often a run is requested, None for never.
-        asked: the input of such a run.
-        command: of that process; the run and its attempt are appended.
+        environment: the environment of that process, which reads the ledger's address from it.
+        every_h: the hours between two requests for a run on schedule; None for no schedule.
+        asked: the input of a run that is requested on schedule.
+        command: the command of that process; the run's id and its attempt are appended.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Scheduler:
         """Check whether a run waits or is due; return whether a process was started.
 
         Raises:
-            MeteringUnavailable: the ledger is unavailable; call it again later.
+            MeteringUnavailable: the ledger is unavailable; call this again later.
         """
         if self._process is not None and self._process.poll() is None:
             return False
@@ -72,7 +72,7 @@ class Scheduler:
         return is_waiting and self._take(now)
 
     def stop(self) -> None:
-        """End the working process; its run is taken up again after the next start."""
+        """End the process that works on a run; the run is taken up again after the next start."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
@@ -80,7 +80,7 @@ class Scheduler:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        with suppress(MeteringUnavailable):  # then the run is silent, and is taken up all the same
+        with suppress(MeteringUnavailable):  # the run then goes silent, and is taken up for that reason
             self._put_back()
 
     def _take(self, now: int) -> bool:
@@ -99,7 +99,7 @@ class Scheduler:
         return True
 
     def _put_back(self) -> None:
-        """Put back the run of a process that has ended without a result."""
+        """Release the run of a process that has ended; it is queued again unless it has a result."""
         if self._claim is None:
             return
         with self._database.write() as connection:

@@ -1,7 +1,7 @@
 """Starter markets: markets from which a menu may be computed before any observation, each labelled as an assumption.
 
-They are files in ``markets``, in the form that ``tokencap price fit`` writes. Reading a file loads no numerics: a
-command that only lists them does not wait for any.
+The starter markets are files in ``markets``, in the form that ``tokencap price fit`` writes. Reading a file does not
+load numpy, so a command that only lists the markets does not wait for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def names() -> list[str]:
 
 
 def starter(name: str) -> dict[str, Any]:
-    """Return the starter market of this name, as JSON.
+    """Return the starter market with this name, as JSON.
 
     Raises:
         StartupError: there is no starter market of this name.
@@ -34,7 +34,7 @@ def starter(name: str) -> dict[str, Any]:
 
 
 def starter_market(name: str) -> Market:
-    """Return the starter market of this name, parsed.
+    """Return the starter market with this name, parsed.
 
     Raises:
         StartupError: there is no starter market of this name.

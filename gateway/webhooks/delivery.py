@@ -1,4 +1,4 @@
-"""Delivers notices from Redis to the operator's webhook, repeatedly for a day; the ledger never waits."""
+"""Delivers notices from Redis to the operator's webhook, trying for a day; the ledger never waits for a delivery."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 PAUSE_S = 1.0
 POST_S = 10.0
 LOCK_S = 6 * POST_S
-"""Longer than any turn takes."""
+"""How long the lock lasts: longer than any turn."""
 
 STREAMS = {redis_keys.notices(bucket): "0-0" for bucket in redis_keys.ALL_BUCKETS}
 
@@ -59,19 +59,21 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """How often a delivery failed, and when it is tried again, on the monotonic clock."""
+    """How often a delivery failed, and when the next attempt is due, on the monotonic clock."""
 
     times: int
     next_at: float
 
 
 class WebhookDelivery:
-    """Any number may run; one at a time delivers. A notice leaves its stream once the webhook took it: at least once.
+    """Delivers each notice at least once: a notice leaves its stream only after the webhook took it.
+
+    Any number of deliveries may run; one at a time delivers.
 
     Args:
-        webhook: None where the operator wants no notices, which are then dropped.
-        monotonic: the clock of its pauses.
-        fault: called for each unexpected fault; deliveries go on after it.
+        webhook: None where the operator wants no notices; they are then dropped.
+        monotonic: the clock for the pauses between attempts.
+        fault: called for each unexpected fault; deliveries continue after it.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class WebhookDelivery:
         self._failed: dict[str, Failed] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Deliver until ``stop`` is set; notices that are left wait for the next start."""
+        """Deliver until ``stop`` is set; the remaining notices wait for the next start."""
         while not stop.is_set():
             try:
                 was_taken = self.turn()
@@ -101,13 +103,13 @@ class WebhookDelivery:
                 log.warning("notices wait: %s", error.__cause__ or error)
                 was_taken = False
             except Exception:
-                log.exception("a turn of the courier failed; the next one is in %g s", PAUSE_S)
+                log.exception("a turn of the webhook delivery failed; the next turn is in %g s", PAUSE_S)
                 self._fault()
                 was_taken = False
             stop.wait(0 if was_taken else PAUSE_S)
 
     def turn(self) -> bool:
-        """Try the oldest notice that is due; return whether it was taken.
+        """Try to deliver the oldest notice that is due; return whether the webhook took it.
 
         Raises:
             MeteringUnavailable: Redis is unavailable.
@@ -176,7 +178,7 @@ class WebhookDelivery:
         self._redis.xdel(pending.stream, pending.entry)
 
     def _post(self, notice_id: str, body: bytes, webhook: Webhook) -> str | None:
-        """Post once; return None where the notice was taken, else the failure."""
+        """Post once; return None if the webhook took the notice, else the failure."""
         headers = signed(notice_id, body, webhook.key, self._now_ms() // 1000)
         try:
             with self._http.stream("POST", webhook.url, content=body, headers=headers, timeout=POST_S) as response:
@@ -188,7 +190,7 @@ class WebhookDelivery:
 
 
 def _fields(entry: dict[Any, Any]) -> dict[str, str]:
-    """Return an entry as text; invalid bytes are kept, and the entry is then no notice."""
+    """Return an entry as text; invalid bytes are kept in escaped form, and the entry is then not a notice."""
     return {
         name.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
         for name, value in entry.items()

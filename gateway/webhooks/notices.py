@@ -16,7 +16,7 @@ from gateway.holds.terms import Publication
 
 
 class Notice(Protocol):
-    """One notice. However often it is delivered, it has the same id and the same bytes."""
+    """One notice. Every delivery of it has the same id and the same bytes."""
 
     @property
     def id(self) -> str: ...
@@ -33,7 +33,7 @@ def read_notice(entry: str, fields: Mapping[str, str]) -> Notice:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """One threshold, reached once in a period for each amount of the limit. ``time`` is when, by Redis' clock, ms."""
+    """A threshold reached, once in a period for each amount of the limit. ``time`` is when, by Redis' clock, ms."""
 
     time: int
     limit: str
@@ -61,7 +61,7 @@ class Threshold:
 
     @property
     def id(self) -> str:
-        """The same for every delivery of this threshold of this amount in this period, and for no other."""
+        """The same for every notice of this threshold, amount of the limit and period, and for no other notice."""
         return _event_id(self.customer, self.limit, self.percent, self.period_start, self.max)
 
     def body(self) -> bytes:
@@ -101,7 +101,7 @@ class LockedOut:
 
     @property
     def id(self) -> str:
-        """The same for every delivery of this limit's amount in this period, and for no other."""
+        """The same for every notice of this limit, its amount and the period, and for no other notice."""
         return _event_id(self.customer, "locked_out", self.limit, self.period_start, self.max)
 
     def body(self) -> bytes:
@@ -132,7 +132,7 @@ class MenuPublished:
 
     @property
     def id(self) -> str:
-        """The same for every delivery of this publication, and for no other."""
+        """The same for every notice of this publication, and for no other notice."""
         return _event_id("menu", self.publication.seq, self.publication.version, self.publication.at)
 
     def body(self) -> bytes:
@@ -156,7 +156,7 @@ def _posted(event: Mapping[str, Any]) -> bytes:
 
 
 def signed(event_id: str, body: bytes, key: bytes, now_s: int) -> dict[str, str]:
-    """Return the headers of one delivery, signed as the Standard Webhooks specification says."""
+    """Return the headers of one delivery, signed according to the Standard Webhooks specification."""
     content = f"{event_id}.{now_s}.".encode() + body
     signature = base64.b64encode(hmac.digest(key, content, "sha256")).decode()
     return {
