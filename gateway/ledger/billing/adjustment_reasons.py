@@ -1,4 +1,4 @@
-"""Credits, fees and prepaid credit typed by hand: what they may still be of a record, and why they are in the book."""
+"""Credits, fees and prepaid credit entered by hand: why they are in the book, how much of a record is creditable."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ book = usage_records.c
 
 @dataclass(frozen=True, slots=True)
 class Creditable:
-    """A record that a credit is for, and what of its charge is not credited yet."""
+    """A record that a credit is for, and the part of its charge that is not credited yet."""
 
     kind: str
     tier: str | None
     menu_version: str | None
     key_id: str | None
     corrected: str | None
-    """The record that it corrects: what is credited of both is at most what both charged."""
+    """The record that this record corrects: credits for both are together at most the charges of both."""
     left_nanousd: int
 
 
 NO_RECORD = Creditable("", None, None, None, None, 0)
-"""Stands for the record of a credit that names no record."""
+"""Replaces the record of a credit that names no record."""
 
 
 def creditable(connection: Connection, customer: str, record_id: str) -> Creditable | None:
-    """Return a record of this customer and what is left of its charge, or None where there is no such record.
+    """Return a record of this customer and the part of its charge that is left, or None where there is no such record.
 
-    Its charge includes the correction of its count, less every credit for it. The chain's head is locked from here to
-    the end of the transaction, so of two credits at once the second sees the first.
+    The charge includes the correction of the record's count, less every credit for the record. The chain's head is
+    locked from here to the end of the transaction, so of two concurrent credits the second sees the first.
     """
     connection.execute(select(chains.c.seq).with_for_update()).all()
     named = select(book.kind, book.tier, book.menu_version, book.key_id, book.corrects, book.charge_nanousd)
@@ -48,7 +48,7 @@ def creditable(connection: Connection, customer: str, record_id: str) -> Credita
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:
-    """Why a credit or a fee is in the book: its record's id, the record that it is for, the time in ms."""
+    """Why a credit or a fee is in the book. ``id`` is its record's, ``record`` the record it is for, ``at`` in ms."""
 
     id: str
     customer: str
@@ -64,12 +64,12 @@ def note(connection: Connection, adjustment: Adjustment) -> None:
 
 
 def first_prepaid(connection: Connection, customer: str) -> int | None:
-    """Return when a customer first paid in advance, by the stored records; None where it has not."""
+    """Return when a customer first paid in advance, by the stored records; None where it never has."""
     mine = select(book.time).join(adjustments, adjustments.c.id == book.id)
     mine = mine.where(adjustments.c.customer == customer, book.kind == "prepaid")
     return connection.execute(mine.order_by(adjustments.c.at, adjustments.c.id).limit(1)).scalar_one_or_none()
 
 
 def erase_reasons(connection: Connection, customer: str) -> None:
-    """Remove the reasons of a customer's credits, fees and prepaid credit, which may name it."""
+    """Remove the reasons of a customer's credits, fees and prepaid credit, which may name the customer."""
     connection.execute(update(adjustments).where(adjustments.c.customer == customer).values(reason=None))

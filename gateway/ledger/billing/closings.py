@@ -1,4 +1,4 @@
-"""Months of customers: where each begins and ends in the customer's own zone, and which are closed."""
+"""Customers' months: when each begins and ends in the customer's own zone, and which are closed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CustomerMonth:
     created: int
     is_closed: bool
     is_invoiced: bool = False
-    """Whether its invoice is final, or it gets none."""
+    """Whether the month's invoice is final, or the month gets no invoice."""
 
     @property
     def is_due(self) -> bool:
@@ -51,7 +51,7 @@ class CustomerMonth:
 
 
 def is_month(text: str) -> bool:
-    """Return whether a text names a month, as ``2026-10``."""
+    """Return whether a text names a month, like ``2026-10``."""
     return MONTH.fullmatch(text) is not None
 
 
@@ -72,17 +72,22 @@ def bounds_of(month: str, zone: str) -> tuple[int, int]:
 
 
 def month_at(time: int, zone: str) -> str:
-    """Return the name of the month that a moment falls in."""
+    """Return the name of the month that a time falls in."""
     return datetime.fromtimestamp(time / 1000, ZoneInfo(zone)).strftime("%Y-%m")
 
 
 def months_of(
     database: Database, month: str, only: str | None = None, *, among: Sequence[str] | None = None, after: str = ""
 ) -> Iterator[CustomerMonth]:
-    """Yield the month of each customer, by id: of ``only`` one, of those ``among`` a few, or of ids ``after`` an id.
+    """Yield the month of each customer, in the order of ids.
 
-    A closed month is as it was closed. A month that follows a closed month begins where that ended, even where the
-    customer has changed its zone since.
+    A closed month has the bounds with which it was closed. A month that follows a closed month begins where the closed
+    month ended, even where the customer has changed its zone since.
+
+    Args:
+        only: yields only this customer's month.
+        among: yields only the months of these customers.
+        after: yields only months of customers whose ids come after this id.
     """
     last = after
     query = select(customers.c.id, customers.c.timezone, customers.c.created).order_by(customers.c.id).limit(PAGE)
@@ -122,16 +127,16 @@ def _month(row: AnyRow, month: str, closed: Mapping[tuple[str, str], AnyRow]) ->
 
 
 def zone_of(connection: Connection, customer: str) -> str:
-    """Return a customer's zone as it is now."""
+    """Return a customer's present zone."""
     zone = select(customers.c.timezone).where(customers.c.id == customer)
     return connection.execute(zone).scalar_one_or_none() or UTC_ZONE
 
 
 def month_in(connection: Connection, customer: str, now_ms: int) -> str:
-    """Return the name of the month that a customer is in at a moment.
+    """Return the name of the month that a customer is in at a time.
 
-    After a move to a zone further west the calendar may still show a month that is closed: then the customer is in the
-    month after it.
+    After a move to a zone further west the calendar may still show a month that is closed; the customer is then in the
+    month after the closed month.
     """
     name = month_at(now_ms, zone_of(connection, customer))
     last = connection.execute(select(func.max(of.month)).where(of.customer == customer)).scalar_one_or_none()
@@ -139,7 +144,7 @@ def month_in(connection: Connection, customer: str, now_ms: int) -> str:
 
 
 def all_closed_until(database: Database, until: int, only: str | None = None) -> bool:
-    """Return whether everything before ``until`` is closed, for every customer that existed by then, or ``only``."""
+    """Return whether all time before ``until`` is closed, for every customer that existed by then or for ``only``."""
     ended = select(of.customer, func.max(of.end).label("end")).group_by(of.customer).subquery()
     behind = (
         select(customers.c.id)
@@ -155,7 +160,7 @@ def all_closed_until(database: Database, until: int, only: str | None = None) ->
 
 
 def open_since(database: Database, customer: str) -> tuple[int | None, str]:
-    """Return the time of a customer's first record in no closed month, None where all are closed, and its zone now."""
+    """Return the time of a customer's first record in no closed month, None if there is none, and its present zone."""
     ended = select(func.max(of.end)).where(of.customer == customer)
     first = select(book.time).where(book.customer == customer).order_by(book.time).limit(1)
     late = select(func.min(late_records.c.counts)).where(late_records.c.customer == customer)
@@ -168,7 +173,7 @@ def open_since(database: Database, customer: str) -> tuple[int | None, str]:
 
 
 def open_before(connection: Connection, month: CustomerMonth) -> int | None:
-    """Return the time of a customer's first record before a month and in no closed month; None if there is none."""
+    """Return the time of a customer's first record before a month that is in no closed month; None if there is none."""
     ended = select(func.max(of.end)).where(of.customer == month.customer).scalar_subquery()
     first = select(book.time).where(
         book.customer == month.customer, book.time < month.start, book.time >= func.coalesce(ended, 0)
@@ -177,10 +182,10 @@ def open_before(connection: Connection, month: CustomerMonth) -> int | None:
 
 
 def close(connection: Connection, months: Sequence[CustomerMonth], now_ms: int) -> int:
-    """Close months in the caller's transaction; return the number of the chain's last record, up to which they hold.
+    """Close months in the caller's transaction; return the number of the chain's last record.
 
-    The head is locked, so no record is being booked: a record that comes later is late. Closing a month twice changes
-    nothing.
+    The chain's head is locked, so no record is booked meanwhile, and a record with a higher number is late. Closing a
+    month again changes nothing.
     """
     seq = connection.execute(select(chains.c.seq).where(chains.c.chain == MAIN).with_for_update()).scalar_one_or_none()
     rows = [
@@ -197,7 +202,7 @@ def close(connection: Connection, months: Sequence[CustomerMonth], now_ms: int) 
 
 
 class Zones:
-    """The zone of a customer's days: in a closed month the zone at its closing, in others the present zone."""
+    """The zone of a customer's days: in a closed month the zone at its closing, otherwise the present zone."""
 
     def __init__(self, database: Database, since: int, only: str | None = None) -> None:
         zones = select(customers.c.id, customers.c.timezone)
@@ -213,7 +218,7 @@ class Zones:
                 self._zones.setdefault(customer, []).append(zone)
 
     def at(self, customer: str, time: int) -> str:
-        """Return the zone that a customer's days are counted in at a moment."""
+        """Return the zone in which a customer's days are counted at a time."""
         ends = self._ends.get(customer)
         if ends is not None and (place := bisect_right(ends, time)) < len(ends):
             return self._zones[customer][place]

@@ -1,4 +1,4 @@
-"""Records by the period in which they count, page by page: that of their time, or if that was closed, a later one."""
+"""Reads records by the period in which they count, page by page: the period of their time, or a later one if closed."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ AT_ONCE = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A row and the moment that it counts at."""
+    """A row and the time at which it counts."""
 
     at: int
     row: AnyRow
     is_late: bool
-    """Whether it came after the period of its time was closed."""
+    """Whether the row was booked after the period of its time was closed."""
     is_before: bool
-    """Whether it does not count, and is yielded because it is shortly before those that do."""
+    """Whether the row does not count, and is yielded because it comes shortly before the rows that count."""
 
 
 class Month:
@@ -51,7 +51,7 @@ class Month:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is closed for every customer that existed in it."""
+        """Whether the month is closed for every customer that existed in it."""
         due = [month for month in self.customers.values() if month.is_due]
         return bool(due) and all(month.is_closed for month in due)
 
@@ -62,12 +62,12 @@ class Month:
 
     @property
     def since(self) -> int:
-        """When it begins for the first of them."""
+        """When the month begins for the customer for whom it begins first."""
         return min([self._else[0], *(month.start for month in self.customers.values())])
 
     @property
     def until(self) -> int:
-        """When it ends for the last of them."""
+        """When the month ends for the customer for whom it ends last."""
         return max([self._else[1], *(month.end for month in self.customers.values())])
 
 
@@ -81,13 +81,13 @@ def counted_in(
     gone: Mapping[str, int] | None = None,
     page: int = AT_ONCE,
 ) -> Iterator[Counted]:
-    """Yield the rows that count in a span, oldest first by (time, id), a page in memory.
+    """Yield the rows that count in a span, oldest first by (time, id), holding one page in memory.
 
     Args:
-        columns: ``time``, ``id`` and ``customer`` must be the first of them, in this order.
-        month: cuts in each customer's own zone in place of the span's bounds.
-        before_ms: rows of this time before the span are yielded too, marked ``is_before``, without late rows.
-        gone: up to when retention has dropped the records of each customer; None has it looked up.
+        columns: must begin with ``time``, ``id`` and ``customer``, in this order.
+        month: replaces the span's bounds by the month's bounds in each customer's own zone.
+        before_ms: rows from this long before the span, except late rows, are yielded too, marked ``is_before``.
+        gone: for each customer the time up to which retention has dropped its records; None looks this up.
     """
     if gone is None:
         with database.read() as connection:
@@ -112,7 +112,7 @@ def records_counted_in(database: Database, span: Span, month: Month | None = Non
     """Yield the records that count in a span, oldest first by (time, id).
 
     Raises:
-        RecordsDropped: some of them are dropped, from the first step.
+        RecordsDropped: some of the records are dropped, from the first step.
     """
     gone = refuse_dropped(database, span, None if month is None else month.month)
     first = (book.time, book.id, book.customer)
@@ -122,7 +122,7 @@ def records_counted_in(database: Database, span: Span, month: Month | None = Non
 
 
 def _on_time(database: Database, columns: Sequence[ColumnElement[Any]], span: Span, page: int) -> Iterator[AnyRow]:
-    """Yield the rows of a span that came before their period was closed, oldest first by (time, id)."""
+    """Yield the rows of a span that were booked before their period was closed, oldest first by (time, id)."""
     query = select(*columns).where(~exists().where(IS_LATE)).order_by(book.time, book.id).limit(page)
     after: Position | None = None
     while True:

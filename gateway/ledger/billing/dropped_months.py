@@ -1,4 +1,4 @@
-"""Months of customers whose records retention dropped: up to when each has none, and the totals stored instead."""
+"""Customers' months whose records retention dropped: up to when a customer has none, and the totals stored instead."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from gateway.ledger.rows import VALUES_MOST, batches
 of, kept = dropped_months.c, dropped_totals.c
 
 GROUPED = ("day", "kind", "tier", "key_id", "end_user", "menu_version")
-"""What the sums of a dropped month are by, beside the customer."""
+"""The fields by which the sums of a dropped month are grouped, beside the customer."""
 
 Group = tuple[str | None, ...]
-"""A value of each of these."""
+"""A value for each field of ``GROUPED``."""
 
 Conversations = dict[tuple[str, str], list[int]]
-"""By customer and name: the first call, the last sign of life, and 1 once there was an output token."""
+"""By customer and name: the time of the first call, of the last sign of life, and 1 once there was an output token."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeptTotals:
-    """The totals that replace the dropped records of a span, all of one moment."""
+    """The totals that replace the dropped records of a span, all read at one moment."""
 
     until: Mapping[str, int] = field(default_factory=dict)
-    """Up to when no record of a customer counts any more, ms."""
+    """For each customer the time, ms, before which no record counts any more."""
     conversations: Conversations = field(default_factory=dict)
-    """Those that were open then, of each of these customers."""
+    """The conversations of each of these customers that were open at that time."""
     sums: Sequence[tuple[str, Group, list[int]]] = ()
     """Customer, group and sums."""
 
 
 def refuse_dropped(database: Database, span: Span, month: str | None = None) -> dict[str, int]:
-    """Return up to when no record of a customer counts any more; refuse a span or a month that had dropped records.
+    """Refuse a span or month that has dropped records; return the time before which no record of a customer counts.
 
     Raises:
-        RecordsDropped: records that counted in it are dropped.
+        RecordsDropped: records that counted in the span or month are dropped.
     """
     conditions: list[ColumnElement[bool]] = [of.rows > 0]
     conditions += [of.month == month] if month is not None else _overlapping(span)
@@ -84,7 +84,7 @@ def totals_kept(database: Database, span: Span, month: str | None = None) -> Kep
 
 
 def conversations_at_the_end(connection: Connection, customer: str | None) -> Conversations:
-    """Return the conversations that were open at the end of the last dropped month, of all customers or of this one."""
+    """Return the conversations that were open at the end of the last dropped month, of all customers or of one."""
     query = select(dropped_conversations)
     if customer is not None:
         query = query.where(dropped_conversations.c.customer == customer)
@@ -101,7 +101,7 @@ def keep(
     open_then: Mapping[str, Sequence[int]],
     now_ms: int,
 ) -> None:
-    """Store the totals of a month whose records no longer count from now on, in the caller's transaction."""
+    """Store the totals of a month, in the caller's transaction; from then on the month's records no longer count."""
     names = {"customer": month.customer, "month": month.month}
     bounds = {"start": month.start, "end": month.end, "rows": rows, "at": now_ms, "is_done": rows == 0}
     connection.execute(insert(dropped_months), [{**names, **bounds}])
@@ -121,13 +121,13 @@ def keep(
 
 
 def erase_kept_words(connection: Connection, customer: str) -> None:
-    """Remove the end users of a customer's stored totals and its conversations: what was used and charged stays."""
+    """Remove a customer's stored conversations, and the end users from its stored totals; usage and charges stay."""
     connection.execute(update(dropped_totals).where(kept.customer == customer).values(end_user=None))
     connection.execute(delete(dropped_conversations).where(dropped_conversations.c.customer == customer))
 
 
 def has_unfinished(connection: Connection, before_ms: int) -> bool:
-    """Return whether a month that was marked before a moment still has rows."""
+    """Return whether a month that was marked by ``before_ms`` still has rows."""
     these = select(of.month).where(of.is_done.is_(False), of.at <= before_ms)
     return connection.execute(these.limit(1)).first() is not None
 
@@ -140,13 +140,13 @@ def unfinished(connection: Connection, before_ms: int) -> Iterator[tuple[str, st
 
 
 def finish(connection: Connection, customer: str, month: str) -> None:
-    """Note that no row of a dropped month is left."""
+    """Record that no row of a dropped month is left."""
     this = and_(of.customer == customer, of.month == month)
     connection.execute(update(dropped_months).where(this).values(is_done=True))
 
 
 def _overlapping(span: Span) -> list[ColumnElement[bool]]:
-    """Return what a dropped month fulfils that has a moment in a span."""
+    """Return the conditions for a dropped month that overlaps a span."""
     conditions: list[ColumnElement[bool]] = [of.end > of.start]
     if span.since is not None:
         conditions.append(of.end > span.since)
@@ -156,6 +156,6 @@ def _overlapping(span: Span) -> list[ColumnElement[bool]]:
 
 
 def _cut(span: Span) -> list[ColumnElement[bool]]:
-    """Return what a dropped month with records fulfils that a span has a part of; nothing where it has no bounds."""
+    """Return the conditions for a dropped month, with records, that a span has only a part of; none without bounds."""
     edges = [and_(of.start < edge, of.end > edge) for edge in (span.since, span.until) if edge is not None]
     return [of.rows > 0, edges[0] if len(edges) == 1 else edges[0] | edges[1]] if edges else []

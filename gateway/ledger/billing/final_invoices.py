@@ -16,15 +16,16 @@ from gateway.ledger.tables import chains, customers, menus
 from pricing.menus.menu import Menu, Tier, split_version
 
 Invoice = dict[str, Any]
-"""As it is shown, but for the customer's names, which stand beside it."""
+"""An invoice as it is shown; the table has the customer's names in columns of their own."""
 
 
 def finalise(
     database: Database, month: CustomerMonth, body: Invoice | None, *, numbered: Callable[[int], str], now_ms: int
 ) -> bool:
-    """Make a closed month's invoice final with the next number; None is a month without any. Return whether it was open.
+    """Make a closed month's invoice final with the next number; return whether it was not final before.
 
-    A second call changes nothing, even if both began at once: both lock the chain's head, as closing a month does.
+    ``body`` is None for a month without an invoice. A second call changes nothing, even if both began at once: both
+    lock the chain's head, as closing a month does.
     """
     mine = (closings.c.customer == month.customer, closings.c.month == month.month)
     with database.write() as connection:
@@ -56,7 +57,7 @@ def _insert(
 
 
 def invoice_of(database: Database, invoice_id: str) -> Invoice | None:
-    """Return a final invoice, or None where there is none of this id."""
+    """Return a final invoice, or None where none has this id."""
     with database.read() as connection:
         row = connection.execute(select(invoices).where(invoices.c.id == invoice_id)).one_or_none()
     return None if row is None else _shown(row)
@@ -124,7 +125,7 @@ def _shown(row: Any) -> Invoice:
 
 
 def names_of(database: Database, customer: str) -> tuple[str, str | None]:
-    """Return a customer's name and the operator's id of it, as they are now."""
+    """Return a customer's present name and the operator's id for it."""
     with database.read() as connection:
         query = select(customers.c.name, customers.c.external_id).where(customers.c.id == customer)
         row = connection.execute(query).one_or_none()

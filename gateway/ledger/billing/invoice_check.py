@@ -1,4 +1,4 @@
-"""Compares final invoices and credit notes with the records that they are for, some at one moment of the ledger."""
+"""Compares final invoices and credit notes with their records, some in each transaction that sees one moment."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ COUNT_AND_CHARGE = (func.count(), *whole_sum(book.charge_nanousd))
 
 
 def wrong_invoices(database: Database) -> Iterator[WrongTotal]:
-    """Yield each final invoice whose stored totals are not what counts in its closed month, in the order of months.
+    """Yield each final invoice whose stored totals differ from the records that count in its closed month.
 
-    A dropped month has no records: its invoice is compared with the totals that retention stored in their place.
+    The order is by customer and month. A dropped month has no records: its invoice is compared with the totals that
+    retention stored in their place. Missing invoices, and invoices without a closed month, are yielded, too.
     """
     beside = and_(bills.customer == of.customer, bills.month == of.month)
     columns = (of.customer, of.month, of.start, of.end, bills.id, bills.total, bills.body)
@@ -52,7 +53,7 @@ def wrong_invoices(database: Database) -> Iterator[WrongTotal]:
 
 
 def wrong_notes(database: Database) -> Iterator[WrongTotal]:
-    """Yield each credit note whose amount is not the one that its credit's record takes off."""
+    """Yield each credit note whose amount is not the amount that its credit's record deducts."""
     query = (
         select(credit_notes.c.id, credit_notes.c.customer, credit_notes.c.amount, book.charge_nanousd)
         .join(usage_records, book.id == credit_notes.c.id)
@@ -80,13 +81,13 @@ def _of_invoice(connection: Connection, row: AnyRow) -> Iterator[WrongTotal]:
 
 
 def _counted(connection: Connection, row: AnyRow) -> tuple[int, int]:
-    """Return how many records count in a closed month, and their charges."""
+    """Return how many records count in a closed month, and the sum of their charges."""
     this = (dropped_months.c.customer == row.customer, dropped_months.c.month == row.month)
     dropped = connection.execute(select(dropped_months.c.rows).where(*this)).scalar_one_or_none()
     if dropped is not None:
         mine = (dropped_totals.c.customer == row.customer, dropped_totals.c.month == row.month)
         totals = connection.execute(select(dropped_totals.c.sums).where(*mine)).scalars()
-        return dropped, sum(json.loads(sums)[-1] for sums in totals)  # the charge is the last of them
+        return dropped, sum(json.loads(sums)[-1] for sums in totals)  # the charge is the last of the sums
     in_month = (book.customer == row.customer, book.time >= row.start, book.time < row.end)
     records, charge = _summed(connection, in_month)
     if connection.execute(select(late.seq).where(late.customer == row.customer).limit(1)).first() is not None:
@@ -100,7 +101,7 @@ def _counted(connection: Connection, row: AnyRow) -> tuple[int, int]:
 def _summed(
     connection: Connection, conditions: Sequence[ColumnElement[bool]], *, is_late: bool = False
 ) -> tuple[int, int]:
-    """Return the number of some records and their charges; of late records, also by when they count."""
+    """Return the number of records that meet conditions and the sum of their charges; ``is_late``: of late records."""
     query: Any = select(*COUNT_AND_CHARGE)
     query = query.select_from(late_records.join(usage_records, IS_LATE)) if is_late else query
     count, high, low = connection.execute(query.where(*conditions)).one()
@@ -108,7 +109,7 @@ def _summed(
 
 
 def _without_closing(database: Database) -> Iterator[WrongTotal]:
-    """Yield the invoices of months that are not closed or have none: nothing makes such an invoice."""
+    """Yield the invoices of months that are not closed or not invoiced: no invoice is made for such a month."""
     mine = and_(of.customer == bills.customer, of.month == bills.month, of.is_invoiced)
     query = select(bills.id, bills.customer, bills.total).outerjoin(closings, mine).where(of.customer.is_(None))
     with database.read() as connection:

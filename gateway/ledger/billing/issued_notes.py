@@ -14,7 +14,7 @@ from gateway.ledger.database import Database
 from gateway.ledger.tables import chains, customers, usage_records
 
 CreditNote = dict[str, Any]
-"""A credit note as shown, without the customer's names and the reason, which stand beside it."""
+"""A credit note as it is shown; the customer's names and the reason are stored apart from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,10 @@ class InvoicePending(Exception):
 
 
 def invoiced(connection: Connection, customer: str, invoice_id: str) -> Invoiced | None:
-    """Return a customer's final invoice, or None where there is none of this id.
+    """Return a customer's final invoice, or None where none has this id.
 
-    The chain's head is locked from here to the end of the transaction, so of two credits at once the second sees the first.
+    The chain's head is locked from here to the end of the transaction, so of two concurrent credits the second sees the
+    first.
     """
     connection.execute(select(chains.c.seq).with_for_update()).all()
     query = select(invoices).where(invoices.c.id == invoice_id, invoices.c.customer == customer)
@@ -50,7 +51,7 @@ def invoice_of_record(connection: Connection, customer: str, record_id: str) -> 
     """Return the final invoice that a record is on, or None where its month is open.
 
     Raises:
-        InvoicePending: its month is closed and not invoiced yet.
+        InvoicePending: the record's month is closed and not invoiced yet.
     """
     book = usage_records.c
     query = (
@@ -77,7 +78,7 @@ def invoice_of_record(connection: Connection, customer: str, record_id: str) -> 
 
 
 def issue(connection: Connection, body: CreditNote, *, numbered: Callable[[int], str]) -> None:
-    """Write the note of a credit, with the next number, in the transaction that books the credit: the head is locked."""
+    """Write the note of a credit, with the next number, in the transaction that books it, which has the head locked."""
     last = connection.execute(select(func.max(credit_notes.c.number))).scalar_one_or_none() or 0
     names = select(customers.c.name, customers.c.external_id).where(customers.c.id == body["customer"])
     name, external_id = connection.execute(names).one()
@@ -103,14 +104,14 @@ def notes_in(
 
 
 def note_of(database: Database, note_id: str) -> CreditNote | None:
-    """Return a credit note, or None where there is none of this id."""
+    """Return a credit note, or None where none has this id."""
     with database.read() as connection:
         row = connection.execute(_notes().where(credit_notes.c.id == note_id)).one_or_none()
     return None if row is None else _shown(row)
 
 
 def erase_note_names(connection: Connection, customer: str) -> None:
-    """Take a customer's names off its credit notes; what they credit stays."""
+    """Remove a customer's names from its credit notes; the amounts stay."""
     mine = update(credit_notes).where(credit_notes.c.customer == customer)
     connection.execute(mine.values(name="", external_id=None))
 

@@ -1,7 +1,7 @@
-"""Reads late records in the order of their own times, page by page, each of them once.
+"""Reads late records in the order of their own times, page by page, each record once.
 
-They are stored by the moment that they count at. Sorted in SQL, each page would read and sort all that remain; so their
-places are read first, a hundred bytes each, and sorted here.
+Late records are stored by the time at which they count. To sort a page, SQL would read and sort all remaining records;
+so their places are read first, a hundred bytes each, and sorted here.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ book, late = usage_records.c, late_records.c
 IS_LATE = and_(late.chain == book.chain, late.seq == book.seq)
 
 Place = tuple[int, str]
-"""A record: its time, ms, and its number in one whole number, which sorts like both; and its chain."""
+"""The place of a record: its time, ms, and its number in one whole number, which sorts like the pair; and its chain."""
 
 SEQ_BITS = 53
 
 
 def late_rows(database: Database, columns: Sequence[ColumnElement[Any]], span: Span, page: int) -> Iterator[AnyRow]:
-    """Yield the rows that came late and count in a span, oldest first by (time, id), each with the moment that it counts at.
+    """Yield the late rows that count in a span, oldest first by (time, id), each with the time at which it counts.
 
     Args:
-        columns: ``time`` and ``id`` must be the first of them, in this order.
+        columns: must begin with ``time`` and ``id``, in this order.
     """
     others = replace(span, customer=None).but_for_time()  # with the customer, SQLite reads all rows of that customer
     query = select(*columns, late.counts).join(late_records, IS_LATE).where(*others)
@@ -57,7 +57,7 @@ def late_rows(database: Database, columns: Sequence[ColumnElement[Any]], span: S
 
 
 def _places(database: Database, span: Span, page: int) -> Iterator[Place]:
-    """Yield the places of the late records of everybody or of a customer, in the order of the moments they count at."""
+    """Yield the places of late records, of all customers or the span's, in the order of the times they count at."""
     at = tuple_(late.counts, late.chain, late.seq)
     query = select(late.counts, late.chain, late.seq, book.time).join(usage_records, IS_LATE)
     if span.customer is not None:

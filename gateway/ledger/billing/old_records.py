@@ -1,4 +1,4 @@
-"""The records of old closed months: which are no longer needed, whether they are as sealed, and deleting them."""
+"""The records of old closed months: which are no longer needed, whether they match their seals, and their deletion."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ IS_MARKED = exists().where(marks.customer == of.customer, marks.month == of.mont
 
 
 class RowChanged(Exception):
-    """A row that is to be dropped differs from its seal: a person has to look at it first."""
+    """A row that is to be dropped differs from its seal: a person has to examine it first."""
 
 
 def unmarked_months(database: Database, cutoff: int) -> Iterator[CustomerMonth]:
-    """Yield the closed and invoiced months that ended by ``cutoff`` and are not marked, each customer's oldest first."""
+    """Yield the closed and invoiced months that ended by ``cutoff`` and are not marked, the oldest first."""
     query = select(closings).where(of.is_invoiced, of.end <= cutoff, ~IS_MARKED)
     query = query.order_by(of.end, of.customer).limit(PAGE)
     place = (-1, "")
@@ -51,8 +51,8 @@ def unmarked_months(database: Database, cutoff: int) -> Iterator[CustomerMonth]:
 def may_go(database: Database, month: CustomerMonth, cutoff: int, now_ms: int) -> bool:
     """Return whether nothing needs the records of a month any more.
 
-    All its records are before the newest seal and in the running sums; the months before are marked; no window, paid
-    period, credit or correction that is kept needs any of them.
+    Then all its records come before the newest seal's and are in the running sums, the months before it are marked, and
+    no window, paid period, or credit or correction that is kept needs any of its records.
     """
     with database.read() as connection:
         before = select(of.month).where(of.customer == month.customer, of.end < month.end)
@@ -68,7 +68,7 @@ def may_go(database: Database, month: CustomerMonth, cutoff: int, now_ms: int) -
 
 
 def checked(database: Database, month: CustomerMonth, counted_month: Month, page: int) -> int:
-    """Return how many records count in a month, each held against its seal.
+    """Return how many records count in a month, after comparing each with its seal.
 
     Raises:
         RowChanged: a record differs.
@@ -96,10 +96,10 @@ def lock_unmarked(connection: Connection, month: CustomerMonth) -> bool:
 
 
 def delete_some(database: Database, before_ms: int, most: int) -> int:
-    """Delete some records of the oldest month that was marked before a moment; return how many.
+    """Delete some records of the oldest month that was marked by ``before_ms``; return how many.
 
     Raises:
-        RowChanged: a record differs from its seal; none is deleted.
+        RowChanged: a record differs from its seal; no record is deleted.
     """
     with database.read() as connection:
         if not has_unfinished(connection, before_ms):
@@ -137,7 +137,7 @@ def _has_any(connection: Connection, month: CustomerMonth, condition: ColumnElem
 
 
 def _is_named_from_outside(connection: Connection, month: CustomerMonth, cutoff: int) -> bool:
-    """Return whether a credit or correction whose own records are kept names a record of the month."""
+    """Return whether a credit or correction that is itself kept names a record of the month."""
     mine = select(of.start, of.end, of.is_invoiced).where(of.customer == month.customer).order_by(of.end)
     kept_from = month.end
     for row in connection.execute(mine).all():
@@ -156,7 +156,7 @@ def _is_named_from_outside(connection: Connection, month: CustomerMonth, cutoff:
 
 
 def _check_sealed(connection: Connection, rows: Sequence[AnyRow]) -> None:
-    """Hold rows, which were selected by COLUMNS, against the leaves of their seals.
+    """Compare rows, which were selected by COLUMNS, with the leaves of their seals.
 
     Raises:
         RowChanged: a record differs.

@@ -1,4 +1,4 @@
-"""Calls to the model's endpoint by day, according to the records, to be compared with its own report."""
+"""Sums of the calls to the model's endpoint by day, according to the records, for comparison with its own report."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ IS_GUESSED_INPUT = and_(book.input_source.is_not(None), book.input_source != "up
 
 @dataclass(frozen=True, slots=True)
 class DaySum:
-    """One day, UTC, of calls that generate or of embeddings; tokens as they were counted, not as they were billed."""
+    """One UTC day of calls that generate, or of embeddings; tokens as they were counted, not as they were billed."""
 
     day: int
-    """Its start, ms."""
+    """The start of the day, ms."""
     embeds: bool
     calls: int
     input_tokens: int
     cached_tokens: int
     output_tokens: int
     guessed_input: int
-    """Tokens of input among them that the endpoint did not count."""
+    """The input tokens that the endpoint did not count."""
     guessed_output: int
 
 
 def sums_by_day(database: Database, start: int, end: int) -> list[DaySum]:
-    """Return the sums of all customers' calls that were admitted from ``start`` on and before ``end``, whole days in ms.
+    """Return the sums, by day, of all customers' calls admitted from ``start`` on and before ``end``, whole days in ms.
 
     Raises:
-        RecordsDropped: some of their records are dropped.
+        RecordsDropped: some of the records are dropped.
     """
     refuse_dropped(database, Span(None, start, end))
     found = []

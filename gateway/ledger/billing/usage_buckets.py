@@ -1,4 +1,4 @@
-"""Sums of a customer's records by bucket of time and by some of their fields, added up in the database."""
+"""Sums of a customer's records by bucket of time and by some fields of the records, added up in the database."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class BucketSum:
     """The sums of the records of one group in one bucket."""
 
     start: int
-    """Of the bucket, ms."""
+    """The start of the bucket, ms."""
     group: tuple[str | None, ...]
-    """The values of the fields that the sums are by, in their order."""
+    """The values of the fields that the sums are grouped by, in the order of these fields."""
     calls: int
     input_tokens: int
     cached_tokens: int
@@ -50,13 +50,13 @@ def sums_by_bucket(
 ) -> list[BucketSum]:
     """Return the sums of a customer's records that count from ``start`` on and before ``end``, in ms.
 
-    Buckets begin at whole multiples of their width, a divisor of a day. A record that came after its period was closed
-    counts where it was written.
+    Buckets begin at whole multiples of their width, which divides a day. A record that was booked after its period was
+    closed counts at the later time that its mark states.
 
     Args:
         by: fields of the record to group by.
-        only: values that a field may have.
-        generates: only calls of the model that generate output, and their corrections; no fees, credits and embeddings.
+        only: for a field, the values that it may have.
+        generates: whether only calls that generate output, and their corrections, count: no fees, credits, embeddings.
 
     Raises:
         RecordsDropped: some of the records are dropped.
@@ -64,7 +64,7 @@ def sums_by_bucket(
     refuse_dropped(database, Span(customer, start, end))
     wanted: list[ColumnElement[bool]] = [book.customer == customer]
     wanted += [book[name].in_(values) for name, values in only.items()]
-    wanted.append(book.kind != "prepaid")  # it is no usage and costs nothing
+    wanted.append(book.kind != "prepaid")  # prepaid credit is not usage and charges nothing
     if generates:
         wanted += [book.kind.in_(OF_CALLS), or_(book.endpoint.is_(None), book.endpoint != EMBEDDINGS)]
     found: dict[tuple[int, tuple[str | None, ...]], list[int]] = defaultdict(lambda: [0] * (1 + len(SUMMED)))

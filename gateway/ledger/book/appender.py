@@ -28,7 +28,7 @@ from gateway.ledger.rows import (
 from gateway.ledger.tables import chains, usage_records, watermarks
 from pricing.usage import FIELDS, UsageRecord
 
-# Fields that the book adds to a record, and the time of settling, which may differ in another delivery of it.
+# Fields that the book adds to a record, and the time of settling, which may differ in another delivery of the record.
 PLACED = frozenset({"settled", "chain", "seq", "prev_hash", "hash"})
 
 # A field that a record leaves out is null, so that it is hashed as it will be read.
@@ -37,23 +37,25 @@ NOTHING_SAID: UsageRecord = dict.fromkeys(FIELDS)
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """The result of booking a batch: the new rows, and the places of records whose id another record has."""
+    """The result of booking a batch: the new rows, and the places of records that were not booked."""
 
     appended: list[UsageRecord]
     rows: list[UsageRecord]
-    """The same with every field, null ones included."""
+    """The new rows with every field, including null fields."""
     conflicting: list[int]
+    """Places of records whose id the book has with another content."""
     dropped: list[int]
     """Places of records of a time whose records retention has dropped: nobody can know whether the book had them."""
     before: int
-    """The number of the chain's last record before these."""
+    """The number of the chain's last record before the new rows."""
     after: int
+    """The number of the chain's last record with the new rows."""
     buckets: dict[str, tuple[int, int]]
-    """The same of each bucket of the hot state that has one of these records."""
+    """The numbers of the last record before and after, of each bucket of the hot state that has new rows."""
 
 
 def append(database: Database, records: Sequence[UsageRecord], chain: str = MAIN) -> list[UsageRecord]:
-    """Append in one transaction the records whose id is not in the book yet; return them as booked."""
+    """Append, in one transaction, the records whose id is not in the book yet; return them as booked."""
     with database.write() as connection:
         return book(connection, records, chain).appended
 
@@ -63,7 +65,7 @@ def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MA
 
     The chain's head is locked from here to the end of the transaction, so writers take turns and each sees the
     complete book. A record that was delivered before is left out: delivery at least once plus unique ids is
-    exactly once in the book. Nothing that names an erased customer comes into the book, however late.
+    exactly once in the book. Words of an erased customer never come into the book, however late a record is.
     """
     head = _locked_head(connection, chain)
     named = {record["customer"] for record in records}
@@ -106,7 +108,7 @@ def insert_records(connection: Connection, rows: Sequence[UsageRecord]) -> None:
 
 
 def _raised(connection: Connection, appended: Sequence[UsageRecord]) -> dict[str, tuple[int, int]]:
-    """Note the last record of each bucket; return the number before and the number now."""
+    """Store the number of the last record of each bucket; return the number before and the number now."""
     latest = {redis_keys.bucket_of(record["customer"]): record["seq"] for record in appended}
     if not latest:
         return {}
@@ -126,9 +128,9 @@ RAISED = {"sqlite": _raises(sqlite), "postgresql": _raises(postgresql)}
 
 
 def _locked_head(connection: Connection, chain: str) -> Head:
-    """Return the chain's head, begun if it is new, locked until the transaction ends.
+    """Return the chain's head, locked until the transaction ends; a new chain is begun.
 
-    SQLite's transaction is the only writer already (BEGIN IMMEDIATE); there is no FOR UPDATE there.
+    SQLite has no FOR UPDATE and needs none: its transaction is the only writer (BEGIN IMMEDIATE).
     """
     head = select(chains.c.seq, chains.c.hash).where(chains.c.chain == chain).with_for_update()
     row = connection.execute(head).one_or_none()

@@ -1,4 +1,4 @@
-"""The hash chain over usage records: how a record is linked to the one before it, and how a break is found."""
+"""The hash chain over usage records: links each record to the record before it, and finds where the chain is broken."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Verdict:
     head: Head
     bad: BadRow | None
     erased: int = 0
-    """Rows among those that hold whose customer's words were taken out."""
+    """How many of the sound rows have had their customer's words removed."""
     dropped: int = 0
-    """Rows among those up to the head that retention dropped."""
+    """How many of the rows up to the head retention has dropped."""
 
 
 def nothing_erased(_seq: int) -> None:
@@ -57,11 +57,11 @@ def nothing_dropped(_first: int, _last: int) -> bool:
 
 
 def nothing_else(_seq: int, _spelled: bytes) -> None:
-    """Check a row only against the row before it."""
+    """Report no further fault of a row."""
 
 
 def canonical(record: Mapping[str, Any]) -> bytes:
-    """Return the canonical spelling of a record, which is hashed: UTF-8 JSON, keys sorted, no spaces."""
+    """Return the canonical spelling of a record, the text that is hashed: UTF-8 JSON, keys sorted, no spaces."""
     return orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
 
 
@@ -91,11 +91,14 @@ def verify(
 ) -> Verdict:
     """Follow a chain from ``head`` on and stop at the first record that is not the next link.
 
-    ``erased`` returns, for a row whose customer's words were taken out, the digest of its remaining fields: its
-    own hash covers the words, so its content is checked against the digest, and its place against the chain.
-    ``dropped`` returns whether retention dropped all rows from one number to another: the row after them is checked
-    against its seal alone. ``also`` takes the number and the canonical JSON of each row that holds, and returns
-    any further fault of it.
+    Args:
+        records: the records of the chain, in the order of their numbers.
+        head: the link after which the chain is followed.
+        erased: returns the digest of a row's remaining fields if its customer's words were removed. The row's own hash
+            covers the words, so its content is checked against the digest, and its place against the chain.
+        also: takes the number and the canonical JSON of each sound row, and returns any further fault of the row.
+        dropped: returns whether retention dropped all rows from one number to another; the row after these is checked
+            against its seal alone.
     """
     count = gone = 0
     for record in records:
@@ -135,9 +138,9 @@ def _fault(record: UsageRecord, head: Head, erased: str | None, also: Callable[[
 
 
 def _hash_of_spelled(spelled: bytes, record: UsageRecord) -> str:
-    """Return the hash of a record from its canonical JSON with ``hash``, which is cut out of it.
+    """Return the hash of a record from its canonical JSON, after cutting ``hash`` out of that.
 
-    No text in it has the cut part: a quotation mark in a text has a backslash before it.
+    No text in the JSON contains the part that is cut: a quotation mark in a text has a backslash before it.
     """
     cut = b'"hash":"' + record["hash"].encode() + b'",'
     return hashlib.sha256(record["prev_hash"].encode() + b"\n" + spelled.replace(cut, b"", 1)).hexdigest()

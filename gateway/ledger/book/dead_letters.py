@@ -1,4 +1,4 @@
-"""Entries of the usage streams that the book cannot hold: stored whole, counted, left to a person."""
+"""Entries of the usage streams that the book cannot hold: stored whole and counted; a person decides about them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.ledger.tables import usage_dead_letters
 def keep_dead_letters(connection: Connection, malformed: Sequence[Malformed]) -> None:
     """Store entries in the transaction that books the rest of their batch.
 
-    An entry that is stored already stays as it is, so a batch may be written twice.
+    An entry that is already stored does not change, so a batch may be written twice.
     """
     if not malformed:
         return
@@ -28,7 +28,7 @@ def keep_dead_letters(connection: Connection, malformed: Sequence[Malformed]) ->
 
 
 def count_dead_letters(database: Database) -> int:
-    """Return how many dead letters there are; any number but 0 needs a person."""
+    """Return how many dead letters there are; if there are any, a person has to decide about them."""
     with database.read() as connection:
         return connection.execute(select(func.count()).select_from(usage_dead_letters)).scalar_one()
 
@@ -40,7 +40,7 @@ def streams_with_dead_letters(database: Database) -> set[str]:
 
 
 def read_dead_letters(database: Database, limit: int = 100) -> list[dict[str, str]]:
-    """Return dead letters, by stream and entry: ``stream``, ``entry``, ``reason``, ``body``."""
+    """Return dead letters in the order of stream and entry, each with ``stream``, ``entry``, ``reason``, ``body``."""
     query = select(usage_dead_letters).order_by(usage_dead_letters.c.stream, usage_dead_letters.c.entry).limit(limit)
     with database.read() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]

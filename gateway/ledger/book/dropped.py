@@ -1,4 +1,4 @@
-"""The rows of a chain that retention has dropped: a bit for each row under a seal; no other row may be missing."""
+"""The rows of a chain that retention has dropped, with a bit for each row under a seal; no other row may be missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ of, months = dropped_rows.c, dropped_months.c
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """The dropped rows of one chain, by the first row of each seal; bit n of ``bits`` is row ``first`` + n."""
+    """The dropped rows of one chain, in the order of its seals; bit n of a seal's ``bits`` is for row ``first`` + n."""
 
     firsts: tuple[int, ...]
     lasts: tuple[int, ...]
@@ -42,7 +42,7 @@ class Dropped:
 
 
 def dropped_in(database: Database, chain: str) -> Dropped:
-    """Return the dropped rows of a chain. Rows that the newest seal covers, or none, are never among them."""
+    """Return the dropped rows of a chain. No row under the newest seal, or without a seal, is ever dropped."""
     newest = select(func.max(seals.c.seq)).where(seals.c.chain == chain).scalar_subquery()
     query = (
         select(seals.c.first_seq, seals.c.last_seq, of.rows)
@@ -60,7 +60,7 @@ def dropped_in(database: Database, chain: str) -> Dropped:
 
 
 def dropped_until(connection: Connection, customers: Iterable[str] | None = None) -> dict[str, int]:
-    """Return the end of the last dropped month of each customer that has any, or of some of them, ms."""
+    """Return the end, ms, of the last dropped month of each customer that has any; of these ``customers``, if given."""
     query = select(months.customer, func.max(months.end)).group_by(months.customer)
     if customers is None:
         return {row[0]: row[1] for row in connection.execute(query)}
@@ -73,7 +73,7 @@ def dropped_until(connection: Connection, customers: Iterable[str] | None = None
 
 
 def by_seal(connection: Connection, seqs: Iterable[int], chain: str) -> dict[Seal, list[int]]:
-    """Return rows by the seals that cover them; rows that no seal covers are left out."""
+    """Return rows, grouped by the seals that cover them; rows that no seal covers are left out."""
     found: dict[Seal, list[int]] = defaultdict(list)
     seal: Seal | None = None
     for seq in sorted(seqs):

@@ -1,4 +1,4 @@
-"""From an entry of a usage stream to the usage record it carries, or to the reason why it carries none."""
+"""Reads the usage record that an entry of a usage stream carries, or the reason why the entry carries none."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pricing.money import MOST
 from pricing.usage import FIELDS, KINDS, WHOLE_FIELDS, UsageRecord
 
 BESIDE = frozenset({"charge_nanousd", "settled", "conversation_cap_tokens", "conversation_is_included"})
-"""The fields that a settlement carries beside the record: only the script that settles knows them."""
+"""The fields that a settlement has beside the record in its entry: only the script that settles knows their values."""
 
 ADDED = BESIDE | {"chain", "seq", "prev_hash", "hash", "prepaid_nanousd"}
-"""Fields that a call's record lacks: those stored beside it, those that the book adds, those of records that are no calls."""
+"""Fields that the record in an entry lacks: those beside it, those added by the book, those of records without a call."""
 
 CARRIED = tuple(field for field in FIELDS if field not in ADDED)
 REQUIRED = frozenset(field for field in CARRIED if not usage_records.c[field].nullable)
@@ -38,7 +38,7 @@ WHOLE_NUMBER = re.compile(rb"-?[0-9]{1,16}")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a usage stream, as Redis gave it."""
+    """One entry of a usage stream, as Redis returned it."""
 
     stream: str
     id: str
@@ -46,32 +46,35 @@ class Entry:
 
     @property
     def time(self) -> int:
-        """When the entry was added, ms, by a clock that only goes forward: its id is above the one before it, whatever Redis' clock shows."""
+        """When the entry was added, ms, by a clock that never goes back.
+
+        An entry's id is above the id before it even if Redis' clock was set back meanwhile.
+        """
         return int(self.id.partition("-")[0])
 
     def order(self) -> tuple[int, int, str]:
-        """Sorts entries of all streams by when they were added."""
+        """Return a key that sorts entries of all streams by when they were added."""
         count = int(self.id.partition("-")[2])
         return self.time, count, self.stream
 
     def written(self) -> str:
-        """Return the fields as JSON in ASCII, whatever bytes they are made of."""
+        """Return the fields as JSON in ASCII, whatever bytes they contain."""
         return json.dumps({_text(name): _text(value) for name, value in self.fields.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """An entry that is no usage record, and why."""
+    """An entry that is not a usage record, and the reason."""
 
     entry: Entry
     reason: str
 
 
 def record_in(entry: Entry) -> UsageRecord | Malformed:
-    """Return the record in an entry with ``charge_nanousd`` and ``settled`` added, every carried field present.
+    """Return the record in an entry with every carried field, and with the fields of ``BESIDE`` added.
 
     The record fits the table's columns on every database: no later step of the book can fail on it. A field that only
-    a later version knows is left out: its worker's call is still billed.
+    a later version knows is left out, so that a call of a later worker is still billed.
     """
     charge = entry.fields.get(b"charge", b"")
     if not WHOLE_NUMBER.fullmatch(charge) or abs(int(charge)) > MOST:
@@ -106,7 +109,7 @@ def record_in(entry: Entry) -> UsageRecord | Malformed:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Where the texts and whole numbers stand in a record whose fields all have a permitted kind."""
+    """The places of texts and whole numbers in a record whose fields all have a permitted type."""
 
     texts: Callable[[Sequence[Any]], tuple[str, ...]]
     lengths: tuple[int, ...]
@@ -114,7 +117,7 @@ class Shape:
 
 
 def _fits(record: UsageRecord, raw: bytes) -> bool:
-    """Return whether a record certainly has no fault, at a glance: most are alike."""
+    """Return whether a record certainly has no fault, by a quick check: most records are alike."""
     values = tuple(record.values())
     shape = _shape(tuple(map(type, values)))
     if shape is None or record["kind"] not in KINDS or NUL in raw:
@@ -132,7 +135,7 @@ def _are_short(lengths: tuple[int, ...], most: tuple[int, ...]) -> bool:
 
 @lru_cache(maxsize=1024)
 def _shape(kinds: tuple[type, ...]) -> Shape | None:
-    """Return the shape of records with values of these kinds, ordered as ``CARRIED``; None if they may have a fault."""
+    """Return the shape of records with values of these types, ordered as ``CARRIED``; None if they may have a fault."""
     present = [field for field, kind in zip(CARRIED, kinds, strict=True) if kind is not NoneType]
     if REQUIRED - set(present) or any(KIND_OF[field] is not kinds[PLACE[field]] for field in present):
         return None
@@ -194,6 +197,6 @@ PLACE = {field: place for place, field in enumerate(CARRIED)}
 KIND_OF = {field: bool if field == "stream" else int if field in WHOLE_FIELDS else str for field in CARRIED}
 NOTHING: UsageRecord = dict.fromkeys(CARRIED)
 NUL = rb"\u0000"
-"""How JSON writes the character that no database keeps; where these letters stand for themselves, they are looked at."""
+"""JSON's spelling of the character that no database keeps; records with these letters are checked field by field."""
 
 MISSING = {field: "is missing" if field in REQUIRED else None for field in CARRIED}

@@ -1,7 +1,8 @@
 """Removes a customer's own words from the book, and keeps evidence that nothing else of a row was changed.
 
-A row's hash covers the words, so an erased row cannot be hashed again. It keeps its hash, and a digest of what
-is left of it is stored beside it: its place in the chain, its tokens and its charge can still be checked against both.
+A row's hash covers the words, so the hash of an erased row cannot be computed again. The row keeps its hash, and a
+digest of its remaining fields is stored beside it: its place in the chain is still checked against the hash, its tokens
+and its charge against the digest.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ ROWS_AT_ONCE = 500
 
 
 def without_words(record: UsageRecord) -> UsageRecord:
-    """Return a record that is booked after its customer was erased, as the book may hold it."""
+    """Return a record without its customer's words, for booking after the customer was erased."""
     blanks = {"conversation": ERASED, "client_request_id": None, "end_user": ERASED}
     return record | {field: blank for field, blank in blanks.items() if record.get(field) is not None}
 
@@ -53,15 +54,15 @@ def erased_among(connection: Connection, named: set[str]) -> set[str]:
 
 
 def begin(connection: Connection) -> None:
-    """Wait for the writers of the book: a later writer knows that the customer was erased."""
+    """Wait for the present writers of the book; a later writer sees that the customer was erased."""
     connection.execute(select(chains.c.seq).with_for_update()).all()
 
 
 def erase_records(database: Database, customer_id: str, secret: bytes, now_ms: int) -> int:
-    """Replace the words in a customer's rows, some in each transaction; return how many rows had any.
+    """Replace the words in a customer's rows, some rows in each transaction; return how many rows had words.
 
     Conversations and end users stay distinct, under names that cannot be traced back: ``secret`` is random and
-    forgotten. A repetition after an interruption goes on where the erasure stopped.
+    forgotten. A repetition after an interruption continues where the erasure stopped.
     """
     place, count = (-1, ""), 0
     mine = usage_records.c.customer == customer_id
@@ -77,7 +78,7 @@ def erase_records(database: Database, customer_id: str, secret: bytes, now_ms: i
 
 
 def erase_beside(connection: Connection, customer_id: str, secret: bytes) -> None:
-    """Replace a customer's words in what stands beside the book: conversations that go on, and dead letters."""
+    """Replace or remove a customer's words in the tables beside the book: conversations, threads and dead letters."""
     going = select(sums_going.c.conversation).where(sums_going.c.customer == customer_id)
     for name in connection.execute(going).scalars().all():
         conversation = and_(sums_going.c.customer == customer_id, sums_going.c.conversation == name)
@@ -100,9 +101,9 @@ def _erase(connection: Connection, records: list[UsageRecord], secret: bytes, no
         changes.append({"a_chain": place["chain"], "a_seq": place["seq"], **words})
         if link(record["prev_hash"], record)["hash"] == record["hash"]:
             remaining = without_silence({**record, **words})
-            leaf = leaf_of(record).hex()  # what a seal covers, or will: the row's place stays provable
+            leaf = leaf_of(record).hex()  # a seal covers this leaf, now or later: the row's place stays provable
             proofs.append({**place, "at": now_ms, "digest": remainder(remaining), "leaf": leaf})
-        # A row that was edited before gets no digest: the recount names it, now as before.
+        # A row that was edited before gets no digest: the recount names the row, as before the erasure.
     this = and_(usage_records.c.chain == bindparam("a_chain"), usage_records.c.seq == bindparam("a_seq"))
     connection.execute(update(usage_records).where(this).values({field: bindparam(field) for field in WORDS}), changes)
     for proof in proofs:
@@ -127,7 +128,7 @@ def _replaced(text: str | None, secret: bytes) -> str | None:
 
 
 def _blanked(body: str, customer_id: str) -> str:
-    """Return a dead letter without the customer's words; an unreadable body is not kept."""
+    """Return the body of a dead letter without the customer's words; an unreadable body is replaced."""
     try:
         fields: dict[str, Any] = json.loads(body)
         record = json.loads(fields["record"])

@@ -1,4 +1,4 @@
-"""Marks the records that come into the book after the period of their time was closed, in the transaction that books them."""
+"""Marks records that are booked after the period of their time was closed, in the transaction that books them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ of = closings.c
 def mark_late(connection: Connection, appended: Sequence[UsageRecord]) -> None:
     """Mark those of the records just appended whose time is in a closed period of their customer.
 
-    Such a record counts at the moment of its settlement, or at the first moment that is not closed if that is later: a
+    Such a record counts at the time of its settlement, or at the first time that is not closed, whichever is later: a
     closed period never gains a record. The chain's head is locked, so no period closes meanwhile.
     """
     newest = connection.execute(select(func.max(of.end))).scalar_one_or_none()

@@ -1,4 +1,4 @@
-"""Merkle trees over the book as RFC 6962 hashes them: the leaf of a record, the root of leaves, the path to a root."""
+"""Merkle trees over the book, hashed as in RFC 6962: the leaf of a record, the root over leaves, the path to a root."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pricing.usage import UsageRecord
 HASH_BYTES = 32
 
 LEAF, NODE = b"\x00", b"\x01"
-"""What stands before the hashed bytes, so that no node passes for a leaf."""
+"""The byte that precedes the hashed bytes, so that a node cannot pass for a leaf."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One node of a path: the hash to join, and on which side of the hash computed so far it stands."""
+    """One node of a path: the hash to join, and its side of the hash computed so far."""
 
     side: Literal["left", "right"]
     hash: bytes
@@ -35,10 +35,10 @@ def hash_of_leaf(data: bytes) -> bytes:
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:
-    """Return the root over some leaves, at least one.
+    """Return the root over at least one leaf.
 
-    A level is joined in pairs from the left, and a last node without a partner moves up as it is. That is RFC 6962's tree,
-    which splits at the largest power of two.
+    A level is joined in pairs from the left, and a last node without a partner moves up unchanged. The result is RFC
+    6962's tree, which splits at the largest power of two.
     """
     level = list(leaves)
     while len(level) > 1:
@@ -59,7 +59,7 @@ def path_to(leaves: Sequence[bytes], place: int) -> list[Step]:
 
 
 def climbed(leaf: bytes, path: Iterable[Step]) -> bytes:
-    """Return the root that a path leads to from a leaf."""
+    """Return the root to which a path leads from a leaf."""
     at = leaf
     for step in path:
         at = _joined(step.hash, at) if step.side == "left" else _joined(at, step.hash)

@@ -1,4 +1,4 @@
-"""Proofs: that a record stands in the book at its place, under a seal, by what anyone can compute alone."""
+"""Proofs that a record is in the book at its place, under a seal; anyone can check a proof alone."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from gateway.ledger.tables import erasures, usage_records
 
 
 def proof_of(database: Database, record_id: str, customer: str | None = None) -> dict[str, Any] | None:
-    """Return the proof of a record, of one customer's where it is named; None where there is no such record.
+    """Return the proof of a record, only of ``customer`` where it is not None; None where there is no such record.
 
-    It reads the record, its seal and the leaves under that: as much whatever the length of the book. Of an erased record
-    it says ``erased``: its leaf is of what it was, which nobody can hash again, so its place is proven and not its words.
+    The record, its seal and the leaves under the seal are read: the same amount however long the book is. The proof of
+    an erased record has ``erased``: its leaf is the hash of the record with its words, which nobody can compute again,
+    so the proof is of the place and not of the words.
 
     Raises:
-        NotSealedYet: the next seal will cover it.
+        NotSealedYet: the next seal will cover the record.
         HouseError: the record differs from its seal.
     """
     query = select(*COLUMNS).where(usage_records.c.id == record_id)

@@ -1,4 +1,4 @@
-"""Checks the rows of a chain, during a recount, against the seals of the ledger and those stored elsewhere."""
+"""Checks the rows of a chain, during a recount, against the ledger's seals and seals stored elsewhere."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gateway.ledger.book.seals import Seal, digest_of
 
 
 class SealCheck:
-    """A walk along a chain: each row that holds by itself is passed to ``fault`` once, in order.
+    """A walk along a chain: each row that is sound in itself is passed to ``fault`` once, in order.
 
     Args:
         sealed: the ledger's seals, oldest first, each with its leaves.
-        erased: the leaves that erased rows had, by number, of the rows being checked; None where a version that knew of
-            no seals erased the row.
+        erased: by number, the leaves that the erased rows among those being checked had; None for a row that was erased
+            by a version without seals.
         published: seals stored out of reach of anyone who rewrites the ledger.
         hashes: hashes of such seals.
     """
@@ -31,9 +31,9 @@ class SealCheck:
         self._erased = erased
         self._published = {seal.seq: seal for seal in published}
         self.unseen = set(hashes)
-        """Hashes that no seal read so far has."""
+        """The hashes that none of the seals read so far has."""
         self.last: Seal | None = None
-        """The newest seal that was read."""
+        """The last seal that was read."""
         self.count = 0
         self._leaves: list[bytes] = []
         self._are_more = True
@@ -51,7 +51,7 @@ class SealCheck:
         return None
 
     def fault_at_the_end(self, head: int) -> BadRow | None:
-        """Return the first row that a seal covers and the chain does not have, which ends at ``head``."""
+        """Return the first row that a seal covers and the chain lacks, which ends at ``head``; None if there is none."""
         while self._are_more and self._upto <= head:
             if reason := self._advance():
                 return BadRow(self._upto + 1, None, reason)
@@ -68,7 +68,7 @@ class SealCheck:
         return self.last.last_seq if self.last else 0
 
     def _advance(self) -> str | None:
-        """Go on to the next seal; return what is wrong with it."""
+        """Read the next seal; return what is wrong with it, if anything."""
         found = next(self._sealed, None)
         if found is None:
             self._are_more = False
@@ -84,7 +84,7 @@ class SealCheck:
 
 
 def _unlike(before: Seal | None, seal: Seal, leaves: list[bytes], published: Seal | None) -> str | None:
-    """Return why a seal does not follow ``before``, or differs from the seal published in its place."""
+    """Return how a seal fails to follow ``before``, or differs from the seal published in its place; None if sound."""
     seq, first, prev = (before.seq + 1, before.last_seq + 1, before.hash) if before else (1, 1, GENESIS)
     if seal.seq != seq:
         return f"seal {seq}, which covers it, is missing"

@@ -1,4 +1,4 @@
-"""Seals the chain: every thousand rows, or what there is a minute after the last seal, under one Merkle root."""
+"""Seals the chain: puts every thousand rows, or the rows present a minute after the last seal, under a Merkle root."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ SEALS_A_TURN = 10
 """A book that was never sealed is sealed in many turns, so that nothing else waits for it."""
 
 HEARD_MOST = 20_000
-"""Most leaves in memory until their rows are sealed; the rest are computed from rows that are read again."""
+"""The most leaves held in memory until their rows are sealed; others are computed from rows that are read again."""
 
 log = logging.getLogger(__name__)
 book = usage_records.c
 
 
 class RowMissing(Exception):
-    """A row that is to be sealed is not in the book."""
+    """A row that the next seal should cover is not in the book."""
 
 
 class Sealer:
-    """Makes seals. Any number of processes may run it: of two that seal at once, the second keeps the first's seal.
+    """Makes seals. Any number of processes may run this: of two that seal at once, the second keeps the first's seal.
 
     Raises:
         MeteringUnavailable: the ledger is unavailable, from ``turn``.
@@ -48,18 +48,20 @@ class Sealer:
         self._rows = rows
         self._heard: dict[int, bytes] = {}
         self.has_waiting = True
-        """Whether there were rows without a seal at the last turn."""
+        """Whether the last turn found rows without a seal."""
 
     def hear(self, records: Sequence[UsageRecord]) -> None:
-        """Remember the leaves of records that are committed, so that they need not be read again."""
+        """Remember the leaves of committed records, so that the records need not be read again."""
         if len(self._heard) + len(records) <= HEARD_MOST:
             self._heard.update((record["seq"], leaf_of(record)) for record in records if record["chain"] == self._chain)
 
     def turn(self, *, all_of_it: bool = False) -> int:
-        """Make the seals that are due, up to a bound; return how many were made. ``all_of_it``: rows need not wait a minute.
+        """Make the seals that are due, up to a bound; return how many were made.
+
+        With ``all_of_it``, rows need not wait a minute.
 
         Raises:
-            RowMissing: the book lacks a row; what was sealed before it stays.
+            RowMissing: the book lacks a row; the seals made before it stay.
         """
         for made in range(SEALS_A_TURN):
             if (place := self._due(all_of_it)) is None:
@@ -85,7 +87,7 @@ class Sealer:
         upto, since = (last.last_seq, last.time) if last else (0, 0)
         waiting = head_seq - upto
         self.has_waiting = waiting > 0
-        if len(self._heard) > waiting:  # another process sealed some of them
+        if len(self._heard) > waiting:  # another process sealed some of these rows
             self._heard = {seq: leaf for seq, leaf in self._heard.items() if seq > upto}
         waited = all_of_it or abs(self._now_ms() - since) >= SEAL_MS
         if waiting >= self._rows or (waiting > 0 and waited):
@@ -103,7 +105,7 @@ class Sealer:
 
 
 def leaves_of_rows(connection: Connection, chain: str, first: int, last: int) -> dict[int, bytes]:
-    """Return the leaves of some rows by their numbers: of an erased row its stored former leaf, if there is one."""
+    """Return the leaves of some rows by number; for an erased row the leaf that it had, if that is stored."""
     within = (book.chain == chain, book.seq >= first, book.seq <= last)
     leaves = {
         row.seq: leaf_of(record_of(row))
@@ -113,14 +115,14 @@ def leaves_of_rows(connection: Connection, chain: str, first: int, last: int) ->
 
 
 def erased_leaves(connection: Connection, chain: str, first: int, last: int) -> dict[int, bytes]:
-    """Return the leaves that erased rows had, by their numbers."""
+    """Return the leaves that erased rows had, by number."""
     within = (erasures.c.chain == chain, erasures.c.seq >= first, erasures.c.seq <= last, erasures.c.leaf.is_not(None))
     rows = connection.execute(select(erasures.c.seq, erasures.c.leaf).where(*within))
     return {row.seq: bytes.fromhex(row.leaf) for row in rows}
 
 
 def _keep(connection: Connection, seal: Seal, leaves: Sequence[bytes]) -> None:
-    """Store a seal unless another process has made the seal in its place."""
+    """Store a seal unless another process has stored a seal in its place."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     fields = {name: getattr(seal, name) for name in Seal.__slots__}
     connection.execute(dialect.insert(seals).values(**fields, leaves=b"".join(leaves)).on_conflict_do_nothing())

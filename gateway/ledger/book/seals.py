@@ -25,7 +25,7 @@ SHOWN = (of.chain, of.seq, of.time, of.first_seq, of.last_seq, of.root, of.prev,
 
 
 class NotASeal(ValueError):
-    """The object lacks a field of a seal, or its hash is not that of its content."""
+    """The object lacks a field of a seal, or its hash is not the hash of its content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Seal:
     chain: str
     seq: int
     time: int
-    """When it was made, ms since 1970."""
+    """When the seal was made, ms since 1970."""
     first_seq: int
     last_seq: int
     root: str
@@ -55,7 +55,7 @@ class Seal:
         """Return a seal that was published.
 
         Raises:
-            NotASeal: the object is no seal, or was changed since.
+            NotASeal: the object is not a seal, or was changed since.
         """
         if not isinstance(published, Mapping):
             raise NotASeal
@@ -83,7 +83,7 @@ def digest_of(seal: Seal) -> str:
 
 
 def following(before: Seal | None, leaves: Sequence[bytes], time: int, chain: str = MAIN) -> Seal:
-    """Return the seal over the rows that follow those of ``before``, by their leaves."""
+    """Return the seal over the rows that follow the rows of ``before``, from their leaves."""
     first = before.last_seq + 1 if before else 1
     seal = Seal(
         chain=chain,
@@ -99,13 +99,13 @@ def following(before: Seal | None, leaves: Sequence[bytes], time: int, chain: st
 
 
 def last_seal(connection: Connection, chain: str = MAIN) -> Seal | None:
-    """Return the newest seal of a chain, None before the first."""
+    """Return the newest seal of a chain, None where it has no seal yet."""
     row = connection.execute(_of_chain(chain).order_by(of.seq.desc()).limit(1)).one_or_none()
     return None if row is None else Seal(*row)
 
 
 def seal_covering(connection: Connection, seq: int, chain: str = MAIN) -> Seal | None:
-    """Return the seal that covers a row of a chain, None where no seal does yet."""
+    """Return the seal that covers a row of a chain, None where no seal covers it yet."""
     query = _of_chain(chain).where(of.last_seq >= seq).order_by(of.last_seq).limit(1)
     row = connection.execute(query).one_or_none()
     return None if row is None or row.first_seq > seq else Seal(*row)

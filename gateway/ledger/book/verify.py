@@ -24,20 +24,20 @@ PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The result of recounting one chain: how many rows hold, and the first row that does not."""
+    """The result of recounting one chain: how many rows are sound, and the first row that is not."""
 
     chain: str
     rows: int
     bad: BadRow | None
     erased: int = 0
-    """Rows among those that hold whose customer was erased: their place and their remaining fields were checked."""
+    """How many of the sound rows belong to erased customers: their place and their remaining fields were checked."""
     dropped: int = 0
-    """Rows among those that retention dropped: their seals have their leaves."""
+    """How many of the sound rows retention has dropped: their seals have their leaves."""
 
     seals: int = 0
-    """Seals among those of the ledger that hold."""
+    """How many of the ledger's seals are sound."""
     last: Seal | None = None
-    """The newest of them."""
+    """The newest sound seal."""
     unseen: tuple[str, ...] = ()
     """Hashes of published seals that no seal of the ledger has."""
 
@@ -63,7 +63,7 @@ class Erased:
 
 
 def verify_all(database: Database, published: Published = Published()) -> list[Verification]:
-    """Recount every chain that has a head, a row or a seal, so that none is outside the count."""
+    """Recount every chain that has a head, a row or a seal, so that no chain escapes the recount."""
     named = union(select(chains.c.chain), select(usage_records.c.chain), select(seals.c.chain)).subquery()
     with database.read() as connection:
         names = connection.execute(select(named.c.chain).order_by(named.c.chain)).scalars().all()
@@ -75,9 +75,9 @@ def verify_all(database: Database, published: Published = Published()) -> list[V
 def verify_chain(database: Database, chain: str = MAIN, published: Published = Published()) -> Verification:
     """Recount one chain up to its present head; rows appended meanwhile belong to the next recount.
 
-    Finds an edited, deleted, inserted or moved row, a tail cut off behind the head's back, rows put past it, an edited
-    head, and a row, a seal or a tail that was rewritten under a seal. A rewrite
-    of rows, head and seals together is found by the ``published`` seals.
+    Finds an edited, deleted, inserted or moved row, a tail that was cut off without changing the head, rows past the
+    head, an edited head, and a row, a seal or a tail that was rewritten under a seal. The ``published`` seals reveal a
+    rewrite of rows, head and seals together.
     """
     head, last_seq = _ends(database, chain)
     erased = Erased()
@@ -93,7 +93,7 @@ def verify_chain(database: Database, chain: str = MAIN, published: Published = P
 
 
 def _ends(database: Database, chain: str) -> tuple[Head, int]:
-    """Return the head and the number of the last row, both of one moment: in one statement."""
+    """Return the head and the number of the last row, both at one moment: read in one statement."""
     ends = select(
         select(chains.c.seq).where(chains.c.chain == chain).scalar_subquery(),
         select(chains.c.hash).where(chains.c.chain == chain).scalar_subquery(),
@@ -105,9 +105,9 @@ def _ends(database: Database, chain: str) -> tuple[Head, int]:
 
 
 def _rows(database: Database, chain: str, last: int, erased: Erased) -> Iterator[UsageRecord]:
-    """Yield the rows of a chain in its order, up to number ``last``, whatever number is first.
+    """Yield the rows of a chain in its order, up to number ``last``, whatever the first number is.
 
-    ``erased`` receives the digests and leaves of the page's erased rows.
+    ``erased`` receives the digests and leaves of the erased rows of each page.
     """
     on_chain = select(*COLUMNS_AS_SPELLED).where(usage_records.c.chain == chain, usage_records.c.seq <= last)
     page = on_chain.order_by(usage_records.c.seq).limit(PAGE)

@@ -1,12 +1,12 @@
-"""How far the ledger had come when Redis last knew of it: the side that knows less has lost something.
+"""Marks in Redis how far the ledger had come, so that an outdated Redis or an outdated ledger is recognised.
 
 A server that was restored from an old snapshot, or a replica that took over without the last second, holds a complete
-and consistent state of an earlier moment. Its watermark shows it: the number of the chain's last record, written to
-Redis inside every transaction that appends, before it commits. A mark below the ledger's head is the past. Each
-bucket has its own, in its state: where only some of them are of the past, only these are rebuilt.
+and consistent state of an earlier moment. Its watermark shows this: the number of the chain's last record, which every
+transaction that appends writes to Redis before it commits. A mark below the ledger's head belongs to a state of the
+past. Each bucket has its own mark, in its state: where only some buckets are of the past, only these are rebuilt.
 
 A ledger of the past is recognised by ``booked``: the number of the last record that was certainly committed, written
-where the entries it came from are removed.
+together with the removal of its stream entry.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class NothingCounted(Exception):
 
 BOOKED = "booked"
 COUNTED = "counted"
-"""The generation that is stopped while its counts are booked."""
+"""The field for the generation that is stopped while its counts are booked."""
 
 
 class LedgerBehind(MeteringUnavailable):
-    """The ledger lacks records that were in it once: an older copy was put in its place."""
+    """The ledger lacks records that it once had: an older copy was put in its place."""
 
 
 class Watermark:
-    """The mark in Redis.
+    """Reads and writes the marks in Redis.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable, from every method.
@@ -64,7 +64,7 @@ class Watermark:
     def rise(self, booked: Booked) -> None:
         """Raise the marks for a transaction that appends.
 
-        The chain's head is locked meanwhile, so calls come one after another. A commit that fails afterwards leaves
+        The chain's head is locked meanwhile, so there is one such call at a time. A commit that fails afterwards leaves
         the marks too high, which is harmless.
 
         Raises:
@@ -78,9 +78,10 @@ class Watermark:
             raise Fallen("Redis holds a state of the past.")
 
     def confirm(self, after: int, batch: Any) -> None:
-        """Add to a pipeline that the ledger has committed its records up to ``after``; a full server takes it, too."""
+        """Note, in a pipeline, that the ledger has committed its records up to ``after``; a full server accepts this."""
         with translated():
-            pipeline = None if isinstance(self._redis, redis.RedisCluster) else batch  # a cluster's take no scripts
+            # A cluster's pipeline takes no scripts.
+            pipeline = None if isinstance(self._redis, redis.RedisCluster) else batch
             self._raise(keys=[redis_keys.WATERMARK], args=[BOOKED, after, 0], client=pipeline)
 
     def refuse_older(self, newest_of: Callable[[], int]) -> None:
@@ -100,10 +101,10 @@ class Watermark:
             )
 
     def keep_counts(self, generations: set[str]) -> int:
-        """Note the generation to be in force again once the ledger has the counts of Redis; return it.
+        """Note the generation that will be in force again once the ledger has the counts of Redis; return it.
 
         Raises:
-            NothingCounted: there is none, because Redis is not complete.
+            NothingCounted: there is no such generation, because Redis is not complete.
         """
         with translated():
             if len(generations) == 1 and "" not in generations:
@@ -115,10 +116,10 @@ class Watermark:
 
     def is_high(self, database: Database) -> bool:
         """Return whether Redis knows of every record in the ledger."""
-        return self.is_at_least(head(database))  # the ledger is read first: a mark is raised before the ledger is
+        return self.is_at_least(head(database))  # the ledger is read first: a mark is raised before the ledger commits
 
     def is_at_least(self, seq: int) -> bool:
-        """Return whether Redis knows of the record of this number, which was read from the ledger before."""
+        """Return whether Redis knows of the record with this number; the number was read from the ledger before."""
         return self._mark() >= seq
 
     def restore(self, database: Database) -> None:
@@ -146,14 +147,14 @@ def _last_records(connection: Connection) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class LedgerState:
-    """What Redis has to know of the ledger: its last record, and that of each bucket that has any."""
+    """What Redis has to know of the ledger: its last record, and the last record of each bucket that has any."""
 
     head: int
     last_records: dict[str, int]
 
 
 class LedgerReader:
-    """Reads the ledger's state again only where something was committed since; a bookkeeper asks each second."""
+    """Reads the ledger's state anew only where something was committed since; the bookkeeper calls it every second."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -161,8 +162,8 @@ class LedgerReader:
         self._state = LedgerState(0, {})
 
     def read(self) -> LedgerState:
-        """Return the state of now."""
-        version = self._database.version()  # read first: what is read after it is at least as new
+        """Return the present state."""
+        version = self._database.version()  # read first, so that the state read after it is at least as new
         if version != self._version:
             with self._database.read() as connection:
                 self._state = LedgerState(_head(connection), _last_records(connection))
@@ -171,14 +172,14 @@ class LedgerReader:
 
 
 def refuse_at_start(redis_url: str, database: Database) -> None:
-    """Raise StartupError where the ledger is older than Redis knows it to be: at a start somebody reads the message."""
+    """Raise StartupError where the ledger is older than the ledger that Redis knows: at a start a person reads this."""
     try:
         with connect(redis_url) as client:
             Watermark(client).refuse_older(partial(head, database))
     except LedgerBehind as error:
         raise StartupError(str(error.__cause__)) from error
     except MeteringUnavailable:
-        pass  # found when either is back
+        pass  # a later check finds it once both are available
 
 
 def head(database: Database) -> int:
