@@ -21,9 +21,9 @@ from gateway.ledger.tables import metadata
 from pricing.usage import END_USER_MOST
 
 REASON_MOST = 500
-"""Characters of a reason."""
+"""The most characters of a reason."""
 
-adjustments = Table(  # credits and fees typed by hand: why, and by whom; their amounts stand in the book
+adjustments = Table(  # credits and fees entered by hand: why, and by whom; their amounts are in the book
     "adjustments",
     metadata,
     Column("id", String(64), primary_key=True),  # the record's
@@ -41,7 +41,7 @@ adjustments = Table(  # credits and fees typed by hand: why, and by whom; their 
     ),
 )
 
-closings = Table(  # the months of customers that are closed: from then on the same bytes for ever
+closings = Table(  # customers' closed months: once closed, a month never changes by a byte
     "closings",
     metadata,
     Column("customer", String(64), nullable=False),
@@ -50,21 +50,21 @@ closings = Table(  # the months of customers that are closed: from then on the s
     Column("end", BigInteger, nullable=False),
     Column("timezone", String(64), nullable=False),
     Column("chain", String(32), nullable=False),
-    Column("seq", BigInteger, nullable=False),  # of the chain's last record when it was closed
+    Column("seq", BigInteger, nullable=False),  # of the chain's last record when the month was closed
     Column("closed", BigInteger, nullable=False),
-    Column("is_invoiced", Boolean, nullable=False, server_default=false()),  # its invoice is final, or there is none
+    Column("is_invoiced", Boolean, nullable=False, server_default=false()),  # its invoice is final, or it gets none
     PrimaryKeyConstraint("customer", "month"),
     Index("ix_closings_month_customer", "month", "customer"),
     Index("ix_closings_end", "end"),
 )
 
-late_records = Table(  # records of a closed period that came later: they count in the period in which they were written
+late_records = Table(  # records booked after the period of their time was closed: they count in a later period
     "late_records",
     metadata,
     Column("chain", String(32), nullable=False),
     Column("seq", BigInteger, nullable=False),
     Column("customer", String(64), nullable=False),
-    Column("counts", BigInteger, nullable=False),  # the moment that replaces its time
+    Column("counts", BigInteger, nullable=False),  # the time at which the record counts, in place of its own
     PrimaryKeyConstraint("chain", "seq"),
     Index("ix_late_records_counts", "counts", "chain", "seq"),
     Index("ix_late_records_customer", "customer", "counts", "chain", "seq"),
@@ -77,7 +77,7 @@ invoices = Table(  # final invoices; drafts are computed from the book
     Column("number", BigInteger, nullable=False, unique=True),  # 1, 2, 3, … without a gap
     Column("customer", String(64), nullable=False),
     Column("month", String(7), nullable=False),
-    Column("total", Text, nullable=False),  # nano-units in decimal: more than 64 bits hold
+    Column("total", Text, nullable=False),  # nano-units in decimal: it may need more than 64 bits
     Column("name", String(200), nullable=False),  # of the customer; blank once it was erased
     Column("external_id", String(200)),
     Column("body", Text, nullable=False),  # JSON, as it became final
@@ -108,8 +108,8 @@ dropped_months = Table(  # closed months of customers whose records retention dr
     Column("start", BigInteger, nullable=False),
     Column("end", BigInteger, nullable=False),
     Column("rows", BigInteger, nullable=False),
-    Column("at", BigInteger, nullable=False),  # from when on the records count no more; a day later they are deleted
-    Column("is_done", Boolean, nullable=False),  # no record of it is left
+    Column("at", BigInteger, nullable=False),  # from this time on the records no longer count; deletion is a day later
+    Column("is_done", Boolean, nullable=False),  # whether no record of the month is left
     PrimaryKeyConstraint("customer", "month"),
     Index("ix_dropped_months_month_customer", "month", "customer"),
 )
@@ -126,7 +126,7 @@ dropped_totals = Table(  # sums over the records of a dropped month, by every gr
     Column("key_id", String(64)),
     Column("end_user", String(END_USER_MOST)),
     Column("menu_version", String(128)),
-    Column("sums", Text, nullable=False),  # JSON list of whole numbers: more than 64 bits hold
+    Column("sums", Text, nullable=False),  # JSON list of whole numbers, which may need more than 64 bits
     Index("ix_dropped_totals_customer_month", "customer", "month"),
 )
 
@@ -141,7 +141,7 @@ dropped_conversations = Table(  # conversations that were open at the end of a c
     PrimaryKeyConstraint("customer", "conversation"),
 )
 
-dropped_rows = Table(  # which rows under a seal are gone: bit n of the whole number is row first_seq + n
+dropped_rows = Table(  # which rows under a seal are dropped: bit n of the whole number is for row first_seq + n
     "dropped_rows",
     metadata,
     Column("chain", String(32), nullable=False),

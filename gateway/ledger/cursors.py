@@ -16,7 +16,7 @@ _WRITTEN = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class NoCursor(ValueError):
-    """This gateway made no such cursor."""
+    """The text is not a cursor of this gateway."""
 
 
 def cursor_of(*position: str | int) -> str:
@@ -28,7 +28,7 @@ def position_of(cursor: str, *kinds: type) -> tuple[Any, ...]:
     """Return the position that a cursor stands for; ``kinds`` are the types of its parts.
 
     Raises:
-        NoCursor: this gateway made no such cursor.
+        NoCursor: the text is not a cursor of this gateway.
     """
     if len(cursor) > CURSOR_MOST or not _WRITTEN.fullmatch(cursor):
         raise NoCursor

@@ -1,4 +1,4 @@
-"""The ledger's database: SQLite or PostgreSQL by URL, opened the one way that keeps every committed row."""
+"""The ledger's database: SQLite or PostgreSQL by URL, opened so that every committed row is kept."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from gateway.ledger import versions
 
 DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 CHECKPOINTS_MOST = 5
-"""Attempts to empty the log, each for ``WAIT_S``, while readers keep it in use."""
+"""The most attempts to empty the log while readers keep it in use; each attempt waits up to ``WAIT_S``."""
 
 WAIT_S = 10
 CHECKPOINT_PAGES = 4_000
-"""Pages in SQLite's log, 16 MB, after which a commit copies them into the file: a page that changes often is copied once."""
+"""The pages in SQLite's log, 16 MB, at which a commit copies them to the file: a page that changes often only once."""
 
 CACHE_KB = 2_000
 WRITER_CACHE_KB = 16_000
-"""How much of the file an SQLite connection caches. A connection that appends changes pages all over the indexes, and
-pages that it cannot cache until the commit are written, and read again."""
+"""How much of the file an SQLite connection caches. A connection that appends changes pages all over the indexes; pages
+that it cannot cache until the commit are written early and read again."""
 
 MIGRATION_LOCK = 0x746F6B656E636170  # "tokencap"; PostgreSQL's advisory locks are numbers
 UNAVAILABLE = (OperationalError, InterfaceError, InternalError, TimeoutError)
 
 UNLESS_STOPPED = f"SET lock_timeout = '{WAIT_S}s'; SET idle_in_transaction_session_timeout = '60s'"
-"""A writer that was suspended inside a transaction loses it after a minute and cannot keep the chain's head."""
+"""A writer that is suspended inside a transaction loses the transaction after a minute, so it cannot keep the head."""
 
 
 class Database:
-    """Connections to one ledger. Opening it touches nothing: the first statement does.
+    """Connections to one ledger. The constructor connects to nothing: the first statement does.
 
     Args:
         url: ``sqlite:///PATH`` or ``postgresql://…``.
@@ -77,9 +77,9 @@ class Database:
 
     @contextmanager
     def unchanging(self) -> Iterator[Connection]:
-        """Yield a connection as ``read`` does, all of whose statements see the ledger as it is at the first.
+        """Yield a connection like ``read`` does; all its statements see the ledger as it was at the first statement.
 
-        Every transaction of SQLite does.
+        On SQLite this is so for every transaction.
         """
         repeatable = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         engine = self._engine if self.is_sqlite else self._engine.execution_options(**repeatable)
@@ -88,15 +88,15 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Yield a connection inside a transaction: committed at the end, rolled back by an exception.
+        """Yield a connection inside a transaction: committed at the end, rolled back after an exception.
 
-        On SQLite it is the only writer from its first moment on (BEGIN IMMEDIATE).
+        On SQLite the transaction is the only writer from its beginning on (BEGIN IMMEDIATE).
         """
         with _translated(), self._writing.begin() as connection:
             yield connection
 
     def version(self) -> str:
-        """Return a text that differs from an earlier one where anything was committed since; on SQLite it costs 10 µs.
+        """Return a text that changes with each commit; on SQLite the call costs 10 µs.
 
         Raises:
             MeteringUnavailable: the database is unavailable.
@@ -112,7 +112,7 @@ class Database:
             raise MeteringUnavailable from error
 
     def migrate(self) -> None:
-        """Bring the tables to this version's shape. Of two processes that call it at once one works, one waits."""
+        """Bring the tables to this version's shape. Of two processes that call this at once, one works, one waits."""
         with _explained(self._url):
             if self.is_sqlite:
                 self._keep_a_log()
@@ -123,7 +123,7 @@ class Database:
                 versions.upgrade(connection)
 
     def _keep_a_log(self) -> None:
-        """Switch the SQLite file to a write-ahead log, for good. Outside any transaction, so past SQLAlchemy's."""
+        """Switch the SQLite file permanently to a write-ahead log; this cannot be done in a SQLAlchemy transaction."""
         connection = self._engine.raw_connection()
         try:
             connection.cursor().execute("PRAGMA journal_mode = WAL")
@@ -132,30 +132,30 @@ class Database:
 
     @property
     def url(self) -> URL:
-        """Its URL, with the password."""
+        """The URL of the database, with the password."""
         return self._url
 
     @property
     def place(self) -> str:
-        """Where it is, without a password."""
+        """Where the database is, without a password."""
         return _place(self._url)
 
     def has_tables(self) -> bool:
-        """Return whether it is a ledger of any version; where there is no file none is made."""
+        """Return whether the database is a ledger of any version; a missing file is not created."""
         if self.is_sqlite and not Path(str(self._url.database)).exists():
             return False
         with _explained(self._url), self._engine.connect() as connection:
             return bool(versions.found(connection) is not None)
 
     def is_a_file_without_tables(self) -> bool:
-        """Return whether it is an SQLite file in which something was written, and yet there is no table."""
+        """Return whether the database is an SQLite file that is not empty and yet has no tables."""
         if not self.is_sqlite or self.has_tables():
             return False
         path = Path(str(self._url.database))
         return path.exists() and path.stat().st_size > 0
 
     def check(self) -> None:
-        """Refuse a ledger that cannot be opened or has the tables of an earlier version; change nothing."""
+        """Refuse a ledger that cannot be opened, or whose tables are of an earlier version; change nothing."""
         if self.is_sqlite and not Path(str(self._url.database)).exists():
             raise StartupError(f"There is no ledger at {self._url.database}.")
         with _explained(self._url), self._engine.connect() as connection:
@@ -170,11 +170,11 @@ class Database:
     def forget_what_was_erased(self) -> None:
         """Rewrite SQLite's file and empty its log, so that neither holds data that no row holds any more.
 
-        The writer of the book waits meanwhile. PostgreSQL does this by itself: its dead rows go with its next
-        VACUUM, its log and backups with their retention.
+        The writer of the book waits meanwhile. PostgreSQL needs no such call: the next VACUUM removes its dead rows,
+        and its log and backups expire with their retention.
 
         Raises:
-            MeteringUnavailable: others used the file for too long; a later repetition does the same.
+            MeteringUnavailable: other connections used the file for too long; the call may be repeated.
         """
         if not self.is_sqlite:
             return
@@ -222,7 +222,7 @@ def _engine(url: URL, cache_kb: int) -> Engine:
         event.listen(engine, "connect", partial(_open_sqlite, cache_kb))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    # A server that was restarted meanwhile is noticed before a connection is used, not during its use.
+    # Pre-ping notices that the server was restarted before a connection is used, not during its use.
     connect_args = {"connect_timeout": WAIT_S // 2}
     engine = create_engine(
         url,
@@ -230,20 +230,20 @@ def _engine(url: URL, cache_kb: int) -> Engine:
         isolation_level="READ COMMITTED",
         pool_timeout=WAIT_S,
         pool_pre_ping=True,
-        hide_parameters=True,  # an error of the database is logged, and what customers sent is not
+        hide_parameters=True,  # errors of the database are logged without what customers sent
     )
     event.listen(engine, "connect", _open_postgresql)
     return engine
 
 
 def _open_sqlite(cache_kb: int, connection: DBAPIConnection, _record: Any) -> None:
-    connection.isolation_level = None  # transactions begin where we say, below
+    connection.isolation_level = None  # ``_begin_sqlite`` begins the transactions
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     cursor.execute(f"PRAGMA cache_size = -{cache_kb}")
     cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten, not only let go of
+    cursor.execute("PRAGMA secure_delete = ON")  # deleted content is overwritten, not only released
     cursor.close()
 
 

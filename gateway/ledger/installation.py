@@ -1,4 +1,4 @@
-"""The permanent facts of an installation: its id, which ledger, Redis and data directory share, and its currency."""
+"""The permanent facts of an installation: its currency, and its id, which ledger, Redis and data directory share."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from gateway.ledger.tables import installation, usage_records
 
 FIRST_GENERATION = 1
 MARK = "installation"
-"""The field of Redis' mark that names the installation."""
+"""The field of Redis' watermark that has the installation's id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """The id that a ledger has had since its first start, None before it, and the currency of all of its amounts."""
+    """The id of a ledger, None before its first start, and the currency of all its amounts."""
 
     id: str | None
     currency: str | None
 
 
 def begun(database: Database, *, new_id: str, currency: str | None, default: str, now_ms: int) -> tuple[str, str]:
-    """Return the id and the currency of a ledger; a ledger without them gets them, for good.
+    """Return the id and the currency of a ledger; a ledger without them gets them permanently.
 
     Args:
-        currency: what the operator has set; None takes the ledger's currency, or ``default`` where there is none yet.
+        currency: the operator's setting; None takes the ledger's currency, or ``default`` where there is none yet.
 
     Raises:
         StartupError: the ledger has another currency.
@@ -48,13 +48,13 @@ def begun(database: Database, *, new_id: str, currency: str | None, default: str
 
 
 def found(database: Database) -> Installation:
-    """Return the id and currency of a ledger; the currency from its records if the version that began it fixed none."""
+    """Return the id and currency of a ledger; its records give the currency if the version that began it fixed none."""
     with database.read() as connection:
         return installation_of(connection)
 
 
 def installation_of(connection: Connection) -> Installation:
-    """Return the id and currency of a ledger, as ``found``, in the caller's transaction."""
+    """Return what ``found`` returns, in the caller's transaction."""
     row = connection.execute(select(installation.c.identity, installation.c.currency)).one_or_none()
     identity, currency = (None, None) if row is None else row
     if currency is None:
@@ -67,7 +67,7 @@ def currency_of(database: Database, currency: str | None, default: str) -> str:
     """Return a ledger's currency for a command that only reads it.
 
     Raises:
-        StartupError: ``currency``, which the operator has set, differs.
+        StartupError: ``currency``, the operator's setting, differs.
     """
     fixed = found(database).currency
     refuse_other(fixed, currency)
@@ -75,7 +75,7 @@ def currency_of(database: Database, currency: str | None, default: str) -> str:
 
 
 def refuse_other(fixed: str | None, currency: str | None) -> None:
-    """Raise StartupError where a currency is not the ledger's."""
+    """Raise StartupError where a configured currency is not the ledger's."""
     if fixed is not None and currency is not None and fixed != currency:
         raise StartupError(
             f"The ledger is kept in {fixed} and TOKENCAP_CURRENCY is {currency}: an installation has one currency for good. "
@@ -85,17 +85,17 @@ def refuse_other(fixed: str | None, currency: str | None) -> None:
 
 
 def tie(redis_url: str, identity: str) -> None:
-    """Write the installation's id into its Redis, which has no id before the first start and after it was emptied.
+    """Write the installation's id into its Redis, which has no id before the first start or after it was emptied.
 
     Raises:
-        StartupError: the Redis is another installation's.
+        StartupError: the Redis belongs to another installation.
     """
     try:
         with connect(redis_url) as client, translated():
             client.hsetnx(redis_keys.WATERMARK, MARK, identity)
             marked = _mark(client)
     except MeteringUnavailable:
-        return  # found when it is back
+        return  # a later check finds it once Redis is available
     if marked != identity:
         raise StartupError(
             f"This Redis belongs to installation {marked} and the ledger to {identity}: set TOKENCAP_REDIS_URL and "
@@ -104,7 +104,7 @@ def tie(redis_url: str, identity: str) -> None:
 
 
 def refuse_other_redis(client: redis.Redis, database: Database) -> None:
-    """Raise StartupError where a Redis is another installation's than the ledger; either may have no mark yet.
+    """Raise StartupError where Redis and the ledger belong to different installations; either may have no id yet.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable.

@@ -1,4 +1,4 @@
-"""Copies of a ledger while it is written: of one moment, without keeping its writers waiting."""
+"""Copies a ledger while it is written: as it is at one moment, without keeping its writers waiting."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class State:
 
 
 def state_of(connection: Connection) -> State:
-    """Return the state of the ledger in this transaction."""
+    """Return the state of the ledger as this transaction sees it."""
     row = connection.execute(select(chains.c.seq, chains.c.hash).where(chains.c.chain == MAIN)).one_or_none()
     seq, digest = (0, GENESIS) if row is None else row
     owner, seal = installation_of(connection), last_seal(connection)
@@ -37,9 +37,9 @@ def state_of(connection: Connection) -> State:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy an SQLite ledger of one moment into one file, which needs no log beside it.
+    """Copy an SQLite ledger, as it is at one moment, into one file, which needs no log beside it.
 
-    It is read in one step, under a snapshot: writers go on meanwhile, and their log is emptied afterwards.
+    The ledger is read in one step, under a snapshot: writers continue meanwhile, and their log is emptied afterwards.
 
     Raises:
         sqlite3.Error: the ledger cannot be read or the copy cannot be written.
@@ -54,7 +54,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 @contextmanager
 def snapshot(database: Database) -> Iterator[tuple[str, State]]:
-    """Yield the name of a snapshot of a PostgreSQL ledger that other sessions may read, and where the ledger stands in it."""
+    """Yield the name of a snapshot of a PostgreSQL ledger, which other sessions may read, and the state in it."""
     with database.unchanging() as connection:
         connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         name: str = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()

@@ -1,4 +1,4 @@
-"""How a usage record stands in SQL: its columns in the contract's order, and back from a row."""
+"""How SQL stores usage records: the columns in the contract's order, and records from rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AnyRow: TypeAlias = "Row[*tuple[Any, ...]]"
 Item = TypeVar("Item")
 
 COLUMNS = tuple(usage_records.c[field] for field in FIELDS)
-"""Select these, in this order, and ``record_of`` reads the rows."""
+"""The columns to select, in this order, for ``record_of``."""
 
 
 def record_of(row: AnyRow) -> UsageRecord:
@@ -28,13 +28,13 @@ def record_of(row: AnyRow) -> UsageRecord:
 
 AS_SPELLED = tuple(sorted(FIELDS))
 COLUMNS_AS_SPELLED = tuple(usage_records.c[field] for field in AS_SPELLED)
-"""The same columns in the order in which a record is hashed, for ``records_as_spelled``."""
+"""The columns in the order in which a record is hashed, for ``records_as_spelled``."""
 
 
 def records_as_spelled(connection: Connection, query: Select[Any]) -> list[UsageRecord]:
     """Return the records that a query of COLUMNS_AS_SPELLED finds, their fields in the order in which they are hashed.
 
-    The rows are the driver's: SQLAlchemy takes a fifth of the time of reading to make its own.
+    The rows come from the driver: making SQLAlchemy's own rows takes a fifth of the time of reading.
     """
     result = connection.execute(query)
     rows = result.cursor.fetchall()
@@ -47,7 +47,7 @@ def _as_spelled(row: Sequence[Any]) -> UsageRecord:
     for field in FIELDS_IF_SAID:
         if record[field] is None:
             del record[field]
-    record["stream"] = bool(record["stream"])  # SQLite's are numbers
+    record["stream"] = bool(record["stream"])  # SQLite returns numbers
     if "conversation_is_included" in record:
         record["conversation_is_included"] = bool(record["conversation_is_included"])
     return record
@@ -63,13 +63,14 @@ def without_silence(record: UsageRecord) -> UsageRecord:
 
 
 VALUES_MOST = 500
-"""Values in one statement; SQLite before 3.32 takes 999 parameters."""
+"""The most values in one statement; SQLite before 3.32 takes 999 parameters."""
 
 
 def execute_many(connection: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Execute a statement of a module for each of many rows, through the driver.
+    """Execute a statement for each of many rows, through the driver.
 
-    SQLAlchemy by itself takes as long to prepare each row as the database takes to store it.
+    The statement is one that a module defines once, because its compiled text is cached. Through SQLAlchemy, preparing
+    a row takes as long as the database takes to store it.
     """
     text, names = _compiled(statement, connection.dialect)
     connection.exec_driver_sql(text, rows if names is None else [*map(itemgetter(*names), rows)])
@@ -82,8 +83,9 @@ MANY_ROWS = 50
 def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows that have every column, through the driver.
 
-    Python's driver of SQLite takes as long for ten nulls as SQLite takes for an index: it looks each time whether None has
-    an adapter. PostgreSQL takes half as long for the rows of one COPY as for as many inserts, and so does its driver.
+    Python's SQLite driver takes as long for ten nulls as SQLite takes for an index: it looks each time for an adapter
+    of None. PostgreSQL takes half as long for the rows of one COPY as for the same number of inserts, and so does its
+    driver.
     """
     silent = [column.name for column in table.columns if column.nullable] if len(rows) >= MANY_ROWS else []
     left_out = frozenset(name for name in silent if all(row[name] is None for row in rows))
@@ -130,8 +132,8 @@ VALUE_NAMES = [f"value_{number}" for number in range(VALUES_MOST)]
 def found_among(connection: Connection, column: Column[Any], values: Iterable[Any]) -> Iterator[Any]:
     """Yield those of many values that a column has.
 
-    Through the driver, by statements of a few lengths, the last value repeated up to that: SQLAlchemy by itself takes longer
-    to write a list of values than the database takes to find them.
+    The driver executes statements of a few lengths, with the last value repeated to fill a statement: SQLAlchemy takes
+    longer to write a list of values than the database takes to find them.
     """
     for batch in batches(values, VALUES_MOST):
         size = next(most for most in VALUES_IN_A_STATEMENT if len(batch) <= most)
@@ -154,7 +156,7 @@ def _compiled(statement: Any, dialect: Dialect) -> tuple[str, Sequence[str] | No
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yield the items in lists of at most ``size``, as one statement takes them."""
+    """Yield the items in lists of at most ``size``, each for one statement."""
     remaining = iter(items)
     while batch := list(islice(remaining, size)):
         yield batch

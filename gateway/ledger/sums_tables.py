@@ -1,4 +1,4 @@
-"""The tables of the sums that a market is estimated from; emptied, they are rebuilt from the book."""
+"""The tables of the sums that a market is estimated from; when emptied, they are rebuilt from the book."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ sums_read = Table(  # the last record of each chain that is in the sums
     "sums_read", metadata, Column("chain", String(32), primary_key=True), Column("seq", BigInteger, nullable=False)
 )
 
-sums_going = Table(  # conversations that may go on: not in the sums yet
+sums_going = Table(  # conversations that may continue: not in the sums yet
     "sums_going",
     metadata,
     Column("customer", String(64), nullable=False),
@@ -58,8 +58,8 @@ sums_own_lengths = Table(
     Column("customer", String(64), nullable=False),
     Column("menu_version", String(128), nullable=False),
     Column("tier", String(64), nullable=False),
-    Column("even", Integer, nullable=False),  # whether the number of its day since 1970 is
-    Column("bin", Integer, nullable=False),  # of the length, four a doubling
+    Column("even", Integer, nullable=False),  # whether the number of the conversation's day since 1970 is even
+    Column("bin", Integer, nullable=False),  # of the length: four bins for each doubling
     Column("observed", BigInteger, nullable=False),
     Column("censored", BigInteger, nullable=False),
     PrimaryKeyConstraint("customer", "week", "menu_version", "tier", "even", "bin"),
@@ -89,7 +89,7 @@ sums_tiers = Table(
     Column("customer", String(64), nullable=False),
     Column("menu_version", String(128), nullable=False),
     Column("tier", String(64), nullable=False),
-    Column("chosen", Boolean, nullable=False),  # named for the conversation itself
+    Column("chosen", Boolean, nullable=False),  # whether the tier was named for the conversation itself
     Column("conversations", BigInteger, nullable=False),
     PrimaryKeyConstraint("customer", "week", "menu_version", "tier", "chosen"),
 )
@@ -120,7 +120,7 @@ sums_pace = Table(
     PrimaryKeyConstraint("week"),
 )
 
-sums_paced = Table(  # streamed calls of a customer that are in its week's pace
+sums_paced = Table(  # how many streamed calls of a customer are in the week's pace
     "sums_paced",
     metadata,
     Column("week", BigInteger, nullable=False),

@@ -22,7 +22,7 @@ from gateway.ledger import sums_tables
 from pricing.usage import END_USER_MOST
 
 metadata = sums_tables.metadata
-"""Of every table of the ledger. Times are milliseconds since 1970, UTC; money is nano-units; JSON is stored as text."""
+"""All tables of the ledger. Times are milliseconds since 1970, UTC; money is nano-units; JSON is stored as text."""
 
 installation = Table(
     "installation",
@@ -54,14 +54,14 @@ customers = Table(
     Column("created", BigInteger, nullable=False),
     Column("rev", BigInteger, nullable=False),  # raised by every change
     Column("projected", Boolean, nullable=False),  # whether Redis has this rev
-    Column("subscription_tier", String(64)),  # of the period whose fee is charged
+    Column("subscription_tier", String(64)),  # of the last period whose fee is charged
     Column("subscription_version", String(128)),
     Column("subscription_start", BigInteger),
     Column("subscription_until", BigInteger),
-    Column("erased", BigInteger),  # since when nothing stored names it
+    Column("erased", BigInteger),  # when the customer was erased: since then nothing stored names it
     Column("increase", Text),  # JSON of limits that are raised for a time, and why
     Column("increase_until", BigInteger),
-    Column("notice_percents", Text),  # JSON list of percents; null is the installation's
+    Column("notice_percents", Text),  # JSON list of percents; null stands for the installation's list
     Column("ended", Text),  # JSON of a paid period that ended early and is not settled yet
     Index("ix_customers_created_id", "created", "id"),
     Index(
@@ -187,14 +187,14 @@ watermarks = Table(  # the last record of each bucket of the hot state
     "watermarks", metadata, Column("bucket", String(2), primary_key=True), Column("seq", BigInteger, nullable=False)
 )
 
-erasures = Table(  # rows whose words were removed: their hash covers the former row, the digest the present row
+erasures = Table(  # rows whose words were removed: the hash covers the former row, the digest the present row
     "erasures",
     metadata,
     Column("chain", String(32), nullable=False),
     Column("seq", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("digest", String(64), nullable=False),
-    Column("leaf", String(64)),  # of the former row; rows that were erased before there were seals lack it
+    Column("leaf", String(64)),  # of the former row; null for rows that were erased before there were seals
     PrimaryKeyConstraint("chain", "seq"),
 )
 
@@ -219,8 +219,8 @@ usage_dead_letters = Table(
     metadata,
     Column("stream", String(64), nullable=False),
     Column("entry", String(64), nullable=False),
-    Column("reason", Text, nullable=False),  # why it is not in the book, one sentence
-    Column("body", Text, nullable=False),  # the entry's fields as it was found, JSON in ASCII
+    Column("reason", Text, nullable=False),  # why the entry is not in the book, one sentence
+    Column("body", Text, nullable=False),  # the fields of the entry, unchanged, as JSON in ASCII
     PrimaryKeyConstraint("stream", "entry"),
 )
 
@@ -254,7 +254,7 @@ admin_replies = Table(
     Column("time", BigInteger, nullable=False),
 )
 
-rollup_read = Table(  # the last record of each chain that is rolled up
+rollup_read = Table(  # the last record of each chain that is in the running sums
     "rollup_read", metadata, Column("chain", String(32), primary_key=True), Column("seq", BigInteger, nullable=False)
 )
 
@@ -272,7 +272,7 @@ rollup_windows = Table(  # the latest periods of each customer; sums are high * 
     PrimaryKeyConstraint("customer", "start", "end"),
 )
 
-rollup_conversations = Table(  # those that may go on
+rollup_conversations = Table(  # the conversations that may continue
     "rollup_conversations",
     metadata,
     Column("customer", String(64), nullable=False),
@@ -285,13 +285,13 @@ rollup_conversations = Table(  # those that may go on
     Column("first", BigInteger, nullable=False),
     Column("last", BigInteger, nullable=False),
     Column("cap", BigInteger),
-    Column("ended_first", BigInteger),  # of the conversation that had the name before, which ended
+    Column("ended_first", BigInteger),  # of the ended conversation that had the name before
     Column("ended_last", BigInteger),
     PrimaryKeyConstraint("customer", "name"),
     Index("ix_rollup_conversations_last", "last"),
 )
 
-conversation_threads = Table(  # of the last hour: what a caller may bring back of an answer
+conversation_threads = Table(  # threads of the last hour: parts of answers that a caller may bring back
     "conversation_threads",
     metadata,
     Column("customer", String(64), nullable=False),
@@ -310,13 +310,13 @@ pricing_runs = Table(
     Column("created", BigInteger, nullable=False),
     Column("actor", String(64), nullable=False),
     Column("asked", Text, nullable=False),  # JSON
-    Column("attempt", Integer, nullable=False),  # raised by every process that takes it up: its fence
+    Column("attempt", Integer, nullable=False),  # raised by every process that takes the run up: the run's fence
     Column("started", BigInteger),
     Column("beat", BigInteger),  # the last sign of life of the process that works on it
     Column("finished", BigInteger),
     Column("doing", String(64)),
     Column("percent", Integer, nullable=False),
-    Column("reason", Text),  # why there is no draft, or why it was not put in force; one sentence
+    Column("reason", Text),  # why there is no draft, or why the draft was not put in force; one sentence
     Column("result", Text),  # JSON: estimates, comparison, replay, notes
     Column("draft", Text),  # menu.json, whole
     Column("published", BigInteger),

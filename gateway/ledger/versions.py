@@ -1,4 +1,4 @@
-"""The versions of the ledger's tables: that of a database, that of this program, the way between."""
+"""The versions of the ledger's tables: a database's, this program's, and the upgrade from one to the other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ alembic_version = Table("alembic_version", MetaData(), Column("version_num", Str
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring the tables to this version's shape, inside the caller's transaction; those of a later version have it."""
+    """Bring the tables to this version's shape, inside the caller's transaction; tables of a later version have it."""
     version = found(connection)
     if version is not None and version >= wanted():
         return
@@ -37,7 +37,7 @@ def found(connection: Connection) -> str | None:
 
 @cache
 def wanted() -> str:
-    """Return the version that this program works with: the newest migration's, whose file is named by its revision."""
+    """Return the version that this program works with: the number that begins the newest migration's file name."""
     return max(path.stem.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 

@@ -1,4 +1,4 @@
-"""Moves settled usage records from the streams in Redis into the ledger, and trims them only once they are there."""
+"""Moves settled usage records from the streams in Redis into the ledger, and trims them only after the commit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gateway.ledger.sums.rollup import Rollup
 from pricing.usage import UsageRecord
 
 ENTRIES_PER_TURN = 8_192
-"""About half a second of SQLite. Every stream has its share of them; what others leave goes to those that have more."""
+"""The most entries of a turn: about half a second of SQLite. Each stream has a share; longer streams use the rest."""
 
 STREAMS = tuple(redis_keys.usage(bucket) for bucket in redis_keys.ALL_BUCKETS)
 
@@ -29,18 +29,19 @@ log = logging.getLogger(__name__)
 
 
 def unheard(_reported: object) -> None:
-    """Report to nobody."""
+    """Do nothing with a report."""
 
 
 class Writer:
-    """Moves records from the streams into the book. Any number may run and die at any moment: none owns anything.
+    """Moves records from the streams into the book. Any number of writers may run and die at any moment.
 
-    Each turn reads the streams from their beginning, appends what the book does not have yet, commits, and deletes
-    exactly the entries it read. Dying before the commit loses nothing; dying after it makes the next turn, anyone's,
-    read the same entries again and find their ids in the book.
+    No writer owns anything. Each turn reads the streams from their beginning, appends the records that the book does
+    not have yet, commits, and deletes exactly the entries it read. A writer that dies before the commit loses nothing;
+    if it dies after the commit, the next turn of any writer reads the same entries again and finds their ids in the
+    book.
 
     Args:
-        note: is called with the records that this writer has appended, once they are in the book.
+        note: is called with the records that this writer has appended, once they are committed.
         marked: is called with the number of each bucket's last record after a commit.
 
     Raises:
@@ -73,7 +74,7 @@ class Writer:
         return len(entries)
 
     def _read(self) -> list[Entry]:
-        """Return the first entries of every stream, more of those that have more, in the order they were added."""
+        """Return the first entries of every stream, more from longer streams, in the order in which they were added."""
         after = dict.fromkeys(STREAMS, "0-0")
         found: list[Entry] = []
         while after and len(found) < self._entries_per_turn:

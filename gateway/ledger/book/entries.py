@@ -22,7 +22,7 @@ BESIDE = frozenset({"charge_nanousd", "settled", "conversation_cap_tokens", "con
 """The fields that a settlement has beside the record in its entry: only the script that settles knows their values."""
 
 ADDED = BESIDE | {"chain", "seq", "prev_hash", "hash", "prepaid_nanousd"}
-"""Fields that the record in an entry lacks: those beside it, those added by the book, those of records without a call."""
+"""Fields that the record in an entry lacks: those beside it, those the book adds, those of records without a call."""
 
 CARRIED = tuple(field for field in FIELDS if field not in ADDED)
 REQUIRED = frozenset(field for field in CARRIED if not usage_records.c[field].nullable)

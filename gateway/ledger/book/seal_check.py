@@ -51,7 +51,7 @@ class SealCheck:
         return None
 
     def fault_at_the_end(self, head: int) -> BadRow | None:
-        """Return the first row that a seal covers and the chain lacks, which ends at ``head``; None if there is none."""
+        """Return the first row that a seal covers and that the chain, which ends at ``head``, lacks; None if none."""
         while self._are_more and self._upto <= head:
             if reason := self._advance():
                 return BadRow(self._upto + 1, None, reason)

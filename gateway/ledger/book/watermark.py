@@ -38,7 +38,7 @@ class RecordsMissing(Exception):
 
 
 class NothingCounted(Exception):
-    """The message for the operator where Redis is not complete, so that its counts cannot stand in for missing records."""
+    """The message for the operator where Redis is not complete, so that its counts cannot replace missing records."""
 
 
 BOOKED = "booked"
@@ -78,7 +78,7 @@ class Watermark:
             raise Fallen("Redis holds a state of the past.")
 
     def confirm(self, after: int, batch: Any) -> None:
-        """Note, in a pipeline, that the ledger has committed its records up to ``after``; a full server accepts this."""
+        """Note, in a pipeline, that the ledger has committed its records up to ``after``; a full server takes this."""
         with translated():
             # A cluster's pipeline takes no scripts.
             pipeline = None if isinstance(self._redis, redis.RedisCluster) else batch

@@ -24,7 +24,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class ConversationCall:
-    """The fields of a call that its conversation needs."""
+    """The fields of a call that a conversation's state is computed from."""
 
     customer: str
     conversation: str
@@ -48,21 +48,21 @@ class Conversation:
     tokens: int
     input_tokens: int
     was_charged: bool
-    """Whether a record has output tokens: the price goes onto the first of those."""
+    """Whether a record has output tokens: the first such record is charged the price."""
     first: int
     last: int
     cap: int | None = None
-    """Its cap according to its records; older records do not state it."""
+    """The conversation's cap according to its records; older records do not state a cap."""
 
     def is_open(self, now_ms: int) -> bool:
-        """A conversation ends an hour after its last call, a day after its first."""
+        """Return whether it is open: it ends an hour after its last sign of life, or a day after its first call."""
         return now_ms - self.first < DAY_MS and now_ms - self.last < HOUR_MS
 
 
 def open_conversations(database: Database, now_ms: int, upto: int | None = None) -> list[Conversation]:
     """Return every conversation that is open at ``now_ms``, from the records of the last 24 hours.
 
-    ``upto`` leaves out records that came into the book after the record of this number.
+    ``upto`` leaves out records that were booked after the record with this number.
     """
     rows = rows_in(database, COLUMNS, Span(since=now_ms - DAY_MS))
     calls = (said_in(row) for row in rows if row.conversation is not None and (upto is None or row.seq <= upto))
@@ -70,7 +70,7 @@ def open_conversations(database: Database, now_ms: int, upto: int | None = None)
 
 
 def said_in(row: AnyRow) -> ConversationCall:
-    """Return the call in a record's row; the row has the columns that ``COLUMNS`` names."""
+    """Return the call in the row of a record, which was selected by ``COLUMNS``."""
     return ConversationCall(
         customer=row.customer,
         conversation=row.conversation,
@@ -87,8 +87,8 @@ def said_in(row: AnyRow) -> ConversationCall:
 def gathered(calls: Iterable[ConversationCall]) -> Iterator[Conversation]:
     """Yield the conversations of calls that come in the order of their admission.
 
-    A name that is used again after its conversation ended is a new conversation. Only those that have not ended by
-    the call just read are held in memory.
+    A name that is used again after its conversation ended is a new conversation. Ended conversations are removed from
+    memory every ``SWEEP_EVERY`` calls.
     """
     going: dict[tuple[str, str], Conversation] = {}
     for count, call in enumerate(calls, start=1):
@@ -121,7 +121,7 @@ def begun_by(call: ConversationCall) -> Conversation:
 
 
 def continued_by(conversation: Conversation, call: ConversationCall) -> Conversation:
-    """Return a conversation with one call more. No sum exceeds ``MOST``."""
+    """Return a conversation with a further call. No sum exceeds ``MOST``."""
     return replace(
         conversation,
         tokens=min(MOST, conversation.tokens + call.tokens),

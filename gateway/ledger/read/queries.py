@@ -26,17 +26,17 @@ MANY = 10_000_000
 """More records than can be booked during a query."""
 
 OF_CALLS = ("usage", "correction")
-"""Kinds of records that count in a window."""
+"""The kinds of records that count in a window."""
 
 Position = tuple[int, str]
-"""The place of a record in the order of reading: its (time, id)."""
+"""The position of a record in the order of reading: its (time, id)."""
 
 book = usage_records.c
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Which records: of a customer or of all, with ``since`` ≤ time < ``until``, in ms; None is no bound."""
+    """Selects records: of a customer or of all, with ``since`` ≤ time < ``until``, in ms; None is no bound."""
 
     customer: str | None = None
     since: int | None = None
@@ -48,9 +48,10 @@ class Span:
     key_id: str | None = None
 
     def conditions(self, after: Position | None = None) -> list[ColumnElement[bool]]:
-        """Return the conditions on a record of the span that stands after a position.
+        """Return the conditions on a record of the span that comes after a position.
 
-        There is one lower bound, the later one: of two SQLite may take the earlier, and pass over all rows between.
+        They have one lower bound, the later of the two: given both, SQLite may use the earlier bound and pass over all
+        rows between them.
         """
         conditions = self.but_for_time()
         if after is not None and after[0] >= (self.since or 0):
@@ -62,7 +63,7 @@ class Span:
         return conditions
 
     def but_for_time(self) -> list[ColumnElement[bool]]:
-        """Return the same without the bounds of time."""
+        """Return the conditions on a record of the span, without the bounds of time."""
         wanted = {"customer": self.customer, "end_user": self.end_user, "kind": self.kind, "tier": self.tier}
         wanted["key_id"] = self.key_id
         return [book[name] == value for name, value in wanted.items() if value is not None]
@@ -71,7 +72,7 @@ class Span:
 EVERYTHING = Span()
 
 IS_INCLUDED = book.conversation_is_included.is_(True)
-"""Whether a record says that a subscription includes the conversation that it began."""
+"""Whether a record states that a subscription includes the conversation that it began."""
 
 IS_SILENT = and_(
     book.billed_output_tokens > 0,
@@ -79,7 +80,7 @@ IS_SILENT = and_(
     book.conversation_cap_tokens.is_(None),
     book.conversation_is_included.is_(None),
 )
-"""Whether a record could have begun a conversation and, from before records did, does not say whether it was included."""
+"""Whether a record could have begun a conversation and is too old to state whether that conversation was included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What records come to: billed output tokens and charges, corrections and credits included."""
+    """Sums over the calls of a window: billed output tokens and charges, corrections included."""
 
     tokens: int = 0
     charge_nanousd: int = 0
@@ -138,37 +139,37 @@ def rows_in(
 
 
 def calls_in(customer: Any, start: Any, end: Any, upto: int | None = None, of: Any = book) -> list[ColumnElement[bool]]:
-    """Return what a record fulfils that counts in a customer's window, which begins at ``start`` and ends before ``end``.
+    """Return the conditions on a record that counts in a customer's window, with ``start`` ≤ time < ``end``.
 
-    A subscription's fee and a credit are no calls: they count in no window. ``upto`` leaves out what came into the book
-    after the record of this number.
+    A subscription's fee and a credit are not calls: they count in no window. ``upto`` leaves out records that were
+    booked after the record with this number.
     """
     conditions = [of.customer == customer, of.time >= start, of.time < end, of.kind.in_(OF_CALLS)]
     return conditions if upto is None else [*conditions, of.seq <= upto]
 
 
 def whole_sum(column: ColumnElement[Any]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """Return what ``summed`` reads the exact sum of a column from, in two halves of its digits.
+    """Return the sums of the high and of the low digits of a column, from which ``summed`` makes the exact sum.
 
-    SQLite's own sum fails where it passes 2^63, and every amount is below 2^53.
+    SQLite's own sum fails where it passes 2^63; every amount is below 2^53.
     """
     return func.sum(column // HALF), func.sum(column % HALF)
 
 
 def sums_of(records: Any) -> tuple[ColumnElement[Any], ...]:
-    """Return what is summed of a window's records, each in two halves: tokens, then charges."""
+    """Return the sums of a window's records, tokens, then charges, each in two halves."""
     return (*whole_sum(records.billed_output_tokens), *whole_sum(records.charge_nanousd))
 
 
 def summed(high: Any, low: Any) -> int:
-    """Return the sum in two halves: PostgreSQL sums whole numbers to a decimal, and no record at all sums to null."""
+    """Return the sum of two halves. PostgreSQL sums whole numbers to a decimal, and a sum over no records is null."""
     return int(high or 0) * HALF + int(low or 0)
 
 
 def spent_in(database: Database, periods: Mapping[str, tuple[int, int]], upto: int | None = None) -> dict[str, Spent]:
-    """Return what each customer's calls came to in its own period, in ms: the ``used`` of a lost Redis' windows.
+    """Return the sums of each customer's calls in its own period, in ms: the ``used`` of a lost Redis' windows.
 
-    ``upto`` leaves out what came into the book after the record of this number.
+    ``upto`` leaves out records that were booked after the record with this number.
     """
     spent: dict[str, Spent] = {}
     for some in batches(periods.items(), CUSTOMERS_AT_ONCE):
@@ -180,9 +181,9 @@ def spent_in(database: Database, periods: Mapping[str, tuple[int, int]], upto: i
 
 
 def newest_times(database: Database, customers: Iterable[str], upto: int | None = None) -> dict[str, int]:
-    """Return when the latest call of each of these customers was admitted, ms, without customers that never called.
+    """Return the time, ms, of the latest record of each of these customers; customers without records are left out.
 
-    ``upto`` leaves out what came into the book after the record of this number.
+    ``upto`` leaves out records that were booked after the record with this number.
     """
     found: dict[str, int] = {}
     latest = select(book.time).order_by(book.time.desc()).limit(1)
@@ -200,7 +201,10 @@ def newest_times(database: Database, customers: Iterable[str], upto: int | None 
 def tokens_by_end_user(
     database: Database, customer: str, start: int, end: int, upto: int | None = None
 ) -> dict[str | None, int]:
-    """Return the billed output tokens of each of a customer's end users, in the calls of one period, by records up to a number."""
+    """Return the billed output tokens of each of a customer's end users in the calls of one period.
+
+    ``upto`` leaves out records that were booked after the record with this number.
+    """
     columns = (book.end_user, *whole_sum(book.billed_output_tokens))
     query = select(*columns).where(*calls_in(customer, start, end, upto)).group_by(book.end_user)
     with database.read() as connection:
@@ -208,14 +212,14 @@ def tokens_by_end_user(
 
 
 def begun_in(database: Database, customer: str, start: int, end: int, upto: int | None = None) -> int:
-    """Return how many of a customer's conversations of one period its subscription included, by records up to a number."""
+    """Return how many of a customer's conversations in one period its subscription included, as ``begun`` does."""
     with database.read() as connection:
         return begun(connection, customer, start, end, upto)
 
 
 def calls_after(database: Database, customer: str, start: int, end: int, after: int) -> list[UsageRecord]:
-    """Return the records of a customer's window that came into the book after the record of a number."""
-    # The limit keeps the database from looking by customer, through all the records of the period.
+    """Return the records of a customer's window that were booked after the record with the number ``after``."""
+    # The limit keeps the database from searching by customer, through all records of the period.
     late = select(usage_records).where(book.chain == MAIN, book.seq > after).order_by(book.seq).limit(MANY).subquery().c
     query = select(*(late[field] for field in FIELDS)).where(*calls_in(customer, start, end, of=late))
     with database.read() as connection:
@@ -223,7 +227,7 @@ def calls_after(database: Database, customer: str, start: int, end: int, after: 
 
 
 def booked_among(database: Database, ids: Sequence[str], upto: int) -> list[str]:
-    """Return those of some records that are in the book, up to the record of a number."""
+    """Return the ids of those records that are among the book's records up to the number ``upto``."""
     query = select(book.id).where(book.seq <= upto)
     with database.read() as connection:
         return [
@@ -234,17 +238,17 @@ def booked_among(database: Database, ids: Sequence[str], upto: int) -> list[str]
 
 
 def begun(connection: Connection, customer: str, start: int, end: int, upto: int | None = None) -> int:
-    """Return how many of a customer's conversations of one period its subscription included, by records up to a number.
+    """Return how many of a customer's conversations in one period its subscription included, by records up to ``upto``.
 
-    Newer records state it. Older records show which conversations had their first output token in the period: a
-    conversation lasts a day at most, so a conversation that began earlier shows in the day before.
+    Newer records state this. Older records show which conversations had their first output token in the period: a
+    conversation lasts a day at most, so a conversation that began earlier has a record in the day before the period.
     """
     stated = select(func.count()).where(*calls_in(customer, start, end, upto), IS_INCLUDED)
     return int(connection.execute(stated).scalar_one()) + begun_in_silence(connection, customer, start, end, upto)
 
 
 def begun_in_silence(connection: Connection, customer: str, start: int, end: int, upto: int | None = None) -> int:
-    """Return how many conversations were begun by records that do not say whether they are included."""
+    """Return how many conversations were begun by records that do not state whether the conversation is included."""
     first = func.min(book.time)
     silent = (
         select(book.conversation)
@@ -258,7 +262,7 @@ def begun_in_silence(connection: Connection, customer: str, start: int, end: int
 def settled_since(
     database: Database, customers: Sequence[str], since: int, page: int = 10 * PAGE
 ) -> Iterator[tuple[str, str, int, int]]:
-    """Yield id, customer, time of admission and charge of the records of some customers since then, a page in memory."""
+    """Yield id, customer, admission time and charge of some customers' records from ``since`` on, a page in memory."""
     columns = (book.id, book.customer, book.time, book.charge_nanousd)
     query = select(*columns).where(book.time >= since).order_by(book.customer, book.time, book.id).limit(page)
     for some in batches(customers, CUSTOMERS_AT_ONCE):
@@ -270,15 +274,17 @@ def settled_since(
             if len(rows) < page:
                 break
             left -= {row.customer for row in rows}
-            last = rows[-1]  # the rest of its customer comes by itself: each page would pass over the ones before
+            last = rows[-1]  # its customer's other rows are read separately, else each page would pass over all before
             while rest := _page(database, columns, Span(last.customer), (last.time, last.id), page):
                 yield from ((row.id, row.customer, row.time, row.charge_nanousd) for row in rest)
                 last = rest[-1]
 
 
 def lately_counted(database: Database, most: int) -> list[tuple[float, float]]:
-    """Return the tokens of a choice, and the seconds that they took, of those of the latest ``most`` records, oldest
-    first, whose output the upstream counted while somebody listened."""
+    """Return the tokens of a choice, and the seconds they took, for some of the latest ``most`` records, oldest first.
+
+    These are the records whose output the upstream counted while the caller listened.
+    """
     latest = select(book.kind, book.usage_source, book.output_tokens, book.choices, book.duration_ms)
     latest = latest.order_by(book.time.desc(), book.id.desc()).limit(most)
     with database.read() as connection:

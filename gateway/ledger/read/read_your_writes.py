@@ -1,4 +1,4 @@
-"""Read your own writes: waits until every call that is settled by now is in the ledger, or says that it is not."""
+"""Read your own writes: waits until every call settled by now is in the ledger, or reports that this is not so."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def wait_until_booked(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Wait for the entries that are in the usage streams now; return whether all were booked in ``within_s`` seconds.
+    """Wait for the entries now in the usage streams; return whether all were booked within ``within_s`` seconds.
 
     Entries leave a stream only after their commit, so after True a reader of the ledger sees all of them.
     Calls settled after this call begins are not waited for: under steady load the streams are never empty.
 
     Args:
-        buckets: those of the requested customers, so that others are not waited for.
+        buckets: the buckets of the requested customers, so that other customers' calls are not waited for.
 
     Raises:
         MeteringUnavailable: Redis is unavailable.
@@ -47,13 +47,13 @@ def wait_until_booked(
 
 
 def require_booked(client: redis.Redis, customer: str | None = None, *, is_open: bool | None = None) -> None:
-    """Wait for what was settled before this request, of all customers or of one.
+    """Wait for the calls that were settled before this request, of all customers or of one.
 
     Args:
-        is_open: whether the caller asked for what is there; None where it cannot ask so.
+        is_open: whether the request accepts an incomplete answer (``open=true``); None where a request cannot say so.
 
     Raises:
-        CallsUnbooked: some of it is known not to be in the ledger, and was not asked without.
+        CallsUnbooked: some of the calls are not in the ledger yet, and the request does not accept this.
         MeteringUnavailable: Redis is unavailable.
     """
     buckets = redis_keys.ALL_BUCKETS if customer is None else [redis_keys.bucket_of(customer)]
@@ -71,7 +71,7 @@ def _last_entries(client: redis.Redis, streams: Sequence[str]) -> dict[str, byte
 
 
 def _still_there(client: redis.Redis, last: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the streams that still have an entry up to their last entry here."""
+    """Return the streams that still have an entry up to their entry in ``last``."""
     if not last:
         return {}
     with translated(), client.pipeline(transaction=False) as batch:

@@ -1,4 +1,4 @@
-"""Compares what a window says is used of a period with the book and the records that are on their way into it."""
+"""Compares the use that a window states for a period with the book and the records that wait to be booked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gateway.ledger.tables import usage_dead_letters, usage_records
 from pricing.usage import UsageRecord
 
 ON_THEIR_WAY_MOST = 500
-"""Records of a bucket that may be on their way for a comparison; with more, the ledger is behind and it has to wait."""
+"""The number of waiting records of a bucket at which the ledger counts as behind, and a comparison has to wait."""
 
 book = usage_records.c
 
@@ -45,16 +45,16 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``fault`` is a sentence, or None where both agree. A period that could not be compared has no verdict."""
+    """``fault`` is a sentence, or None where window and records agree. A period not compared has no verdict."""
 
     fault: str | None
 
 
 class Agreement:
-    """Reads the window, the stream, the book and the window again. If it has not moved, nothing was settled meanwhile.
+    """Reads the window, the stream, the book and the window again; an unchanged window means that nothing was settled.
 
     A record leaves the stream only once it is in the book; a record in both is counted from the stream. Where the
-    running sums do not agree with the window, the records decide.
+    running sums and the window disagree, the records decide.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable, from ``look_at``.
@@ -67,7 +67,7 @@ class Agreement:
         self._watermark = Watermark(client)
 
     def look_at(self, period: Period) -> Verdict | None:
-        """Compare one period; None where it cannot be done now."""
+        """Compare one period; return None where this is impossible now."""
         before = self._said(period)
         if before is None:
             return None
@@ -88,7 +88,7 @@ class Agreement:
         )
 
     def _said(self, period: Period) -> tuple[int, int] | None:
-        """Return the use that the window states; None where it is being rebuilt."""
+        """Return the use that the window states; None while its bucket is being rebuilt."""
         with translated(), self._redis.pipeline(transaction=False) as batch:
             batch.hget(redis_keys.state(period.bucket), "generation")
             batch.hmget(period.window, *WINDOW)
@@ -119,9 +119,9 @@ class Agreement:
         return tokens, charge
 
     def _rolled_up(self, period: Period, but: list[str]) -> tuple[int, int]:
-        """Return the sums of a period in the book, without records already counted, by its running sums.
+        """Return the sums of a period in the book, without the records ``but``, from its running sums.
 
-        Records not rolled up yet are added; one statement reads all of it at one moment.
+        Records that are not in the running sums yet are added; a single statement reads all this at one moment.
         """
         with self._database.read() as connection:
             rows = sums_by_rollup(connection, period.customer, period.start, period.end, but)
@@ -129,14 +129,14 @@ class Agreement:
         return tokens, sum(row.sign * summed(row[3], row[4]) for row in rows)
 
     def _booked(self, period: Period, but: list[str]) -> tuple[int, int]:
-        """Return the same by each record of the period, which takes as long as there are records."""
+        """Return the same sums from each record of the period; the time grows with the number of records."""
         query = select(*sums_of(book)).where(*calls_in(period.customer, period.start, period.end), book.id.not_in(but))
         with self._database.read() as connection:
             row = connection.execute(query).one()
         return summed(row[0], row[1]), summed(row[2], row[3])
 
     def _has_dead_letters(self, bucket: str) -> bool:
-        """Return whether a bucket has dead letters: what becomes of these, a person decides."""
+        """Return whether a bucket has dead letters, about which a person has to decide."""
         query = (
             select(usage_dead_letters.c.entry).where(usage_dead_letters.c.stream == redis_keys.usage(bucket)).limit(1)
         )

@@ -1,4 +1,4 @@
-"""Checks continually whether windows, holds and books add up, some customers a turn, and reports what does not."""
+"""Checks continually, some customers a turn, whether windows, holds and books add up, and reports those that do not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 CUSTOMERS_A_TURN = 200
 BOOKS_A_TURN = 3
 QUIET = 8
-"""How many times fewer customers and books are checked while nobody calls: only calls change them."""
+"""The factor by which fewer customers and books are checked while nobody calls: only calls change them."""
 KNOWN_A_TURN = 200
 
 WITH_HOLDS, WITH_BOOKS = "holds", "books"
@@ -32,8 +32,7 @@ WITH_HOLDS, WITH_BOOKS = "holds", "books"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The result of a turn: how many windows do not add up, all holds as last counted, and how many records wait for
-    the ledger."""
+    """The result of a turn: how many windows do not add up, all holds as last counted, how many records wait."""
 
     breaches: int
     holds: int
@@ -42,10 +41,10 @@ class Found:
 
 
 class Conservation:
-    """Goes round all customers, and checks each window that is known not to add up until it does.
+    """Checks all customers in turn, and each window that is known not to add up until it does.
 
-    A breach stands in Redis under ``keys.BREACHES`` and in the window itself: while it stands there, the calls of that
-    customer are refused, and nobody else's.
+    A breach is recorded in Redis under ``redis_keys.BREACHES`` and in the window itself: while it is recorded there,
+    the calls of that customer are refused, and no other customer's.
 
     Args:
         survey: returns the state of each bucket, read a moment ago; None reads it anew.
@@ -75,7 +74,7 @@ class Conservation:
         self._tokens: dict[str, int] = {}
 
     def turn(self, turns: int = 1) -> Found:
-        """Check the next customers' windows of this period and the last, and a few of their books: the share of ``turns``."""
+        """Check the next customers' windows of this and the last period, and a few books: the share of ``turns``."""
         known, newest = self._known(), head(self._database)
         self._part = 1 if newest != self._head or any(self._holds.values()) else QUIET
         self._head = newest
@@ -86,12 +85,13 @@ class Conservation:
         observed: dict[tuple[str, str], str | None] = {
             (WITH_HOLDS, name): fault for name, fault in count.windows.items()
         }
-        # The books of a period that is over, or that a change of the customer has ended, are left unchanged.
+        # A known breach of books counts as ended unless its books are looked at below: the books of a period that is
+        # over, or that a change of the customer has ended, are not looked at any more.
         observed |= {place: None for place in known if place[0] == WITH_BOOKS}
         for period in self._books_to_look_at(turns, (window for kind, window in known if kind == WITH_BOOKS)):
             verdict = self._agreement.look_at(period)
             if verdict is None:
-                observed.pop((WITH_BOOKS, period.window), None)  # another time
+                observed.pop((WITH_BOOKS, period.window), None)  # a later turn compares it
             else:
                 observed[WITH_BOOKS, period.window] = verdict.fault
         self._holds |= count.holds
@@ -100,7 +100,7 @@ class Conservation:
         return Found(breaches, sum(self._holds.values()), sum(self._tokens.values()), count.waiting)
 
     def _known(self) -> list[tuple[str, str]]:
-        """Return kind and window of the breaches that the last checks found."""
+        """Return kind and window of the breaches that earlier checks found."""
         with translated():
             breaches = fields(self._redis.hgetall(redis_keys.BREACHES))
         parts = [name.partition(" ") for name in sorted(breaches)[:KNOWN_A_TURN]]
@@ -114,7 +114,7 @@ class Conservation:
         return found
 
     def _books_to_look_at(self, turns: int, known: Iterable[str]) -> list[Period]:
-        """Return the periods of the next few customers, and of those whose books are known not to agree."""
+        """Return the periods of the next few customers, and of the customers whose books are known not to agree."""
         most = turns * max(1, BOOKS_A_TURN // self._part)
         found = self._periods(customers.c.id > self._books_after, most)
         self._books_after = found[-1][0].customer if len(found) == most else ""
@@ -140,7 +140,7 @@ class Conservation:
         return found
 
     def _tell(self, known: Collection[tuple[str, str]], observed: Mapping[tuple[str, str], str | None]) -> int:
-        """Write breaches, remove those that add up again; return how many there are."""
+        """Write the breaches, remove those of windows that add up again; return how many breaches there are."""
         wrong = {place: found for place, found in observed.items() if found is not None}
         right = [place for place in known if place in observed and place not in wrong]
         for (kind, window), found in wrong.items():

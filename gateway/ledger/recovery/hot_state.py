@@ -27,7 +27,7 @@ from gateway.settings import Settings
 from pricing.menus.menu import Menu, Tier, split_version
 
 AT_ONCE = 1_000
-"""Commands in one batch: a batch waits once for the server and its disk."""
+"""The commands in one batch, which waits once for the server and its disk."""
 
 
 Command = list[bytes | str | int]
@@ -35,7 +35,7 @@ Command = list[bytes | str | int]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The installation's default cap, the longest lease and call (ms), and whether it only observes."""
+    """The installation's default cap, its lease and longest call (ms), and whether it only observes."""
 
     conversation_tokens_max: int
     lease_ms: int
@@ -66,7 +66,7 @@ class Account:
 
 
 class HotState:
-    """Writes the hot state of customers. Each step may be repeated. The running sums must be up to date.
+    """Writes the hot state of customers. Each step may be repeated. The running sums have to be up to date.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable, from every method.
@@ -80,7 +80,7 @@ class HotState:
         self._tiers = {(menu.version, tier.name): tier for menu in menus_ever(database) for tier in menu.tiers}
 
     def write(self, ids: Sequence[str]) -> None:
-        """Write everything that is known of some customers, except the customers themselves and their keys."""
+        """Write the whole state of some customers, except the customers themselves and their keys."""
         accounts = self._accounts(ids)
         self._send(self._windows(accounts))
         self._send(self._end_users(accounts))
@@ -89,7 +89,7 @@ class HotState:
         self._send(self._settled(ids))
 
     def _windows(self, accounts: Mapping[str, Account]) -> Iterator[Command]:
-        """Write the use of each customer's window of now and of its last records: either clock may be the right one."""
+        """Write each customer's window at the present time and at its last records' time: either clock may be right."""
         now = self._now_ms()
         changed: list[str] = []
         for customer, periods in windows_in(self._database, list(accounts)):
@@ -108,7 +108,7 @@ class HotState:
         return Used(spent.tokens, spent.charge_nanousd, begun_in(self._database, customer, *period))
 
     def _end_users(self, accounts: Mapping[str, Account]) -> Iterator[Command]:
-        """Write the tokens of each end user in those periods, for every customer whose end users may be limited."""
+        """Write the tokens of each end user in the same periods, for every customer whose end users may be limited."""
         tiers = list(self._tiers.values())
         limiting = [name for name, account in accounts.items() if limits_end_users(account.overrides, tiers)]
         now = self._now_ms()
@@ -120,9 +120,9 @@ class HotState:
                         yield ["HSET", redis_keys.end_user(bucket, customer, start, name), "used", tokens]
 
     def _conversations(self, accounts: Mapping[str, Account]) -> Iterator[Command]:
-        """Write the state of each open conversation, with the cap that it began with.
+        """Write the state of each open conversation, with the cap with which it began.
 
-        Where its records do not state the cap, it is the cap that it would begin with now, in its own tier.
+        Where its records do not state that cap, it gets the cap with which it would begin now in its own tier.
         """
         house = HouseLimits(0, self._bounds.conversation_tokens_max, 0, observes=self._bounds.observes)
         for conversation in conversations_in(self._database, list(accounts), self._now_ms()):
@@ -135,7 +135,7 @@ class HotState:
             yield _conversation(conversation, cap)
 
     def _threads(self, ids: Sequence[str]) -> Iterator[Command]:
-        """Write the threads of the last hour's answers, for the rest of their time; threads still in Redis stay."""
+        """Write the threads of the last hour's answers with the rest of their lifetime; threads still in Redis stay."""
         now = self._now_ms()
         for customer, thread, conversation, settled in kept_threads(self._database, ids, now - KEPT_MS):
             name = redis_keys.thread(redis_keys.bucket_of(customer), customer, thread)

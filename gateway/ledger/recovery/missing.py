@@ -1,4 +1,4 @@
-"""Turns the counts of Redis beyond an older ledger into records that replace the missing records."""
+"""Turns usage that Redis counts beyond an older ledger into records that replace the missing records."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ UNKNOWN = (
 def corrections(
     database: Database, client: redis.Redis, *, head: int, now_ms: int, currency: str
 ) -> Iterator[UsageRecord]:
-    """Yield one correction for each window that counts more than the ledger, which ends at ``head``.
+    """Yield a correction for each window that counts more than the ledger, which ends at ``head``.
 
-    Nothing may be settled meanwhile, and no record may wait in a stream. The calls behind them are unknown.
+    Nothing may be settled meanwhile, and no record may wait in a stream. The calls behind the corrections are unknown.
     """
     projection = Projection(client)
     for name in client.scan_iter(match="{b??}:window:*", count=1000):
@@ -38,7 +38,7 @@ def corrections(
         for customer in projection.customers([window[0]]):
             period = period_at(customer.period, customer.timezone, window[1])
             if period[0] != window[1]:
-                continue  # begun in another zone or kind of period: the present period counts its records
+                continue  # the window began in another zone or kind of period: the present period counts its records
             counted = window_state(client, name)
             booked = spent_in(database, {customer.id: period})[customer.id]
             tokens = max(counted.used - booked.tokens, 0)

@@ -1,4 +1,4 @@
-"""The lock of a rebuild: held as long as the rebuild takes; its holder notices when another process takes it."""
+"""The lock of a rebuild: held as long as the rebuild takes; the holder notices when another process takes the lock."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LOCK_S = 10.0
 
 
 class RebuildLock:
-    """Renewed from its own thread, however long a step takes. Its holder calls ``check`` before each step.
+    """Renewed from its own thread, however long a step takes. The holder of the lock calls ``check`` before each step.
 
     Args:
-        wait_s: how long to wait for another process that has it.
+        wait_s: how long to wait for another process that has the lock.
         meanwhile: called before each attempt to take the lock.
 
     Raises:
-        MeteringUnavailable: another process has it, from entering; it is lost, from ``check``.
+        MeteringUnavailable: another process has the lock, from entering; the lock is lost, from ``check``.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class RebuildLock:
             log.info("The lock of a rebuild was not given back: it was lost, or will expire.")
 
     def check(self) -> None:
-        """Raise MeteringUnavailable unless no other process can have begun a rebuild since this one did."""
+        """Raise MeteringUnavailable if another process can have begun a rebuild since this process took the lock."""
         with translated():
             is_ours = self._lock.owned()
         if not is_ours or time.monotonic() >= self._sure_until:
@@ -87,6 +87,6 @@ class RebuildLock:
                 self._lock.reacquire()
                 self._sure_until = attempted + self._lock_s
             except LockError:
-                return  # another process has it, as ``check`` finds
+                return  # another process has the lock, as ``check`` finds
             except RedisError as error:
                 log.warning("the lock of a rebuild could not be renewed: %s", error)

@@ -1,4 +1,4 @@
-"""Makes Redis hold what the ledger says: notices a wiped or foreign server by its generation, and rebuilds it once."""
+"""Makes Redis match the ledger: notices a wiped or foreign server by its generation, and rebuilds its state once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pricing.usage import UsageRecord
 log = logging.getLogger(__name__)
 
 ENSURE_WAIT_S = 5.0
-"""How long a call waits for another process that rebuilds; then the call is refused and has to be repeated."""
+"""How long a call waits for a rebuild by another process before it is refused and has to be repeated."""
 
 REBUILD_WAIT_S = 600.0
 """How long a process whose task is a rebuild waits for the lock."""
@@ -42,16 +42,16 @@ HOT = frozenset((b"key", b"customer", b"window", b"end_user", b"conversation", b
 """The kinds of keys that a rebuild writes anew; settled marks and usage streams are never removed."""
 
 CUSTOMERS_AT_ONCE = 500
-"""Customers that are written before the next are read; their buckets serve as soon as these are written."""
+"""The customers that are read and written at a time; a bucket serves as soon as its customers are written."""
 
 SHARES_AT_ONCE = 3
 
 WIPED_AT_ONCE = 10_000
-"""Keys that one command scans or removes: about 5 ms of the server."""
+"""The keys that one command scans or removes: about 5 ms of the server."""
 
 
 class Projecting(Protocol):
-    """Writes what the operator has set up."""
+    """Writes menus, customers and keys, which the operator has set up."""
 
     def write_menus(self) -> object: ...
 
@@ -69,12 +69,12 @@ class Recovery:
         note: is called with the records that a rebuild has appended to the ledger.
         marked: is called with the number of each bucket's last record in the ledger, 0 for none, whenever these are
             read: an older ledger that was put in place lowers them.
-        survey: reads the buckets, for others as well; None makes a survey of its own.
+        survey: reads the buckets, and may be shared with other readers; None creates a survey.
         lock_s: how long the lock of a process that died keeps others waiting.
 
     Raises:
-        MeteringUnavailable: Redis or the ledger is unavailable, or another process rebuilds, from every method; call
-            it again.
+        MeteringUnavailable: Redis or the ledger is unavailable, or another process rebuilds, from every method; the
+            call may be repeated.
     """
 
     def __init__(
@@ -106,9 +106,9 @@ class Recovery:
         self._rescue = client.register_script(source("rescue"))
 
     def ensure(self, heard: Callable[[str], object] = unheard) -> str:
-        """Return the generation in force, after writing the buckets where Redis does not hold it.
+        """Return the generation in force, after writing the buckets that Redis does not hold in this generation.
 
-        ``heard`` gets it as soon as it is decided: buckets serve under it before all are complete.
+        ``heard`` is called with the generation once it is decided: buckets serve under it before all are complete.
 
         Raises:
             LedgerBehind: the ledger is older than the ledger that Redis knows of; nothing is rebuilt.
@@ -129,14 +129,15 @@ class Recovery:
     ) -> str:
         """Write the hot state anew and return its generation. Calls in flight keep their holds.
 
-        ``unless_whole`` leaves the buckets that Redis holds unchanged: an interrupted rebuild goes on where it stopped.
+        With ``unless_whole``, the buckets that Redis holds are not changed: an interrupted rebuild continues where it
+        stopped.
 
         Raises:
-            LedgerBehind: as ``ensure``, unless the missing records are given up (``without_missing``).
+            LedgerBehind: as in ``ensure``, unless the missing records are given up (``without_missing``).
         """
 
         def tell() -> None:
-            if self._watermark.is_high(self._database):  # a rebuild has stopped the buckets of the past
+            if self._watermark.is_high(self._database):  # then a rebuild has stopped the buckets of the past
                 heard(str(self._generation()))
 
         if not without_missing:
@@ -148,7 +149,7 @@ class Recovery:
             generation = self._generation()
             missing = self._missing(generation) if unless_whole else list(redis_keys.ALL_BUCKETS)
             if missing:
-                # The first time there is nothing to lose; later something was lost, and the operator should know.
+                # At the first start nothing can have been lost; later something was lost, and the operator should know.
                 level = logging.INFO if generation == FIRST_GENERATION else logging.WARNING
                 log.log(
                     level, "writing the hot state from the ledger: %d of %d buckets", len(missing), redis_keys.BUCKETS
@@ -159,14 +160,14 @@ class Recovery:
             return str(generation)
 
     def book_missing(self, currency: str) -> int:
-        """Keep what Redis counts: book what an older ledger lacks as corrections, and return their number.
+        """Keep the counts of Redis: book the usage that an older ledger lacks as corrections; return their number.
 
-        Nothing is settled or admitted meanwhile. It can be repeated after a kill at any point.
+        Nothing is settled or admitted meanwhile. The call may be repeated after a kill at any point.
 
         Raises:
-            NothingCounted: Redis holds no whole state either.
+            NothingCounted: Redis holds no complete state either.
         """
-        # No worker loads what only a command needs.
+        # Only a command needs this module, so no worker loads it.
         from gateway.ledger.recovery.missing import corrections  # noqa: PLC0415
 
         with RebuildLock(self._redis, wait_s=REBUILD_WAIT_S, lock_s=self._lock_s) as lock, translated():
@@ -190,7 +191,7 @@ class Recovery:
 
     def _missing(self, generation: int) -> list[str]:
         """Return the buckets that Redis does not hold, or holds in a state of the past."""
-        ledger = self._ledger.read()  # read first: a bucket's mark is raised before the ledger's is
+        ledger = self._ledger.read()  # read first: a bucket's mark is raised before the ledger commits
         self._marked(NO_RECORDS | ledger.last_records)
         states = self._survey.take()
         if not self._watermark.is_at_least(ledger.head):
@@ -204,7 +205,7 @@ class Recovery:
     def _rebuild(
         self, generation: str, missing: Sequence[str], lock: RebuildLock, heard: Callable[[str], object]
     ) -> None:
-        """Rebuild; stop before the next step if the lock is lost: another process then wipes partial work."""
+        """Rebuild; stop before the next step if the lock is lost: the next holder of the lock wipes partial work."""
         self._stop_scripts(missing)
         self._watermark.restore(self._database)
         heard(generation)
@@ -212,7 +213,7 @@ class Recovery:
             lock.check()
         while self._rollup.turn(self._now_ms()):
             lock.check()
-        in_flight = self._holds_not_in_the_book(missing)  # in memory until they stand in their bucket again
+        in_flight = self._holds_not_in_the_book(missing)  # held in memory until they are in their buckets again
         self._projecting.write_menus()
         state = HotState(self._database, self._redis, bounds=self._bounds, now_ms=self._now_ms)
 
@@ -227,7 +228,7 @@ class Recovery:
             self._put_in_force(generation, buckets)
 
         customers_in = self._customers_by_bucket()
-        # While one share waits for the server and its disk, others are read and written, and the next keys are removed.
+        # While a share waits for the server and its disk, others are read and written, and the next keys are removed.
         with ThreadPoolExecutor(SHARES_AT_ONCE, thread_name_prefix="rebuild") as pool:
             tasks: list[Future[None]] = []
             try:
@@ -249,7 +250,7 @@ class Recovery:
         return customers_in
 
     def _in_redis(self) -> set[str]:
-        """Return the generations in force, an empty text for a bucket without a generation."""
+        """Return the generations in force, with an empty text if a bucket has no generation."""
         return {there.generation for there in self._survey.take().values()}
 
     def _raise_generation(self, generation: int) -> int:
@@ -263,21 +264,21 @@ class Recovery:
         if found is not None:
             return int(found)
         with self._database.write() as connection:
-            # The first worker and the bookkeeper come here at once.
+            # The first worker and the bookkeeper may do this at the same time.
             dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
             first = dialect.insert(installation).values(id=1, generation=FIRST_GENERATION, created=self._now_ms())
             connection.execute(first.on_conflict_do_nothing())
         return self._generation()
 
     def _stop_scripts(self, buckets: Sequence[str]) -> None:
-        """Put no generation in force: until the new one is, nothing is admitted or settled in these buckets."""
+        """Remove the generation of buckets: nothing is admitted or settled there until a generation is in force again."""
         with self._redis.pipeline(transaction=False) as batch:
             for bucket in buckets:
                 batch.hdel(redis_keys.state(bucket), "generation", "rebuilding")
             batch.execute()
 
     def _put_back(self, generation: str, in_flight: Mapping[str, Sequence[Announcement]]) -> None:
-        """Write the holds of buckets whose windows are written, before anything is admitted there."""
+        """Write the holds of buckets whose windows are written, before any call is admitted there."""
         for bucket, holds in in_flight.items():
             if holds:
                 self._redis.hset(redis_keys.state(bucket), "rebuilding", generation)
@@ -296,7 +297,7 @@ class Recovery:
             batch.execute()
 
     def _holds_not_in_the_book(self, buckets: Sequence[str]) -> dict[str, list[Announcement]]:
-        """Save the holds of calls without a record from the wipe, and return them by bucket."""
+        """Save the holds of calls without a record before keys are removed, and return them by bucket."""
         replies = run_all(
             self._redis,
             self._rescue,
@@ -316,7 +317,7 @@ class Recovery:
             return connection.execute(query).first() is not None
 
     def _wipe(self, pattern: str, buckets: Sequence[str], lock: RebuildLock) -> None:
-        """Remove the keys of buckets, which all match ``pattern``: the server names no others."""
+        """Remove the keys of buckets; ``pattern`` matches all these keys, and the server names only matching keys."""
         prefixes = {f"{{b{bucket}}}".encode() for bucket in buckets}
         batch: list[bytes] = []
         for name in self._redis.scan_iter(match=pattern, count=WIPED_AT_ONCE):
@@ -345,7 +346,8 @@ class Recovery:
 def _groups(buckets: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield the buckets whose keys are removed in one pass over the server, with the pattern of their names.
 
-    The first bucket is alone, so that it soon serves; each further pass removes those of one first digit.
+    The first bucket has a pass of its own, so that it serves soon; each further pass is for buckets with the same first
+    digit.
     """
     first, *rest = buckets
     yield f"{{b{first}}}:*", [first]

@@ -1,4 +1,4 @@
-"""Whether anything has changed that a bookkeeper has duties for; while nothing has, it does them less often."""
+"""Whether anything has changed that a bookkeeper has duties for; if not, the bookkeeper does its duties less often."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from gateway.holds.store.inflight import Survey
 from gateway.ledger.database import Database
 
 STILL_SWEEPS = 5
-"""While nothing changes, duties are done once in so many sweeps: so long waits what only time makes due."""
+"""While nothing changes, duties are done once in so many sweeps; a duty that only time makes due waits that long."""
 
 
 class Stillness:
-    """Tells each sweep whether the ledger has changed, or calls or records are in flight, now or at the last sweep.
+    """Decides at each sweep which share of the duties is due: less often while nothing has changed.
+
+    Something has changed where the ledger has, or where calls or records are in flight or were at the last sweep.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable, from ``turns_due``.
@@ -28,7 +30,7 @@ class Stillness:
         self._was_busy = True
 
     def turns_due(self) -> int:
-        """Return how many sweeps' share of the duties is to be done now, 0 for none."""
+        """Return for how many sweeps the duties are to be done now; 0 skips them."""
         version = self._database.version()
         states = self._survey.latest().values()
         is_busy = any(there.has_calls or there.waiting or there.has_older_holds for there in states)

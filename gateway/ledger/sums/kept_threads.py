@@ -1,6 +1,6 @@
-"""Keeps the threads of recent answers, so that an agent goes on in its conversation after Redis is lost.
+"""Keeps the threads of recent answers, so that an agent continues its conversation after Redis is lost.
 
-A settlement in Redis writes the same threads (`gateway/holds/lua/settle.lua`); the rows here follow its rules.
+A settlement in Redis writes the same threads (`gateway/holds/lua/settle.lua`); the rows here follow the same rules.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pricing.usage import UsageRecord
 MARK = b'"threads":'
 THREAD = re.compile(r"(?:tool|tail|answer|item)-[0-9a-f]{32}")
 SEVERAL = ""
-"""Stands for the conversation of a thread that leads to several."""
+"""Replaces the conversation of a thread that leads to several conversations."""
 
 
 def threads_in(entry: Entry) -> list[str]:
-    """Return the threads of an entry that carries a record, where its settlement wrote any.
+    """Return the threads that the settlement of an entry's record wrote.
 
-    A settlement whose conversation had ended meanwhile wrote none; it names no cap either.
+    A settlement whose conversation had already ended wrote no threads; its entry has no cap either.
     """
     raw = entry.fields[b"record"]
     if MARK not in raw or b"cap" not in entry.fields:
@@ -39,10 +39,10 @@ def threads_in(entry: Entry) -> list[str]:
 
 
 def keep_threads(connection: Connection, threads: Mapping[str, Sequence[str]], appended: Sequence[UsageRecord]) -> None:
-    """Store the ``threads`` of the records just appended, by the record's id, and remove those that have expired.
+    """Store the ``threads`` of the records just appended, by record id, and remove threads that have expired.
 
-    A thread that leads to two conversations leads to none; of two answers that were cut in the same text the later
-    counts.
+    A thread that leads to two conversations leads to none, except that of two answers that were cut in the same text
+    the later counts.
     """
     rows = [
         {

@@ -1,4 +1,4 @@
-"""The queries on the market sums: rows of all weeks that count, read page by page, each in a short transaction."""
+"""The queries on the market sums: rows of the weeks that count, read page by page, each page in a short transaction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pricing.menus.menu import Menu
 PAGE = 20_000
 
 OWN_MOST = 400_000
-"""Rows of lengths by customer that are read: some ten thousand customers, chosen by nothing but their names."""
+"""The most rows of lengths by customer that are read: some ten thousand customers, the first in the order of ids."""
 
 Row = tuple[Any, ...]
 
@@ -44,7 +44,7 @@ def menus_in(database: Database) -> dict[str, Menu]:
 
 
 def newest_computed(database: Database) -> dict[str, Any] | None:
-    """Return the menu that was computed from a market last, whole; None if there is none."""
+    """Return the complete menu that was computed from a market last; None if there is none."""
     query = select(menus.c.body).where(menus.c.source == "mechanism").order_by(menus.c.created.desc()).limit(1)
     with database.read() as connection:
         found = connection.execute(query).scalar_one_or_none()
@@ -52,27 +52,27 @@ def newest_computed(database: Database) -> dict[str, Any] | None:
 
 
 def lengths_in(database: Database, since_week: int, more: Sums, page: int = PAGE) -> Iterator[Row]:
-    """Yield (menu version, tier, tokens, observed, censored), then those of ``more``."""
+    """Yield (menu version, tier, tokens, observed, censored) of the ledger, then the same of ``more``."""
     for _, *row in _paged(database, select(sums_lengths), sums_lengths, since_week, page):
         yield tuple(row)
     yield from ((*key[1:], *amounts) for key, amounts in more.lengths.items() if key[0] >= since_week)
 
 
 def own_lengths_in(database: Database, since_week: int, more: Sums) -> Iterator[Row]:
-    """Yield (week, customer, menu version, tier, even, bin, observed, censored) of the first so many rows, then ``more``."""
+    """Yield (week, customer, menu version, tier, even, bin, observed, censored) of the first rows, then of ``more``."""
     yield from islice(_paged(database, select(sums_own_lengths), sums_own_lengths, since_week), OWN_MOST)
     yield from ((*key, *amounts) for key, amounts in more.own_lengths.items() if key[0] >= since_week)
 
 
 def tiers_in(database: Database, since_week: int, more: Sums) -> Iterator[Row]:
-    """Yield (customer, menu version, tier, whether named for the conversation, conversations), then ``more``."""
+    """Yield (customer, menu version, tier, whether named for the conversation, conversations), then of ``more``."""
     for row in _paged(database, select(sums_tiers), sums_tiers, since_week):
         yield row[1], row[2], row[3], row[4], row[5]
     yield from ((*key[1:], *amounts) for key, amounts in more.tiers.items() if key[0] >= since_week)
 
 
 def was_named(database: Database, since_week: int, more: Sums) -> bool:
-    """Return whether any tier was named for a conversation alone."""
+    """Return whether any tier was named for a single conversation."""
     named = select(sums_tiers.c.chosen).where(sums_tiers.c.week >= since_week, sums_tiers.c.chosen).limit(1)
     with database.read() as connection:
         return connection.execute(named).first() is not None or any(key[4] for key in more.tiers)
@@ -92,9 +92,9 @@ def weeks_in(database: Database, since_week: int, more: Sums) -> tuple[int, int]
 
 
 def customers_in(database: Database, since_week: int, more: Sums, windows: Sequence[int] = (0,)) -> Iterator[Row]:
-    """Yield (customer, its amounts, then disconnects and ms of each window but the last), each customer once.
+    """Yield (customer, its amounts, then disconnects and ms of each window except the last), each customer once.
 
-    The database adds up; ``windows`` are their first weeks.
+    The database adds up the weeks; ``windows`` has the first week of each window.
     """
     extra: dict[str, list[int]] = {}
     for (week, customer), amounts in more.customers.items():
@@ -129,7 +129,7 @@ def customers_in(database: Database, since_week: int, more: Sums, windows: Seque
 
 
 def ages_in(database: Database, since_week: int, more: Sums) -> list[Row]:
-    """Return (age, waits, disconnects, ms into that second)."""
+    """Return rows of (age, waits, disconnects, ms within that second)."""
     return _added(database, sums_ages, since_week, more.ages)
 
 
@@ -148,7 +148,7 @@ def excluded_in(database: Database, since_week: int, more: Sums) -> Mapping[str,
 
 
 def own_choices(database: Database) -> Iterator[tuple[str, int]]:
-    """Yield (customer, when) for every time that a customer gave itself its tier, oldest first, ms."""
+    """Yield (customer, time in ms) for every time that a customer set its own tier, oldest first."""
     last = 0
     query = select(audit.c.seq, audit.c.target, audit.c.time).where(
         audit.c.action == "customer.tier", audit.c.actor == audit.c.target
@@ -163,7 +163,7 @@ def own_choices(database: Database) -> Iterator[tuple[str, int]]:
 
 
 def refusing(database: Database, version: str) -> set[str]:
-    """Return the active customers who have no tier and had no conversation under this menu."""
+    """Return the active customers that have no tier and had no conversation under this menu."""
     bought = exists().where(sums_tiers.c.customer == customers.c.id, sums_tiers.c.menu_version == version)
     query = select(customers.c.id).where(customers.c.status == "active", customers.c.tier.is_(None), ~bought)
     with database.read() as connection:
@@ -171,7 +171,7 @@ def refusing(database: Database, version: str) -> set[str]:
 
 
 def created_since(database: Database, since_ms: int) -> dict[str, int]:
-    """Return when each customer was created that came since a moment, ms."""
+    """Return the time of creation, ms, of each customer created from ``since_ms`` on."""
     query = select(customers.c.id, customers.c.created).where(customers.c.created >= since_ms).order_by(customers.c.id)
     last, found = "", dict[str, int]()
     while True:
@@ -184,7 +184,7 @@ def created_since(database: Database, since_ms: int) -> dict[str, int]:
 
 
 def _added(database: Database, table: Table, since_week: int, more: dict[Row, list[int]]) -> list[Row]:
-    """Return the rows of a small table without their week, then those of ``more``."""
+    """Return the rows of a small table without their week, followed by those of ``more``."""
     with database.read() as connection:
         rows = [tuple(row)[1:] for row in connection.execute(select(table).where(table.c.week >= since_week))]
     return rows + [(*key[1:], *amounts) for key, amounts in more.items() if key[0] >= since_week]
@@ -193,8 +193,8 @@ def _added(database: Database, table: Table, since_week: int, more: dict[Row, li
 def _paged(database: Database, query: Select[Any], table: Table, since_week: int, page: int = PAGE) -> Iterator[Row]:
     """Yield the rows of a table in the order of its key.
 
-    Where the key begins with the week a page has one lower bound, the last row of the page before: of two SQLite takes the
-    earlier, and passes over all pages before.
+    Where the key begins with the week, a page has one lower bound, the last row of the page before: given two bounds,
+    SQLite uses the earlier, and passes over all earlier pages.
     """
     key: list[Column[Any]] = list(table.primary_key.columns)
     places = [list(table.columns).index(column) for column in key]

@@ -1,8 +1,8 @@
-"""Keeps the sums that a market is estimated from: new records of the book are added to them.
+"""Keeps the sums that a market is estimated from up to date: adds new records of the book to them.
 
-A batch of records, the conversations that they leave open and the place in the book up to which they go are written in
-one transaction. After a kill at any point the next run goes on from there; of two runs at once the second finds that
-the place has moved.
+The sums of a batch of records, the conversations that the batch leaves open and the place in the book up to which it
+goes are written in one transaction. After a kill at any point the next run continues from that place; of two concurrent
+runs the second finds that the place has moved.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from pricing.estimate.observations.conversations import IDLE_MS, LONGEST_MS, WEE
 
 PAGE = 1_000
 BATCH = 10_000
-"""Records in one transaction, read in pages."""
+"""The records of one transaction; they are read in pages."""
 
 KEYS_AT_ONCE = 400
-"""Keys in one statement; SQLite before 3.32 takes 999 parameters."""
+"""The keys in one statement; SQLite before 3.32 takes 999 parameters."""
 
 LATE_MS = IDLE_MS
-"""How long after its end a conversation is added up: a call may be settled late."""
+"""How long after its end a conversation is added to the sums: a call may be settled late."""
 
 TABLES: dict[str, Table] = {
     "lengths": sums_lengths,
@@ -50,7 +50,7 @@ TABLES: dict[str, Table] = {
     "paced": sums_paced,
     "aside": sums_excluded,
 }
-"""Where each of the sums stands; the columns are those of its key, then those of its amounts."""
+"""The table of each sum; its columns are those of the key, then those of the amounts."""
 
 book = usage_records.c
 NEEDED = (
@@ -62,13 +62,13 @@ GOING = tuple(field.name for field in fields(Going))
 
 
 def unheard(_records: int) -> None:
-    """Report progress to nobody."""
+    """Do nothing with a report of progress."""
 
 
 def bring_up_to_date(
     database: Database, now_ms: int, heard: Callable[[int], object] = unheard, *, batch: int = BATCH
 ) -> int:
-    """Add all records of the book to the sums; return how many were new.
+    """Add all records of the book that are not in the sums yet to them; return how many were added.
 
     Args:
         now_ms: the time by which idle conversations have ended.
@@ -76,7 +76,7 @@ def bring_up_to_date(
         batch: records in one transaction.
 
     Raises:
-        MeteringUnavailable: the ledger is unavailable; what was added by then stays.
+        MeteringUnavailable: the ledger is unavailable; batches added before stay.
     """
     added = 0
     with database.read() as connection:
@@ -91,7 +91,7 @@ def bring_up_to_date(
 
 
 def going_in(database: Database) -> Iterator[Going]:
-    """Yield the conversations that may go on, page by page."""
+    """Yield the conversations that may continue, page by page."""
     after: tuple[str, str] | None = None
     key = tuple_(sums_going.c.customer, sums_going.c.conversation)
     while True:
@@ -105,7 +105,7 @@ def going_in(database: Database) -> Iterator[Going]:
 
 
 def _add_batch(database: Database, chain: str, batch: int) -> int | None:
-    """Add the next records of a chain; return how many, None where there are no more."""
+    """Add the next records of a chain; return how many, or None if there are no more."""
     place = _place(database, chain)
     records = _records(database, chain, place, batch)
     if not records:
@@ -136,7 +136,7 @@ def _add_batch(database: Database, chain: str, batch: int) -> int | None:
 
 
 def _close_ended(database: Database, chain: str, by_ms: int) -> int:
-    """Add up some of the conversations that have ended; return how many."""
+    """Add some of the conversations that have ended to the sums; return how many."""
     last_end, first_end = sums_going.c.last + IDLE_MS, sums_going.c.first + LONGEST_MS
     over = or_(sums_going.c.last <= by_ms - IDLE_MS, sums_going.c.first <= by_ms - LONGEST_MS)
     place = _place(database, chain)
@@ -208,7 +208,7 @@ def _known(database: Database, touched: Iterable[tuple[str, Any]]) -> list[Going
 def _counted(
     database: Database, column: Column[int], customers: Iterable[str], since_ms: int
 ) -> dict[tuple[int, str], int]:
-    """Return what a column of a table by week and customer has for some customers in each week since then."""
+    """Return the values of a column for some customers in each week from ``since_ms`` on, by week and customer."""
     counted: dict[tuple[int, str], int] = {}
     of = column.table.c
     query = select(of.week, of.customer, column).where(of.week >= since_ms // WEEK_MS)
@@ -233,7 +233,7 @@ def _keep(connection: Connection, going: Iterable[Going]) -> None:
 
 
 def _write(connection: Connection, sums: Sums) -> None:
-    """Add sums to those in the ledger."""
+    """Add sums to the sums in the ledger."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     for name, table in TABLES.items():
         rows = getattr(sums, name)

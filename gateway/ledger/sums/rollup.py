@@ -1,8 +1,8 @@
 """Keeps running sums of the book that are read all the time: of each customer's period and each open conversation.
 
-New records of the book are added, some in a transaction, with the place up to which they go. A version that appends
-without adding loses nothing: the next version goes on from that place. A missing sum is added up from the book, so the
-tables may be emptied at any time.
+New records of the book are added, some in each transaction, which also stores the place up to which the sums go. A
+version that appends records without adding them loses nothing: the next version continues from that place. A missing
+sum is added up from the book, so the tables may be emptied at any time.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from gateway.ledger.tables import chains, customers, rollup_conversations, rollu
 log = logging.getLogger(__name__)
 
 BATCH = 2_000
-"""Records in one transaction; nobody appends to an SQLite ledger meanwhile."""
+"""The records in one transaction; nobody appends to an SQLite ledger meanwhile."""
 
 TAIL_MOST = 10_000
-"""Most records that are read though not rolled up yet; beyond these, the sum comes from the records alone."""
+"""The most records that are read beyond the running sums; if there are more, the records alone decide."""
 
 book = usage_records.c
 
@@ -62,10 +62,10 @@ class Used:
 
 
 class Rollup:
-    """Adds records to the running sums. Of two processes that run at once, the second finds that the place has moved.
+    """Adds records to the running sums. Of two concurrent processes, the second finds that the place has moved.
 
     Raises:
-        MeteringUnavailable: the ledger is unavailable, from every method; what was added by then stays.
+        MeteringUnavailable: the ledger is unavailable, from every method; records added before stay in the sums.
     """
 
     def __init__(self, database: Database, *, batch: int = BATCH) -> None:
@@ -73,7 +73,7 @@ class Rollup:
         self._batch = batch
 
     def turn(self, now_ms: int) -> int:
-        """Add the next records; return how many were added, by any process, and 0 only where all are."""
+        """Add the next records, or find that another process added them; return how many, 0 only if all are added."""
         with self._database.read() as connection:
             head = connection.execute(select(chains.c.seq).where(chains.c.chain == MAIN)).scalar_one_or_none() or 0
             place = _place(connection)
@@ -88,9 +88,9 @@ class Rollup:
         return len(rows)
 
     def follow(self, connection: Connection, booked: Booked) -> None:
-        """Add what a transaction appends, in it and unread, where the sums go up to the record before.
+        """Add the rows that a transaction appends, inside it, if the sums include all records before them.
 
-        Where that fails the records are still in the book, and ``turn`` tries again.
+        The rows are not read back. If adding fails, the records are still in the book, and ``turn`` tries again.
         """
         if not booked.rows or not _is_at(connection, booked.before):
             return
@@ -103,17 +103,17 @@ class Rollup:
             log.exception("The running sums stay behind the book for now.")
 
     def bring_up_to_date(self, now_ms: int) -> None:
-        """Add all that is in the book."""
+        """Add all records of the book that are not in the sums yet."""
         while self.turn(now_ms):
             pass
 
     def forget(self) -> None:
-        """Have the next turn add up all sums from the records."""
+        """Make the next turn add up all sums from the records."""
         with self._database.write() as connection:
             connection.execute(delete(rollup_read))
 
     def forget_ended(self, now_ms: int, late_ms: int) -> None:
-        """Remove conversations that ended so long ago that no record of them can come: ``late_ms`` after their end."""
+        """Remove conversations whose end was more than ``late_ms`` ago, so that no further record of them can come."""
         ended = rollup_conversations.c.last < now_ms - HOUR_MS - late_ms
         with self._database.read() as connection:
             if connection.execute(select(rollup_conversations.c.last).where(ended).limit(1)).first() is None:
@@ -122,7 +122,7 @@ class Rollup:
             connection.execute(delete(rollup_conversations).where(ended))
 
     def _begin(self, head: int, now_ms: int) -> int:
-        """Add up the whole book: the latest period of each customer, and the conversations that may go on."""
+        """Add up the latest period of each customer and the open conversations from the book, up to ``head``."""
         rows: list[dict[str, Any]] = []
         for places in batches(self._latest_places(head), AT_ONCE):
             with self._database.read() as connection:
@@ -153,9 +153,9 @@ class Rollup:
 
 
 def sums_by_rollup(connection: Connection, customer: str, start: int, end: int, but: Sequence[str]) -> list[AnyRow]:
-    """Return the sums of a window without some records: rows of a sign and of sums in halves.
+    """Return the sums of a window without the records ``but``, as rows of a sign and of sums in halves.
 
-    At most ``TAIL_MOST`` records that are not rolled up yet are read.
+    At most ``TAIL_MOST`` records that are not in the running sums yet are read.
     """
     window = {"customer": customer, "start": start, "end": end}
     if not but:
@@ -166,8 +166,7 @@ def sums_by_rollup(connection: Connection, customer: str, start: int, end: int, 
 
 
 def _parts() -> tuple[Select[Any], Select[Any]]:
-    """Return the queries for a window, of the sums rolled up and of later records, with ``customer``, ``start`` and
-    ``end`` unbound."""
+    """Return the queries for a window's running sums and for later records, with its customer and bounds unbound."""
     of = rollup_windows.c
     customer, start, end = (bindparam(name, type_=of[name].type) for name in ("customer", "start", "end"))
     in_window = (of.customer == customer, of.start == start, of.end == end)
@@ -175,7 +174,7 @@ def _parts() -> tuple[Select[Any], Select[Any]]:
         *in_window
     )
     place = func.coalesce(select(rollup_read.c.seq).where(rollup_read.c.chain == MAIN).scalar_subquery(), 0)
-    # The limits keep the database from looking by customer, through all the records of a period.
+    # The limit keeps the database from searching by customer, through all records of a period.
     latest = select(usage_records).where(book.chain == MAIN, book.seq > place).order_by(book.seq).limit(TAIL_MOST)
     late = latest.subquery().c
     return rolled_up, select(literal(1), *sums_of(late)).where(*calls_in(customer, start, end, of=late))

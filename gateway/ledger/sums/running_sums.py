@@ -1,4 +1,4 @@
-"""Adds records of the book to the running sums, inside the caller's transaction: of each period, of each conversation."""
+"""Adds records of the book to the running sums of periods and conversations, inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from gateway.ledger.tables import customers, rollup_conversations, rollup_window
 from pricing.money import MOST
 
 AT_ONCE = 400
-"""Keys in one statement; SQLite before 3.32 takes 999 parameters."""
+"""The keys in one statement; SQLite before 3.32 takes 999 parameters."""
 
 AMOUNTS = ("tokens_high", "tokens_low", "charge_high", "charge_low", "included")
-"""The sums of a window; those that may pass 2^63 in two halves of their digits."""
+"""The sums of a window; sums that may pass 2^63 are stored as two halves of their digits."""
 
 Period = tuple[int, int]
 """Start and end, ms."""
@@ -66,9 +66,9 @@ MORE = (
 
 
 def add_to_windows(connection: Connection, records: Sequence[Record], upto: int) -> None:
-    """Add records to the period that each falls in, as its customer's periods are now.
+    """Add each record to the period that it falls in by its customer's present zone and kind of period.
 
-    ``upto`` is the number of the last record: a period without a sum is added up from the book to there.
+    ``upto`` is the number of the last record: a period without a sum is added up from the book up to that record.
     """
     zones: dict[str, tuple[PeriodKind, str]] = {}
     known: set[Place] = set()
@@ -93,7 +93,7 @@ def add_to_windows(connection: Connection, records: Sequence[Record], upto: int)
         sums[1] += record["charge_nanousd"]
         sums[2] += bool(record["conversation_is_included"])
         if record["conversation_cap_tokens"] is None and record["conversation"] and record["billed_output_tokens"] > 0:
-            silent.add(place)  # whether a conversation was included, only the whole book can say
+            silent.add(place)  # only the whole book shows whether this record's conversation was included
     anew = (added.keys() - known) | silent
     _add(connection, {place: sums for place, sums in added.items() if place not in anew})
     for place in sorted(anew):
@@ -101,7 +101,7 @@ def add_to_windows(connection: Connection, records: Sequence[Record], upto: int)
 
 
 def add_to_conversations(connection: Connection, records: Iterable[Record]) -> None:
-    """Add each record to its conversation, in the order in which they came into the book."""
+    """Add each record to its conversation, in the order in which the records were booked."""
     rows = [
         {
             "customer": record["customer"],
@@ -145,10 +145,10 @@ def _add(connection: Connection, added: Mapping[Place, Sequence[int]]) -> None:
 
 
 def _add_anew(connection: Connection, place: Place, upto: int) -> None:
-    """Add up a period from the book, and forget the periods before the last one.
+    """Add up a period from the book; remove the sums of earlier periods, except the period directly before.
 
-    A period of an earlier zone that has a moment of this one goes too: nothing is added to it any more, and it would be
-    behind its records if its customer returned to that zone.
+    Periods of an earlier zone that overlap this period are removed, too: nothing is added to them any more, and their
+    sums would lack records if the customer returned to that zone.
     """
     customer, start, end = place
     overlaps = (windows.start < end) & (windows.end > start)
@@ -157,10 +157,11 @@ def _add_anew(connection: Connection, place: Place, upto: int) -> None:
 
 
 def _continued(dialect: Any) -> Any:
-    """Return the statement that adds a call to the conversation of its name: the call begins, continues or restarts it.
+    """Return the statement that adds a call to the conversation with its name: it begins, continues or restarts it.
 
-    A call comes into the book when it is settled, so it may have been admitted before the conversation's first call. It
-    then belongs to the previous conversation of that name if that was open, or else becomes the first call of this one.
+    A call is booked when it is settled, so it may have been admitted before the conversation's first call. It then
+    belongs to the previous conversation with that name if that was open, or else becomes the first call of the present
+    conversation.
     """
     statement = dialect.insert(rollup_conversations)
     had, call = rollup_conversations.c, statement.excluded

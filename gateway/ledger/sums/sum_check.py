@@ -1,4 +1,4 @@
-"""Compares the running sums with the records that they are sums of, a few customers at one moment of the ledger."""
+"""Compares the running sums with their records, a few customers in each transaction that sees one moment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.ledger.tables import chains, customers, rollup_conversations, rollu
 from pricing.money import MOST
 
 CUSTOMERS_AT_ONCE = 25
-"""Customers whose sums are compared in one transaction."""
+"""The customers whose sums are compared in one transaction."""
 
 ROWS_AT_ONCE = 1_000
 
@@ -32,23 +32,23 @@ book, windows, conversations = usage_records.c, rollup_windows.c, rollup_convers
 
 @dataclass(frozen=True, slots=True)
 class WrongTotal:
-    """A stored total that is not what its records come to."""
+    """A stored total that differs from the sum of its records."""
 
     customer: str | None
-    """None where it is of all customers."""
+    """None where the total is over all customers."""
     of: str
-    """What it is the total of: ``period 2026-10-01T00:00:00Z to …``, ``conversation …``, ``invoice …``."""
+    """The thing summed up: ``period 2026-10-01T00:00:00Z to …``, ``conversation …``, ``invoice …``."""
     column: str
     stored: int | None
     """None where the total is missing."""
     recounted: int | None
-    """None where there is nothing that it could be the total of."""
+    """None where no such total should exist."""
 
 
 def wrong_sums(database: Database) -> Iterator[WrongTotal]:
     """Yield each running sum that differs from its records, in the order of customers.
 
-    Sums and records are read at one moment and up to the record that the sums go up to, so records booked meanwhile are
+    Sums and records are read at one moment, the records up to the last one in the sums, so records booked meanwhile are
     no fault. Sums of records that retention has dropped are left out: nothing reads them.
     """
     last, page = "", [*_fault_of_place(database)]
@@ -64,7 +64,7 @@ def wrong_sums(database: Database) -> Iterator[WrongTotal]:
 
 
 def _fault_of_place(database: Database) -> Iterator[WrongTotal]:
-    """Yield the number of the last record in the sums where the book ends before it: later records are never added."""
+    """Yield a fault where the book ends before the last record in the sums: later records would never be added."""
     head = select(chains.c.seq).where(chains.c.chain == MAIN)
     with database.read() as connection:
         place, end = connection.execute(select(PLACE.scalar_subquery(), head.scalar_subquery())).one()
@@ -73,7 +73,7 @@ def _fault_of_place(database: Database) -> Iterator[WrongTotal]:
 
 
 def _next_customers(connection: Connection, last: str, place: int) -> Sequence[AnyRow]:
-    """Return the next customers, each with the times of its newest record and of its newest call."""
+    """Return the next customers, each with the times of its newest record and its newest call."""
     mine = (book.customer == customers.c.id, book.seq <= place)
     newest = select(book.time).where(*mine).order_by(book.time.desc()).limit(1)
     columns = (customers.c.id, customers.c.period, customers.c.timezone, customers.c.erased)
@@ -117,7 +117,7 @@ def _of_window(connection: Connection, window: AnyRow, place: int) -> Iterator[W
 
 
 def _missing(connection: Connection, row: AnyRow, stored: Sequence[AnyRow], place: int) -> Iterator[WrongTotal]:
-    """Yield the latest period of a customer that has calls, where no sum covers it."""
+    """Yield the period of a customer's latest call if no sum covers that call, nor the customer's latest record."""
     if row.call is None or any(
         window.start <= time < window.end for window in stored for time in (row.call, row.record)
     ):
@@ -129,7 +129,7 @@ def _missing(connection: Connection, row: AnyRow, stored: Sequence[AnyRow], plac
 
 
 def _of_conversations(connection: Connection, customer: str, since: int, place: int) -> Iterator[WrongTotal]:
-    """Yield what differs of a customer's conversations, each the sum of the records of its name since its first call."""
+    """Yield differing sums of a customer's conversations; each sums the records with its name since its first call."""
     stored = {
         row.name: row
         for row in connection.execute(select(rollup_conversations).where(conversations.customer == customer))

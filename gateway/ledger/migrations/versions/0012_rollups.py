@@ -1,4 +1,4 @@
-"""What the book comes to where it is asked for all the time; the bookkeeper adds it up from the book."""
+"""Running sums of the book that are read all the time; the bookkeeper adds them up from the book."""
 
 from alembic import op
 from sqlalchemy import BigInteger, Boolean, Column, PrimaryKeyConstraint, String

@@ -1,4 +1,4 @@
-"""The last record of each bucket of the hot state: one that has heard of less has lost something."""
+"""The last record of each bucket of the hot state: a bucket whose mark is lower has lost something."""
 
 from alembic import op
 from sqlalchemy import BigInteger, Column, String

@@ -1,4 +1,4 @@
-"""Experiments: menus that a share of new customers has in place of the one that was published."""
+"""Experiments: menus that a share of new customers has in place of the published menu."""
 
 from alembic import op
 from sqlalchemy import Column, Text

@@ -1,4 +1,4 @@
-"""What an installation is for good: the id that ledger, Redis and data directory share, and its currency."""
+"""The permanent facts of an installation: the id that ledger, Redis and data directory share, and its currency."""
 
 from alembic import op
 from sqlalchemy import Column, String

@@ -1,4 +1,4 @@
-"""Final invoices, and of which closed months there are none to come."""
+"""Final invoices, and for which closed months no further invoice is made."""
 
 from alembic import op
 from sqlalchemy import BigInteger, Boolean, Column, String, Text, false
