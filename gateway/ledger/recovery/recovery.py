@@ -271,7 +271,7 @@ class Recovery:
         return self._generation()
 
     def _stop_scripts(self, buckets: Sequence[str]) -> None:
-        """Remove the generation of buckets: nothing is admitted or settled there until a generation is in force again."""
+        """Remove the generation of buckets: nothing is admitted or settled there until they get a generation again."""
         with self._redis.pipeline(transaction=False) as batch:
             for bucket in buckets:
                 batch.hdel(redis_keys.state(bucket), "generation", "rebuilding")
