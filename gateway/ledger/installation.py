@@ -78,7 +78,7 @@ def refuse_other(fixed: str | None, currency: str | None) -> None:
     """Raise StartupError where a configured currency is not the ledger's."""
     if fixed is not None and currency is not None and fixed != currency:
         raise StartupError(
-            f"The ledger is kept in {fixed} and TOKENCAP_CURRENCY is {currency}: an installation has one currency for good. "
+            f"The ledger is kept in {fixed} and TOKENCAP_CURRENCY is {currency}: an installation keeps its currency permanently. "
             f"Unset it, or use another ledger.",
             exit_code=2,
         )
