@@ -1,4 +1,4 @@
-"""API keys as rows of the ledger: of a key's text only the SHA-256 digest and the beginning are stored."""
+"""API keys as rows of the ledger, hashed: of a key's text only the SHA-256 digest and the beginning are stored."""
 
 from __future__ import annotations
 
