@@ -64,7 +64,7 @@ async def actor_of(tokens: AdminTokens, wrong_tokens: WrongTokens, request: Requ
     """Return the caller's name for the audit: the beginning of the token's digest.
 
     Raises:
-        Unauthorized: the token is missing, unknown or retired. A wrong token is answered later each time.
+        Unauthorized: the token is missing, unknown or retired. Repeated wrong tokens are answered ever later.
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     token = token.strip()
@@ -93,7 +93,7 @@ def _refuse_odd_names(request: Request) -> None:
 
 
 def refuse_unknown(request: Request, known: Collection[str] = ()) -> None:
-    """Refuse query parameters that the route would ignore: undeclared ones, and a second one of a name."""
+    """Refuse query parameters that the route would ignore: undeclared parameters and repeated parameters."""
     sent = [name for name, _ in request.query_params.multi_items()]
     unknown = [(name[:NAME_MOST], "There is no such parameter.") for name in dict.fromkeys(sent) if name not in known]
     repeated = [(name, "This is given more than once.") for name in known if sent.count(name) > 1]

@@ -52,7 +52,7 @@ def _zones() -> frozenset[str]:
 
 def _zone(name: str) -> str:
     if name not in _zones():
-        raise ValueError("This is no IANA time zone; one is 'Europe/Berlin', another 'UTC'.")
+        raise ValueError("This is not an IANA time zone, such as 'Europe/Berlin' or 'UTC'.")
     return name
 
 
@@ -74,7 +74,7 @@ Positive = Annotated[int, Field(ge=1, le=MOST)]
 
 def _rising(percents: list[int]) -> list[int]:
     if percents != sorted(set(percents)):
-        raise ValueError("Percents rise, and none comes twice.")
+        raise ValueError("Percents must increase, without repetition.")
     return percents
 
 
@@ -127,7 +127,7 @@ class Overrides(Limits):
     @model_validator(mode="after")
     def _fits(self) -> Overrides:
         if len(own_version("", own_prices(self.to_dict()))) > OWN_VERSION_MOST:
-            raise ValueError("These prices have too many digits to stand in the version of a menu.")
+            raise ValueError("These prices have too many digits for the version of a menu.")
         return self
 
     def to_dict(self) -> dict[str, int]:
@@ -137,7 +137,7 @@ class Overrides(Limits):
 
 
 OWN_VERSION_MOST = 64
-"""The most characters that a customer's own prices add to a menu's version, which itself has at most as many."""
+"""The most characters that a customer's own prices add to a menu's version; the version alone has at most as many."""
 
 EXAMPLE = "2026-11-01T00:00:00.000Z"
 

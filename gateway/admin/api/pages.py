@@ -31,7 +31,7 @@ class Page(BaseModel, Generic[Row]):
 
 
 def position_of(cursor: str, *kinds: type) -> tuple[Any, ...]:
-    """Return the position that a cursor stands for; ``kinds`` are the types of its parts.
+    """Return the position that a cursor encodes; ``kinds`` are the types of the position's parts.
 
     Raises:
         Invalid: the cursor is not from this list.

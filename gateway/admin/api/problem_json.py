@@ -38,13 +38,14 @@ class Problem(BaseModel):
     violation: str | None = Field(default=None, description="With `certificate_violated`: the worst place in the menu.")
     saved: dict[str, Any] | None = Field(
         default=None,
-        description="With 503: the answer that Redis prevented. A new key's text is here and nowhere else.",
+        description="With 503: the answer that could not be sent because Redis is unavailable. A new key's text is here "
+        "and nowhere else.",
     )
 
 
 @contextmanager
 def saved_only(saved: BaseModel | None = None) -> Iterator[None]:
-    """Report a failure to reach Redis in the block as a saved change, with the answer that Redis prevented."""
+    """Report a failure to reach Redis inside the block as a saved change, with the answer that could not be sent."""
     try:
         yield
     except MeteringUnavailable as error:
@@ -89,7 +90,7 @@ def _message(error: Mapping[str, Any]) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"] in {"model_attributes_type", "model_type", "dict_type"}:
-        return "This is to be a JSON object (and the request's Content-Type application/json)."
+        return "This must be a JSON object (and the request's Content-Type application/json)."
     return f"{error['msg']}."
 
 
@@ -126,7 +127,7 @@ _EXAMPLES: dict[int, tuple[str, str, str]] = {
     400: ("A header comes twice", "invalid_request", "Authorization comes twice."),
     401: ("No admin token, or a retired one", "invalid_admin_token", str(Unauthorized().message)),
     403: (
-        "The role of the token is not enough",
+        "The token's role does not allow this",
         "not_allowed",
         "The role billing may put at most 5000000000 nano-units on a bill at once.",
     ),

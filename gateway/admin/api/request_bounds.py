@@ -1,4 +1,4 @@
-"""Bounds of admin requests: no significant header twice, and limited bodies, read once the sender is known."""
+"""Bounds of admin requests: no significant header is repeated, bodies are limited and read once the sender is known."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ ANYWHERE = (400, 401, 413, 422, 503)
 
 
 class LateRoute(Route):
-    """A route that FastAPI makes when the first request comes to it, which takes it a millisecond or two.
+    """A route that FastAPI builds at the route's first request, in a millisecond or two.
 
-    A worker's start need not wait for all routes, and no request waits for more than one.
+    So a worker starts without building all routes, and a request waits for at most one build.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], method: Method, make: Callable[[], APIRoute]) -> None:
@@ -93,7 +93,7 @@ class Routes:
 
 @dataclass(frozen=True, slots=True)
 class AdminServices:
-    """``now_ms`` is the time of day, ms since 1970; ``random_bytes`` is where ids and keys come from (os.urandom)."""
+    """``now_ms`` is the time of day, ms since 1970; ``random_bytes`` is the source of ids and keys (os.urandom)."""
 
     database: Database
     projection: Projection

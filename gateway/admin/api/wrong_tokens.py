@@ -1,4 +1,4 @@
-"""Handles wrong tokens: they are answered later and later, counted, logged and audited; the right token never waits."""
+"""Delays the answers to wrong tokens ever longer, and counts, logs and audits them; the right token never waits."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gateway.ledger.database import Database
 log = logging.getLogger(__name__)
 
 FREE = 10
-"""The wrong tokens of one address in a window that are answered at once: a person's typing errors."""
+"""How many wrong tokens of one address are answered at once in each window: enough for a person's typing errors."""
 FIRST_S, MOST_S = 0.1, 5.0
 WINDOW_S = 60.0
 ALL_PER_S = 20.0
-"""The wrong tokens of all addresses that are answered in a second, beyond the free ones."""
+"""How many wrong tokens of all addresses are answered in a second, apart from those that are answered at once."""
 WAITING_MOST = 200
 ADDRESSES_MOST = 1_024
 LOG_EVERY_S = 10.0
@@ -40,10 +40,10 @@ class Sleep(Protocol):
 
 
 class WrongTokens:
-    """The wrong tokens that one worker has received. Nothing here compares tokens: a right token never comes here.
+    """The wrong tokens that one worker has received. This class compares no tokens and never receives a right token.
 
     Args:
-        count: called for each.
+        count: called for each wrong token.
         monotonic: a clock, seconds.
         sleep: waits.
     """
@@ -72,7 +72,7 @@ class WrongTokens:
         """Count a wrong token, and wait until its answer is due.
 
         Raises:
-            TooManyWrongTokens: too many answers wait already.
+            TooManyWrongTokens: too many answers are waiting already.
         """
         self._count()
         source, now_s = _place(address), self._monotonic()
@@ -92,7 +92,7 @@ class WrongTokens:
             self._waiting -= 1
 
     def _times(self, source: str, now_s: float) -> int:
-        """Count a wrong token of a source in its window; of too many sources, the longest silent is dropped."""
+        """Count a wrong token of a source in its window. Of too many sources, drop the source that was silent longest."""
         attempts = self._attempts.pop(source, None)
         if attempts is None or now_s - attempts.since_s >= WINDOW_S:
             attempts = _Attempts(0, now_s)
@@ -131,7 +131,7 @@ class WrongTokens:
 
 
 def _place(address: str) -> str:
-    """Return the source of an address: for IPv6 its /64 network, in which one caller has every address."""
+    """Return the source of an address: for IPv6 its /64 network, since one caller has all addresses of a /64."""
     try:
         parsed = ip_address(address)
     except ValueError:

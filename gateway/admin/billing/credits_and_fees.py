@@ -59,7 +59,7 @@ class PrepaidShown(BaseModel):
 
     customer: str
     currency: str
-    left_nanousd: int = Field(description="By all records in the ledger; in-flight calls are not drawn yet.")
+    left_nanousd: int = Field(description="By all records in the ledger; in-flight calls are not deducted yet.")
 
 
 class NewCredit(Input):
@@ -135,8 +135,8 @@ class Adjustments:
     def prepaid(self, customer_id: str) -> PrepaidShown:
         """Read a customer's remaining prepaid credit.
 
-        The answer waits, up to two seconds, until every call that was settled before this request is in the book. Where
-        some are not by then, it is 503.
+        The answer waits, up to two seconds, until every call that was settled before this request is in the book. If
+        some calls are still missing then, the answer is 503.
         """
         with self._database.read() as connection:
             customer_rows.find(connection, customer_id)
@@ -158,7 +158,7 @@ class Adjustments:
         reply = self._replies.once(posted, body, UsageShown, change)
         return UsageShown.model_validate(
             without_silence(reply.model_dump())
-        )  # as it was hashed, also in a repeated answer
+        )  # the record as it was hashed, also in a repeated answer
 
     def _book(self, connection: Connection, kind: Kind, customer_id: str, body: Body, actor: str) -> UsageRecord:
         customer_rows.find(connection, customer_id)

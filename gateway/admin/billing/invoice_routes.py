@@ -46,7 +46,7 @@ class InvoiceLine(BaseModel):
     )
     unit_nanousd: int | None = Field(description="The price of one unit, or of a million tokens. Null for corrections.")
     amount_nanousd: int = Field(
-        description="Each call is rounded down by itself, so an amount for tokens may be a little less."
+        description="Each call is rounded down separately, so an amount for tokens may be a little less."
     )
     records: int
     first_record: str
@@ -143,8 +143,8 @@ class Invoices:
         """List a month's drafts and final invoices by customer or, without `period`, final invoices by number.
 
         Where there may be drafts, the answer waits, up to two seconds, until every call that was settled before this
-        request is in the book. Where some are not by then, it is 503, unless `open=true`: then drafts are what the book
-        has.
+        request is in the book. If some calls are still missing then, the answer is 503; with `open=true` drafts are
+        made from the records of the book.
         """
         if period is None:
             if status == "draft":
@@ -169,7 +169,7 @@ class Invoices:
     ) -> Response:
         """Read a final invoice or a draft; with `Accept: text/html` as a printable page.
 
-        A draft waits as the list of a month does.
+        A draft waits for settled calls as the list of a month does.
         """
         invoice = self._book.final(invoice_id)
         if invoice is None and (customer := customer_in(invoice_id)) is not None:

@@ -58,8 +58,9 @@ class Totals:
     def totals(self, by: By, query: OfSpan, is_open: AskedOpen = False) -> TotalsShown:
         """Add up the records of a month or of a span of time, by one of their fields or by day.
 
-        The answer waits, up to two seconds, until every call that was settled before this request is in the book. Where
-        some are not by then, an open span is 503, unless `open=true`: then it is what the book has. A record that came after its period was closed counts in the period in which it was written.
+        The answer waits, up to two seconds, until every call that was settled before this request is in the book. If
+        some calls are still missing then, the answer for an open span is 503; with `open=true` it adds up the records
+        of the book. A record that came after its period was closed counts in the period in which it was written.
         """
         if by not in FIELD_OF:
             raise Invalid.field("by", f"Totals are by one of {', '.join(FIELD_OF)}.")

@@ -164,7 +164,7 @@ class Keys:
         return new_key
 
     def new(self, adding: Additions, customer_id: str, requested: NewKey) -> KeyMade:
-        """Return a new key of a locked or new customer, added to ``adding``."""
+        """Add a new key of a locked or new customer to ``adding``, and return it."""
         _refuse_past(requested.expires, adding.now_ms)
         text = api_key_rows.new_text(customer_id, self._services.random_bytes)
         return self._added(
@@ -172,7 +172,7 @@ class Keys:
         )
 
     def imported(self, adding: Additions, customer_id: str, requested: NewKey, digest: str, prefix: str) -> KeyMade:
-        """Return a key that was made elsewhere, by the SHA-256 of its text, added to ``adding``."""
+        """Add a key that was made elsewhere, by the SHA-256 of its text, to ``adding``, and return it."""
         _refuse_past(requested.expires, adding.now_ms)
         return self._added(adding, customer_id, requested, prefix, None, digest)
 
@@ -204,7 +204,7 @@ class Keys:
         return KeyMade(**_facts(row), key=text, replaces=replaces)
 
     def _let_in(self, new_key: KeyMade, *others: str) -> KeyMade:
-        """Project a new key first and then the others, so that one of them works at every moment."""
+        """Project a new key first and then the others, so that at every moment at least one key works."""
         with saved_only(new_key):
             for key_id in (new_key.key_id, *others):
                 project_keys(self._database, self._services.projection, [key_id])

@@ -196,7 +196,7 @@ class Bulk:
     def create_many(self, body: BulkCustomers, posted: Post) -> CustomersMade:
         """Create up to 1,000 customers with keys, or change existing ones; if one row fails, nothing changes.
 
-        Keys from elsewhere are imported by their SHA-256 and go on working as they are.
+        Keys from elsewhere are imported by their SHA-256 and keep working unchanged.
         """
 
         def change(keep: Keep) -> CustomersMade:

@@ -1,4 +1,4 @@
-"""Applies a change to a customer, purely: a row, the publications and the time in, a row out."""
+"""Applies a change to a customer, purely: from a row, the publications and the time it returns a row."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def with_tier(row: CustomerRow, tier: str | None, effective: Effective, timeline
     if effective == "next_period":
         return replace(row, next_tier=tier, next_tier_at=next_start(row.period, row.timezone, now_ms))
     # A change of tier now ends the customer's paid period: the new tier's price is charged again.
-    # A tier is a name of the menu in force, so the change is dated after the last publication, even if its clock
-    # was a little ahead: no move of an earlier menu's names may apply to the new tier.
+    # A tier is a name of the menu in force, so the change is dated after the last publication, even if that was written
+    # by a clock that was a little ahead: no move of an earlier menu's names may apply to the new tier.
     last = timeline.publications[-1].at if timeline.publications else -1
     return replace(without_pending, tier=tier, tier_since=max(now_ms, last + 1)).without_subscription(now_ms)
 

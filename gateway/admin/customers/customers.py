@@ -88,7 +88,7 @@ class Customers:
     def altered(
         adding: Additions, row: CustomerRow, alter: Alter, timeline: Timeline, menu_of: MenuOf, action: str
     ) -> CustomerShown:
-        """Return a locked customer with a change; add it to ``adding`` where it differs."""
+        """Return a locked customer as ``alter`` changes it; add the change to ``adding`` unless the row is the same."""
         now = adding.now_ms
         before = folded(row, now)
         after = alter(before, timeline, now)
@@ -181,7 +181,9 @@ class Customers:
         actor: Actor,
         erase: Annotated[
             bool,
-            Query(description="Also erase, for good, data that names the customer or its users: see docs/operator.md."),
+            Query(
+                description="Also erase permanently data that names the customer or its users: see docs/operator.md."
+            ),
         ] = False,
     ) -> None:
         """Delete a customer: its keys stop working at once, its live calls finish and are billed.

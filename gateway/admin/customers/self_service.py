@@ -1,4 +1,4 @@
-"""Changes and reads of a customer's own account, made as the operator makes them: the ledger first, then Redis."""
+"""Changes and reads of a customer's own account, in the operator's order: the ledger first, then Redis."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class SelfService:
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable, from every method.
-        CallsUnbooked: the customer's settled calls are known not to be in the ledger, from those that read records or drafts.
+        CallsUnbooked: the customer's settled calls are known to be missing from the ledger, from the methods that read
+            records or drafts.
     """
 
     def __init__(self, services: AdminServices, customers: Customers) -> None:
@@ -66,7 +67,7 @@ class SelfService:
         """Return a page of records of the customer or an end user, once calls settled before the request are booked.
 
         Raises:
-            BadRequest: ``cursor`` is not one of this list.
+            BadRequest: ``cursor`` is not a cursor of this list.
         """
         require_booked(self._services.redis, customer_id)
         span = Span(customer_id, since, until, end_user)
@@ -107,7 +108,7 @@ class SelfService:
         """Return a page of the customer's credit notes, by number.
 
         Raises:
-            BadRequest: ``cursor`` is not one of this list.
+            BadRequest: ``cursor`` is not a cursor of this list.
         """
         try:
             [after] = (0,) if cursor is None else position_of(cursor, int)
@@ -145,7 +146,7 @@ class SelfService:
         """Return a page of the ledger's seals, newest first.
 
         Raises:
-            BadRequest: ``cursor`` is not one of this list.
+            BadRequest: ``cursor`` is not a cursor of this list.
         """
         seals_found = seals_page(self._services.database, limit=limit, cursor=cursor)
         return {"data": [seal.to_json() for seal in seals_found.seals], "next_cursor": seals_found.next_cursor}

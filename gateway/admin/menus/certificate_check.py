@@ -1,4 +1,4 @@
-"""Checks a menu's certificate in a child process: work that takes an event loop over a millisecond runs elsewhere."""
+"""Checks a menu's certificate in a child process: no work of more than a millisecond runs on an event loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VIOLATED, NOT_A_MENU = 1, 2
 
 
 class Checker:
-    """Checks one menu at a time, so that posted menus leave the machine to its callers."""
+    """Checks one menu at a time, so that posted menus take no CPU from callers."""
 
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()

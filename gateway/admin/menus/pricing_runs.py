@@ -21,8 +21,8 @@ State = Literal["queued", "running", "done", "refused", "failed", "cancelled"]
 
 
 class RunShown(BaseModel):
-    """A run. `estimates`, `comparison`, `draft` and `experiment` are present once it is done; a refused run has those
-    that it reached."""
+    """A run. `estimates`, `comparison`, `draft` and `experiment` are present once it is done; a refused run has the
+    results that were computed before its refusal."""
 
     id: str
     state: State = Field(description="`refused`: it ended without a menu that should be sold; `reason` says why.")
@@ -39,7 +39,8 @@ class RunShown(BaseModel):
     )
     draft: dict[str, Any] | None = Field(description="`menu.json`. Publish it as any other menu, by its version.")
     experiment: dict[str, Any] | None = Field(
-        description="Menus to try: publish `menu_version` again with these `arms`. How far they tell values apart."
+        description="Menus to try, by publishing `menu_version` again with these `arms`, and how far they tell values "
+        "apart."
     )
     published: Moment | None
 
@@ -96,7 +97,7 @@ class PricingRuns:
             return _shown(run_rows.find(connection, run_id))
 
     def cancel(self, run_id: str, posted: Post) -> RunShown:
-        """End a run. Its process stops within a second or two, and nothing of it is published."""
+        """End a run. Its process stops within a second or two, and no menu of it is published."""
 
         def change(keep: Keep) -> RunShown:
             with self._database.write() as connection:

@@ -1,4 +1,4 @@
-"""The parameters of a pricing run, as the admin API takes them and the run's own process, which loads no FastAPI, reads them."""
+"""The parameters of a pricing run, for the admin API and for the run's own process, which loads no FastAPI."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def shown(tier: Tier, version: str) -> TierShown:
 def manual_menu(tiers: Tiers, *, created: str, currency: str, after: int) -> Menu:
     """Return tiers as a menu. Its version hashes the tiers and the number of the publication that they come ``after``.
 
-    The same tiers at a later time are another version: each version is for one stretch of time.
+    The same tiers get another version at a later time: each version is in force for one stretch of time.
     """
     bill = "subscription" if any(tier.period_price_nanousd is not None for tier in tiers) else "conversation"
     unnamed = Menu("unnamed", created, currency, bill, tiers)
@@ -104,7 +104,7 @@ def manual_menu(tiers: Tiers, *, created: str, currency: str, after: int) -> Men
 
 
 class HandTypedTiers:
-    """Tiers that no mechanism computed: for a start, or for an agreed price."""
+    """Tiers that no mechanism computed: for a first menu, or for an agreed price."""
 
     def __init__(self, services: AdminServices) -> None:
         self._services = services
@@ -136,8 +136,8 @@ class HandTypedTiers:
     def put(self, name: Name, body: TierInput, actor: Actor) -> TierShown:
         """Add or replace a tier at once, as a new menu version without a certificate.
 
-        Open conversations and subscription periods keep the version they began with. Sending the tier as it already is
-        changes nothing.
+        Open conversations and subscription periods keep the version they began with. Sending an unchanged tier changes
+        nothing.
         """
         if body.name not in (None, name):
             raise Invalid.field("name", f"The path says {name!r}: a tier is not renamed.")
@@ -161,7 +161,7 @@ class HandTypedTiers:
         self._change(actor, "tier.delete", name, without)
 
     def _change(self, actor: str, action: str, name: str, alter: Callable[[Tiers], Tiers]) -> Menu:
-        """Put in force a menu with the tiers that ``alter`` makes of the present ones, unless they are the same."""
+        """Put in force a menu with the tiers that ``alter`` returns for the present tiers, unless both are the same."""
         with self._database.write() as connection:
             menu_rows.hold_still(connection, to_publish=True)
             timeline = menu_rows.read_timeline(connection)

@@ -67,7 +67,8 @@ class Exports:
         """Stream the usage records of a month or a span of time, oldest first: the bytes that `tokencap export` writes.
 
         A closed span is the same bytes for ever. An open span is refused, unless `open=true`; then the answer waits,
-        up to two seconds, until every call that was settled before this request is in the book, and has what is there.
+        up to two seconds, until every call that was settled before this request is in the book, and contains the
+        records of the book.
         """
         try:
             chosen = format_named(format)

@@ -15,7 +15,7 @@ from gateway.metrics.exposition import CONTENT_TYPE, exposition
 
 
 class Scrape:
-    """Any worker answers for all processes; ``sheet`` is the worker's own, which it updates first."""
+    """Any worker answers for all processes; it first writes ``sheet``, which has its own counts."""
 
     def __init__(self, services: AdminServices, sheet: Sheet) -> None:
         self._services = services

@@ -32,7 +32,7 @@ class SpanQuery:
     period: str | None
 
     def counted(self, database: Database) -> CountedSpan:
-        """Return the span as the ledger has it now."""
+        """Return the span, and whether it is closed in the ledger now."""
         if self.period is None:
             is_closed = self.until is not None and all_closed_until(database, self.until, self.customer)
             return CountedSpan(Span(self.customer, self.since, self.until), None, is_closed=is_closed)

@@ -26,7 +26,7 @@ def _printed(name: str) -> str:
 EndUser = Annotated[str, StringConstraints(min_length=1, max_length=END_USER_MOST), AfterValidator(_printed)]
 From = Annotated[InputMoment | None, Query(alias="from", description="The start, inclusive: `from` ≤ time.")]
 AskedOpen = Annotated[
-    bool, Query(alias="open", description="Also where calls that were settled are known not to be in the ledger yet.")
+    bool, Query(alias="open", description="Answer even if settled calls are known to be missing from the ledger.")
 ]
 To = Annotated[InputMoment | None, Query(alias="to", description="The end, exclusive: time < `to`.")]
 
@@ -50,9 +50,9 @@ class UsageShown(BaseModel):
     stream: bool
     choices: int
     input_tokens: int
-    cached_tokens: int = Field(description="Those of the input tokens that were cached.")
+    cached_tokens: int = Field(description="The input tokens that were cached.")
     output_tokens: int = Field(description="The output tokens as counted.")
-    reasoning_tokens: int = Field(description="Those of the output tokens that were reasoning.")
+    reasoning_tokens: int = Field(description="The output tokens that were reasoning.")
     billed_output_tokens: int = Field(
         description="The output tokens that caps and quotas count: never more than were granted."
     )
@@ -76,8 +76,8 @@ class UsageShown(BaseModel):
     )
     usage_dispute: str | None = Field(
         default=None,
-        description="The contradiction of the upstream's figures: `itself`, with one another, or `text`, with the text"
-        " that came with them; omitted if there is none.",
+        description="What contradicts the upstream's figures: `itself`, one another, or `text`, the text that came with"
+        " them; omitted if nothing does.",
     )
     conversation_cap_tokens: int | None = Field(
         default=None, description="The cap of its conversation when that began; omitted on older records."
@@ -122,8 +122,8 @@ class Usage:
     ) -> dict[str, Any]:
         """List usage records by time of admission.
 
-        The answer waits, up to two seconds, until every call that was settled before this request is in the book. Where
-        some are not by then, it is 503, unless `open=true`: then it is what the book has.
+        The answer waits, up to two seconds, until every call that was settled before this request is in the book. If
+        some calls are still missing then, the answer is 503; with `open=true` it has the records of the book.
         """
         require_booked(self._redis, customer, is_open=is_open)
         try:
