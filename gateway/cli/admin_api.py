@@ -42,7 +42,7 @@ def send_request(
     """Return the gateway's answer.
 
     Raises:
-        StartupError: it does not answer.
+        StartupError: the gateway does not answer.
     """
     try:
         return client.request(method, path, json=body, headers=headers)

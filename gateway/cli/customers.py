@@ -1,4 +1,4 @@
-"""``tokencap customers``: creates many customers, with new keys or keys that they have from elsewhere."""
+"""``tokencap customers``: creates many customers, with new keys or with keys made elsewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gateway.errors import StartupError
 from pricing.menus.menu import LIMIT_FIELDS, OWN_PRICES
 
 AT_ONCE = 500
-"""Customers of one request, all of which are created or none."""
+"""The number of customers in one request, which creates all of them or none."""
 
 OWN_FIELDS = ("name", "tier", "status", "period", "timezone", "external_id")
 KEY_FIELDS = {"key_name": "name", "key_expires": "expires", "key_sha256": "sha256", "key_prefix": "prefix"}
@@ -52,7 +52,7 @@ def add(
     url: Url,
     token: Token,
     out: Annotated[
-        Path, typer.Option(metavar="PATH", help="What the new keys are added to, as JSON lines that only you can read.")
+        Path, typer.Option(metavar="PATH", help="The file to append new keys to, as JSON lines that only you can read.")
     ] = STANDARD,
 ) -> None:
     """Create the customers in a file, and change existing customers to match it.
@@ -88,8 +88,8 @@ def add(
 class KeptKeys:
     """The file of new keys, opened before anything is created and only appended to; a new, empty file is removed.
 
-    Keys are secrets: only its owner may read the file, also a file that existed before. A customer's line is on disk
-    before the next request; a customer with a line from an earlier run gets another only for a new key.
+    Keys are secrets: only its owner may read the file, even if the file existed before. A customer's line is on disk
+    before the next request; a customer with a line from an earlier run gets another line only for a new key.
 
     Raises:
         StartupError: the file cannot be written.
@@ -102,7 +102,7 @@ class KeptKeys:
         self.created = (0, 0)
         """New customers, and their keys."""
         self.lost = 0
-        """Keys of an earlier run whose texts stand in no line of the file."""
+        """Keys of an earlier run whose texts are in no line of the file."""
         self._path = path
         self._file: TextIO | None = None
         self._known: set[str] = set()
@@ -166,11 +166,11 @@ def _ids_in(lines: str) -> Iterator[str]:
 
 
 LONGEST = 19
-"""Digits of the longest limit."""
+"""The number of digits of the longest limit."""
 
 
 def _named(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield customers; without an ``external_id`` they are identified by their row's content and its count so far."""
+    """Yield customers; without an ``external_id``, a row's content and the number of equal rows so far identify them."""
     occurrences: Counter[str] = Counter()
     for row in rows:
         if row.get("external_id") is not None or "row" in row:

@@ -77,13 +77,13 @@ class Terminal:
 def demo(
     context: typer.Context,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where the gateway listens; 0 takes a free port.")] = 8080,
-    seconds: Annotated[float | None, typer.Option(min=0, help="Stops by itself after so long.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after this time; else at Ctrl-C.")] = None,
     no_traffic: Annotated[bool, typer.Option("--no-traffic", help="Only the gateway and its customers' keys.")] = False,
-    data_dir: Annotated[Path | None, typer.Option(help="Keeps the data there; else it is gone at the end.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Keep the data there; else it is deleted.")] = None,
     speed: Annotated[
         float | None,
         typer.Option(
-            min=0.1, max=200, help="The model's seconds in one of ours; else 20, or 8 where a market is learnt."
+            min=0.1, max=200, help="The model's seconds in a real second; else 20, or 8 where a market is learnt."
         ),
     ] = None,
 ) -> None:
@@ -193,7 +193,7 @@ async def _priced(market: Path, out: Path, names: Sequence[str] = ()) -> Any:
     options = ["--market", str(market), "--tiers", str(len(NAMES)), "--out", str(out)]
     options += ["--names", ",".join(names)] * bool(names)
     command = [*PROGRAM, "price", "menu", *options]
-    # In a session of its own a Ctrl-C at the terminal does not end it half-way.
+    # The process has its own session, so that Ctrl-C at the terminal does not end it half-way.
     pricing = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL, start_new_session=True)
     if await pricing.wait():
         raise StartupError("The sample market was not priced.")

@@ -38,7 +38,7 @@ RECOUNTED_LEAST = 1_000
 """The fewest recounted tokens from which a difference is significant."""
 
 RECOUNTED_APART = 0.05
-"""By how much two counts of the same text may differ: one of them includes a template's own tokens."""
+"""The share by which two counts of the same text may differ, since one count includes a template's own tokens."""
 
 ANSWER_S = 10.0
 PERSISTENCE = ("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")
@@ -78,7 +78,7 @@ def doctor() -> None:
 
 
 def examine() -> Iterator[Finding]:
-    """Yield the findings as they come."""
+    """Yield each finding as soon as its check is done."""
     try:
         settings = read_settings()
     except StartupError as error:
@@ -100,23 +100,23 @@ def exit_code(verdict: Verdict) -> int:
 def judge_files(allowed: int) -> Finding:
     """Say whether a worker may have enough files open: a call takes two, to its caller and to the model."""
     if allowed < FILES_LEAST:
-        sentence = f"a process may have {allowed:,}, two for each call under way: allow {FILES_LEAST:,} (ulimit -Hn)."
+        sentence = f"a process may have {allowed:,}, two for each in-flight call: allow {FILES_LEAST:,} (ulimit -Hn)."
         return Finding("open files", Verdict.CHANGE, sentence)
-    return Finding("open files", Verdict.OK, f"{allowed:,} a process, two for each call under way.")
+    return Finding("open files", Verdict.OK, f"{allowed:,} a process, two for each in-flight call.")
 
 
 def judge_persistence(config: Mapping[str, str]) -> Finding:
     """Say whether a Redis with this configuration keeps its data."""
     changes = []
     if config.get("appendonly") != "yes":
-        changes.append("set appendonly to yes, or a restart forgets calls that nobody has written down yet")
+        changes.append("set appendonly to yes, or a restart loses calls that are not in the ledger yet")
     elif config.get("appendfsync") == "no":
         changes.append("set appendfsync to always (or everysec, which may lose a second)")
     if config.get("maxmemory-policy") != "noeviction":
         changes.append("set maxmemory-policy to noeviction, or a full server drops holds and records")
     if config.get("maxmemory") == "0":
         changes.append(
-            "set maxmemory to what it may use, or the system kills a server that grows, instead of calls refused"
+            "set maxmemory to what it may use, or a server that grows is killed by the system instead of refusing calls"
         )
     if changes:
         return Finding("redis persistence", Verdict.CHANGE, "; ".join(changes).capitalize() + ".")
@@ -148,12 +148,12 @@ def judge_recount(counts: Mapping[Place, int]) -> Finding | None:
     beyond = reported / counted - 1
     way = "more" if beyond > 0 else "fewer"
     sentence = (
-        f"the model's endpoint says {abs(beyond):.1%} {way} tokens than TOKENCAP_TOKENIZER counts in the same answers"
+        f"the model's endpoint reports {abs(beyond):.1%} {way} tokens than TOKENCAP_TOKENIZER counts in the same answers"
         f" ({reported:,} and {counted:,})"
     )
     if abs(beyond) <= RECOUNTED_APART:
         return Finding("usage", Verdict.OK, f"{sentence}.")
-    return Finding("usage", Verdict.CHANGE, f"{sentence}: see whether that is the model's own, then ask why.")
+    return Finding("usage", Verdict.CHANGE, f"{sentence}: check that it is the model's tokenizer, then ask why.")
 
 
 def judge_upstream(status: int, models: Sequence[str], settings: Settings, engine: Engine | None = None) -> Finding:
@@ -198,7 +198,7 @@ def _persistence(client: redis.Redis) -> Finding:
     try:
         config = cast(dict[Any, Any], client.config_get(*PERSISTENCE))
     except ResponseError:
-        sentence = "it does not say; make sure that it has appendonly yes and maxmemory-policy noeviction."
+        sentence = "it does not report this; make sure that it has appendonly yes and maxmemory-policy noeviction."
         return Finding("redis persistence", Verdict.OK, sentence)
     return judge_persistence({_text(name): _text(value) for name, value in config.items()})
 

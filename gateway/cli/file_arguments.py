@@ -29,7 +29,7 @@ def read_object(path: Path, option: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise StartupError(f"{name_of(path)} is not JSON that can be read: {error}.", exit_code=2) from error
     if not isinstance(content, dict):
-        raise StartupError(f"{name_of(path)} holds no JSON object, which {option} is to be.", exit_code=2)
+        raise StartupError(f"{name_of(path)} holds no JSON object, which {option} must be.", exit_code=2)
     return content
 
 

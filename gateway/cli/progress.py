@@ -16,7 +16,7 @@ EVERY_S = 1.0
 
 
 def counted(items: Iterable[Item], noun: str) -> Iterator[Item]:
-    """Yield the items; while they pass, their number stands on the last line of the terminal."""
+    """Yield the items, and show their number so far on the last line of the terminal."""
     if not sys.stderr.isatty():
         yield from items
         return

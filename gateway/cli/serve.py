@@ -81,8 +81,8 @@ async def run_gateway(
     """Run one gateway until ``stop`` is set; call ``ready`` once it answers.
 
     Args:
-        law: how the simulated model answers, where it is the upstream.
-        reload: how its workers are replaced while it runs; None never replaces them.
+        law: how the simulated model answers, where that is the upstream.
+        reload: how the workers are replaced while the gateway runs; None never replaces them.
         execute: starts a process of the gateway.
 
     Raises:
@@ -109,7 +109,7 @@ async def run_gateway(
             ensure_admin_token(database, configured_token, now_ms())
 
         def say_ready() -> None:
-            # A token is made only now that it will be shown: a start that failed would not have shown it.
+            # A token is made only when it is shown: a start that failed earlier would never have shown it.
             token = None if configured_token is not None else ensure_admin_token(database, None, now_ms())
             urls = [sockets.url_of(listener) for listener in listeners]
             ready(Serving(urls[0], urls[-1], supervisor.upstream_url, token))

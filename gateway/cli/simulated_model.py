@@ -23,7 +23,7 @@ from gateway.simulator.model_server import Law, build
 LAW = Law()
 SHUTDOWN_S = 5.0
 LIMITS = HttpLimits(connections_max=100_000, connections_per_address_max=100_000)
-"""All its connections are the gateway's."""
+"""All connections of the simulated model are the gateway's."""
 
 app = typer.Typer()
 
@@ -36,10 +36,10 @@ def simulate(
     mean_tokens: Annotated[float, typer.Option(help="The mean length of an answer.")] = LAW.mean_tokens,
     first_token_s: Annotated[float, typer.Option(help="The wait before the first token.")] = LAW.first_token_s,
     seed: Annotated[int, typer.Option(help="Equal seeds and equal calls give equal answers.")] = LAW.seed,
-    profile: Annotated[str, typer.Option(help=f"The engine whose ways it has: {', '.join(QUIRKS)}.")] = LAW.profile,
+    profile: Annotated[str, typer.Option(help=f"The engine that it imitates: {', '.join(QUIRKS)}.")] = LAW.profile,
     ignore_limits: Annotated[bool, typer.Option(help="Check limits, then answer past them.")] = LAW.ignore_limits,
     fd: Annotated[int | None, typer.Option(hidden=True, help="A socket that listens already.")] = None,
-    watch_fd: Annotated[int | None, typer.Option(hidden=True, help="Ends when those it works for do.")] = None,
+    watch_fd: Annotated[int | None, typer.Option(hidden=True, help="Ends when the gateway's workers do.")] = None,
 ) -> None:
     """Run a stand-in for the model: answers of a known random length, in real time, with its own count of tokens.
 

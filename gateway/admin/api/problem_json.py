@@ -38,8 +38,8 @@ class Problem(BaseModel):
     violation: str | None = Field(default=None, description="With `certificate_violated`: the worst place in the menu.")
     saved: dict[str, Any] | None = Field(
         default=None,
-        description="With 503: the answer that could not be sent because Redis is unavailable. A new key's text is here "
-        "and nowhere else.",
+        description="With 503: the answer that could not be sent because Redis is unavailable. A new key's text is "
+        "here and nowhere else.",
     )
 
 

@@ -92,7 +92,7 @@ class WrongTokens:
             self._waiting -= 1
 
     def _times(self, source: str, now_s: float) -> int:
-        """Count a wrong token of a source in its window. Of too many sources, drop the source that was silent longest."""
+        """Count a wrong token of a source in its window. Of too many sources, drop the longest silent source."""
         attempts = self._attempts.pop(source, None)
         if attempts is None or now_s - attempts.since_s >= WINDOW_S:
             attempts = _Attempts(0, now_s)

@@ -182,7 +182,10 @@ class Invoices:
         return JSONResponse(InvoiceShown(**invoice).model_dump(mode="json"))
 
     def customer_invoices(self, customer_id: str, is_open: AskedOpen = False) -> InvoicesShown:
-        """List a customer's final invoices, and the drafts of its open months, which wait as the list of a month does."""
+        """List a customer's final invoices, and the drafts of its open months.
+
+        The answer waits for settled calls as the list of a month does.
+        """
         with self._database.read() as connection:
             customer_rows.find(connection, customer_id)
         require_booked(self._redis, customer_id, is_open=is_open)

@@ -12,7 +12,7 @@ from gateway.cli.admin_api import Token, Url, admin_client, refusal, send_reques
 
 Customer = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id.")]
 Amount = Annotated[int, typer.Option("--amount-nanousd", min=1, help="In nano-units: 10^9 are 1 USD.")]
-Reason = Annotated[str, typer.Option(help="Why: one line, kept beside the record.")]
+Reason = Annotated[str, typer.Option(help="The reason: one line, stored beside the record.")]
 Key = Annotated[str | None, typer.Option("--idempotency-key", help="A repetition with the same key changes nothing.")]
 
 
@@ -22,10 +22,8 @@ def credit(
     reason: Reason,
     url: Url,
     token: Token,
-    record: Annotated[str | None, typer.Option(help="The record that it is for; its charge is the most.")] = None,
-    invoice: Annotated[
-        str | None, typer.Option(help="The final invoice that it is for; its total is the most.")
-    ] = None,
+    record: Annotated[str | None, typer.Option(help="The record to credit, by at most its charge.")] = None,
+    invoice: Annotated[str | None, typer.Option(help="The final invoice to credit, by at most its total.")] = None,
     key: Key = None,
 ) -> None:
     """Credit a customer: a record with a negative charge, printed as it is in the ledger."""

@@ -32,7 +32,8 @@ def backup(
 ) -> None:
     """Copy the ledger, which has everything that cannot be rebuilt, while the gateway runs; recount the copy.
 
-    Calls that were settled before are in it. Exit 1 where the copy is made and its books do not add up.
+    It first waits, at most two seconds, until every settled call is in the ledger. Exit 1 if the copy was made and its
+    books do not add up.
     """
     settings = read_settings()
     os.umask(PRIVATE_UMASK)

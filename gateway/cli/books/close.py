@@ -34,10 +34,10 @@ app = typer.Typer()
 @app.command("close")
 def close(
     period: Annotated[str, typer.Argument(metavar="YYYY-MM", help="The month, of each customer in its own zone.")],
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where it is written; else tokencap-YYYY-MM.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write it; else tokencap-YYYY-MM.")] = None,
     wait_s: Annotated[
         int | None,
-        typer.Option(min=0, help="How long is waited for what is open; else the longest call and two leases."),
+        typer.Option(min=0, help="How long to wait for open months; else the longest call and two leases."),
     ] = None,
 ) -> None:
     """Close a month of all customers, make its invoices final, and write them with totals and a manifest.
@@ -70,7 +70,7 @@ async def _closed(settings: Settings, period: str, wait_s: int | None) -> State:
 
 
 def _close(settings: Settings, redis_url: str, period: str, wait_s: int | None) -> State:
-    """Close what can be closed; repeat it until all is closed, the time is up or a month has not ended."""
+    """Close every month that can be closed; repeat until all are closed, the time is up or a month has not ended."""
     patience = patience_ms(settings.call_deadline_s, settings.lease_s)
     until = time.monotonic() + (patience / 1000 if wait_s is None else wait_s)
     with closing(Database(settings.ledger_url)) as database, connect(redis_url) as client:
@@ -85,6 +85,6 @@ def _close(settings: Settings, redis_url: str, period: str, wait_s: int | None) 
 
 
 def _print_state(period: str, state: State) -> None:
-    print(f"{period} is {state.name}: closed of {state.closed} of {state.customers} customers.", file=sys.stderr)
+    print(f"{period} is {state.name}: closed for {state.closed} of {state.customers} customers.", file=sys.stderr)
     for waiting in state.waiting_for:
         print(f"{waiting.customer}: {waiting.why}", file=sys.stderr)

@@ -33,17 +33,17 @@ def export(
         str | None, typer.Option("--from", metavar="T", help="The first moment: RFC 3339, or YYYY-MM-DD in UTC.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--to", metavar="T", help="The first moment that is no longer in it.")
+        str | None, typer.Option("--to", metavar="T", help="The end, exclusive, in the same format.")
     ] = None,
     period: Annotated[
         str | None, typer.Option(metavar="YYYY-MM", help="A month, of each customer in its own zone.")
     ] = None,
-    customer: Annotated[str | None, typer.Option(metavar="ID", help="Only this customer's.")] = None,
+    customer: Annotated[str | None, typer.Option(metavar="ID", help="Only records of this customer.")] = None,
     written_as: Annotated[
         str | None,
         typer.Option("--format", metavar="F", help=f"One of {', '.join(FORMATS)}; else by the file's ending."),
     ] = None,
-    is_open: Annotated[bool, typer.Option("--open", help="Also what is not closed and may still change.")] = False,
+    is_open: Annotated[bool, typer.Option("--open", help="Also records that are not closed and may change.")] = False,
 ) -> None:
     """Write the usage records of a month, or of a span of time, for billing, oldest first. Needs only the database.
 

@@ -34,7 +34,7 @@ def seal_hash(text: str) -> str:
     """Return the hash of a seal.
 
     Raises:
-        StartupError: it is no hash.
+        StartupError: the text is not a hash.
     """
     if not _HASH.fullmatch(text):
         raise StartupError(

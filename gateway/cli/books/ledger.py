@@ -55,7 +55,7 @@ def verify(
 ) -> None:
     """Recount the books row by row; exit 1 where they do not add up, naming the first bad row and each wrong total.
 
-    Anyone who can write the whole ledger can write another that adds up: seals stored elsewhere show the difference.
+    Anyone who can write the whole ledger can forge a ledger that adds up: seals stored elsewhere show the difference.
     """
     published = Published(() if seals is None else kept_seals(seals), tuple(map(seal_hash, seal)))
     with closing(Database(read_settings().ledger_url)) as database, timed("Recounting"):
@@ -110,13 +110,14 @@ def migrate() -> None:
 @app.command("recover")
 def recover(
     without_missing: Annotated[
-        bool, typer.Option("--without-missing", help="Give up records that the ledger has had and lacks.")
+        bool, typer.Option("--without-missing", help="Give up records that the ledger had and now lacks.")
     ] = False,
     book_missing: Annotated[
         bool, typer.Option("--book-missing", help="Book what Redis counts of such records, and keep what it holds.")
     ] = False,
     recount: Annotated[
-        bool, typer.Option("--recount", help="Add up the running sums from the records first, where one was wrong.")
+        bool,
+        typer.Option("--recount", help="First add up the running sums from the records again, where a sum was wrong."),
     ] = False,
 ) -> None:
     """Rebuild what Redis holds - customers, keys, menus, windows, conversations - from the ledger."""
@@ -161,7 +162,7 @@ def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_mis
 
 
 def wrong_totals(database: Database) -> Iterator[WrongTotal]:
-    """Yield each stored total that is not what its records come to."""
+    """Yield each stored total that differs from the sum of its records."""
     return chain(wrong_sums(database), wrong_invoices(database), wrong_notes(database))
 
 
@@ -169,8 +170,8 @@ def _line(total: WrongTotal) -> str:
     whose = "All customers" if total.customer is None else f"Customer {total.customer}"
     stored = "is not stored" if total.stored is None else f"is stored as {total.stored}"
     if total.recounted is None:
-        return f"{whose}, {total.of}: {total.column} {stored}, and there is nothing that it is the total of."
-    return f"{whose}, {total.of}: {total.column} {stored}, and the records come to {total.recounted}."
+        return f"{whose}, {total.of}: {total.column} {stored}, and there are no records for it."
+    return f"{whose}, {total.of}: {total.column} {stored}, and the records add up to {total.recounted}."
 
 
 def _lines(verification: Verification) -> list[str]:

@@ -36,7 +36,7 @@ def reconcile(
         str | None, typer.Option("--from", metavar="DATE", help="Fetch the report: from this day (UTC) on ...")
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--to", metavar="DATE", help="... and before this one; without it, before today.")
+        str | None, typer.Option("--to", metavar="DATE", help="... and up to this day, exclusive; else up to today.")
     ] = None,
     url: Annotated[
         str | None, typer.Option(help="Where to fetch it, with --key-env; else TOKENCAP_UPSTREAM_URL.")
@@ -53,7 +53,7 @@ def reconcile(
     Exit 1 where a figure differs by more than `--within`.
     """
     if bool(reports) == (since is not None):
-        raise StartupError("Name the files of a report, or the days to fetch one of with --from.", exit_code=2)
+        raise StartupError("Name the files of a report, or with --from the days to fetch a report of.", exit_code=2)
     settings = read_settings()
     found_reports = (
         map(_read, reports) if reports else [_fetch(settings, *_days(since, until), url=url, key_env=key_env)]

@@ -160,7 +160,7 @@ def report(
     menu: Annotated[Path, typer.Option(metavar="PATH", help="menu.json, as `tokencap price menu` wrote it.")],
     out: Annotated[Path, typer.Option(metavar="PATH|-", help="Where the page goes; - is standard output.")],
     market: Annotated[
-        Path | None, typer.Option(metavar="PATH|-", help="The menu's own market.json, which stands in the menu anyway.")
+        Path | None, typer.Option(metavar="PATH|-", help="The menu's own market.json; else the copy inside the menu.")
     ] = None,
 ) -> None:
     """Write one HTML page on a menu: tiers and who takes them, profit, worth, slacks. It needs no network."""
@@ -189,7 +189,7 @@ def publish(
     token: Token,
     effective: Annotated[Effective, typer.Option(help="When customers get it.")] = "now",
     moves: Annotated[
-        str | None, typer.Option(metavar="OLD=NEW,…", help="Where customers of tiers go that it no longer has.")
+        str | None, typer.Option(metavar="OLD=NEW,…", help="The new tiers of customers whose tier it lacks.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Publish it even if sending cut answers back pays.")] = False,
 ) -> None:
@@ -207,7 +207,7 @@ def publish(
 
 @app.command("run", hidden=True)
 def run(run_id: str, attempt: int) -> None:
-    """Carry out a pricing run that was taken up; the bookkeeper starts it."""
+    """Carry out a pricing run that the bookkeeper has taken from the queue; the bookkeeper starts this command."""
     from gateway.repricing.run import run as carry_out  # noqa: PLC0415 - it loads the admin API, which no other command needs
 
     carry_out(run_id, attempt)

@@ -54,7 +54,7 @@ def compare_models(
     """Say which of several models, each with its market.json, earns the most to sell, and by how much."""
     repeated = next((path for place, path in enumerate(markets) if path in markets[:place]), None)
     if repeated is not None:
-        raise StartupError(f"{name_of(repeated)} is given twice.", exit_code=2)
+        raise StartupError(f"{name_of(repeated)} is named twice.", exit_code=2)
     markets_by_name = {name_of(path): _market(path) for path in markets}
     with _in_a_sentence(), timed("Comparing the models"):
         models = numerics().models(markets_by_name, tiers=tiers)
@@ -95,13 +95,13 @@ def compare(menus: Files) -> None:
             raise StartupError(f"{name} is no computed menu.", exit_code=2) from error
     print(*columns(rows), sep="\n")
     if len({str(sorted(menu["market"].items())) for _, menu in loaded if isinstance(menu.get("market"), dict)}) > 1:
-        print("The menus are of different markets: each line is of its own.")
+        print("The menus belong to different markets: each line shows a menu in its own market.")
 
 
 def sensitivity(
     menu: Annotated[Path, typer.Argument(metavar="MENU", help="menu.json, or - for standard input.")],
 ) -> None:
-    """Show what a menu earns where value, cost, pace, lengths or urgency differ from those assumed."""
+    """Show what a menu earns where value, cost, pace, lengths or urgency differ from the market's."""
     menu_json = read_object(menu, "MENU")
     with _in_a_sentence(name_of(menu)):
         try:

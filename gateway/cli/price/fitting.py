@@ -1,4 +1,4 @@
-"""``tokencap price fit``: estimates a market from what customers did, by the ledger or by files."""
+"""``tokencap price fit``: estimates a market from what customers did, read from the ledger or from files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pricing.mechanism.uncertainty import Understated
 
 DRAWS = 60
-"""Equally likely markets; with fewer the tails of the price that keeps the marginal type are missed."""
+"""The number of equally likely markets; fewer miss the tails of the price that keeps the marginal type."""
 
 Disconnect = Literal["stops", "runs"]
 Json = dict[str, Any]
@@ -68,27 +68,30 @@ def fit(
     ] = False,
     assumed: Annotated[
         Path | None,
-        typer.Option("--market", help="A market.json for what no record tells: worth, costs, who was never served."),
+        typer.Option("--market", help="A market.json for what no record shows: worth, costs, customers never served."),
     ] = None,
     value: Annotated[
-        float | None, typer.Option("--value-nanousd", min=0, help="The worth of an answer at once.")
+        float | None, typer.Option("--value-nanousd", min=0, help="The worth of an immediate answer.")
     ] = None,
     estimate_value: Annotated[
-        bool, typer.Option("--estimate-value", help="Have that worth told by the tiers that customers took.")
+        bool, typer.Option("--estimate-value", help="Estimate that worth from the tiers that customers took.")
     ] = False,
     may_differ: Annotated[
         bool,
-        typer.Option("--lengths-may-differ", help="Estimate though lengths go with tier or urgency; sells one tier."),
+        typer.Option("--lengths-may-differ", help="Go on even if lengths vary with tier or urgency; sells one tier."),
     ] = False,
     no_holders: Annotated[
-        bool, typer.Option("--without-holders", help="Set aside the few who hold a third of the conversations or more.")
+        bool,
+        typer.Option(
+            "--without-holders", help="Set aside the few customers with a third or more of the conversations."
+        ),
     ] = False,
     cost: Annotated[float | None, typer.Option("--cost-nanousd-per-token", min=0, help="The cost of a token.")] = None,
     on_disconnect: Annotated[
-        Disconnect | None, typer.Option("--cost-on-disconnect", help="What a model does whose customer has left.")
+        Disconnect | None, typer.Option("--cost-on-disconnect", help="What the model does once the customer has left.")
     ] = None,
     draws: Annotated[int, typer.Option(min=2, max=1000, help="Equally likely markets to draw.")] = DRAWS,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the draws.")] = 0,
 ) -> None:
     """Estimate a market from what customers did, with intervals, and say what the records cannot tell.
 
@@ -207,7 +210,7 @@ def _menus(bodies: Iterable[Json]) -> dict[str, Menu]:
 
 
 def _assumed(path: Path | None, bodies: list[Json]) -> Market | None:
-    """Return the market for what no record tells: the one in the file, or that of the newest menu with a market.
+    """Return the market for what no record shows: the file's, or the market of the newest menu that has a market.
 
     Raises:
         StartupError: the file or the menu has no valid market.

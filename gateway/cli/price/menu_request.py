@@ -14,7 +14,7 @@ from pricing.market.fields import NotAMarket
 from pricing.menus.menu import NotAMenu
 
 NEAR = {"pace": 0.02, "length": 0.02, "urgency": 0.1, "value_sigma": 0.1, "loss_max": 0.02, "single_share_min": 0.97}
-"""How far a market may be from the assumed one, and the limits that are kept, unless ``--near`` says otherwise."""
+"""How far a market may be from the assumed market, and the limits of a robust menu, unless ``--near`` differs."""
 
 OPTIONS = {
     "price_nanousd_max": "--price-max",
@@ -41,13 +41,13 @@ def further_of(
     """Return the options that only some menus have.
 
     Raises:
-        StartupError: an option is malformed, or one of two that belong together is missing.
+        StartupError: an option is malformed, or of two options that belong together one is missing.
     """
     request: dict[str, Any] = {"surplus_weight": surplus_weight, "everyone": everyone}
     if robust:
         request["robust"] = NEAR | _numbers("--near", near, float)
     elif near is not None:
-        raise StartupError("--near says how far a --robust menu looks; this one is not.", exit_code=2)
+        raise StartupError("--near says how far a --robust menu looks; this menu is not robust.", exit_code=2)
     highest, least = _by_tier("--price-max", price_max), _by_tier("--surplus-min", surplus_min)
     request["terms"] = [
         {"tier": tier}
@@ -125,10 +125,14 @@ PriceMax = Annotated[
 ]
 Robust = Annotated[
     bool | None,
-    typer.Option("--robust/--no-robust", help="Best on average over markets near this one; so for estimated ones."),
+    typer.Option(
+        "--robust/--no-robust", help="Best on average over nearby markets; the default for estimated markets."
+    ),
 ]
-SurplusMin = Annotated[str | None, typer.Option(metavar="TIER=NANOUSD,…", help="What who takes a tier keeps at least.")]
-SurplusWeight = Annotated[float, typer.Option(min=0, max=1, help="What customers keep counts so much beside profit.")]
+SurplusMin = Annotated[
+    str | None, typer.Option(metavar="TIER=NANOUSD,…", help="The least that a tier's customers keep.")
+]
+SurplusWeight = Annotated[float, typer.Option(min=0, max=1, help="The weight of what customers keep, beside profit.")]
 Tiers = Annotated[int | None, typer.Option(min=1, help="At most so many tiers; else the full menu.")]
 Today = Annotated[Path | None, typer.Option(metavar="MENU", help="Today's menu.json.")]
 WorseOffMax = Annotated[

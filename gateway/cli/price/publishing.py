@@ -61,5 +61,5 @@ def _refusal(answer: httpx.Response) -> StartupError:
 
 
 def _sold(menu: Mapping[str, Any]) -> Any:
-    """Return what a menu sells, which tells apart two menus of one version."""
+    """Return the tiers that a menu sells, by which two menus of the same version are distinguished."""
     return [{name: value for name, value in tier.items() if value is not None} for tier in menu["tiers"]]

@@ -100,7 +100,7 @@ def test_a_running_sum_that_was_changed_is_named_and_added_up_anew(directory: Pa
     named = changed.stdout.splitlines()[-1]
     assert (changed.returncode, recovered.returncode, mended.returncode) == (1, 0, 0)
     assert named.startswith(f"Customer {kept[1].id}, period 20")
-    assert named.endswith(f": tokens is stored as 1, and the records come to {tokens}.")
+    assert named.endswith(f": tokens is stored as 1, and the records add up to {tokens}.")
 
 
 def test_what_is_no_seal_is_wrong_use(directory: Path, kept: tuple[str, Sold], tmp_path: Path) -> None:

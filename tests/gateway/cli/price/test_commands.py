@@ -208,7 +208,7 @@ def test_a_broken_menu_has_a_verdict_in_json_too(
     [
         (b"", "line 1 is not JSON"),
         (b'{"version": "a",\n1}', "line 2 is not JSON"),
-        (b"[1, 2]", "holds no JSON object, which MENU is to be."),
+        (b"[1, 2]", "holds no JSON object, which MENU must be."),
         (b'{"version": NaN}', "NaN is no JSON number"),
         (b"\xff\xfe", "is not JSON that can be read"),
         (b"[" * 100_000, "is not JSON that can be read"),

@@ -86,7 +86,7 @@ def test_models_are_compared_by_what_they_earn(shelf: Path, capsys: pytest.Captu
     ("names", "sentence"),
     [
         (("short.json",), "A comparison takes at least two markets"),
-        (("short.json", "short.json"), "short.json is given twice."),
+        (("short.json", "short.json"), "short.json is named twice."),
         (("short.json", "euro.json"), "all of one currency"),
         (("short.json", "plain.json"), "plain.json: types is a list"),
     ],
@@ -173,7 +173,7 @@ def test_terms_and_todays_menu_are_kept(shelf: Path, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--near", "pace=0.1"), "--near says how far a --robust menu looks; this one is not."),
+        (("--near", "pace=0.1"), "--near says how far a --robust menu looks; this menu is not robust."),
         (("--robust", "--near", "speed=0.1"), "--near is written a=number,b=number with any of pace, length"),
         (("--robust", "--near", "pace=much"), "--near is written a=number"),
         (("--robust", "--near", "pace=1"), "--near: robust has pace"),
