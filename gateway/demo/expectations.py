@@ -13,7 +13,7 @@ from pricing.report.menu_table import columns
 from pricing.usage import UsageRecord
 
 Z_MOST = 4.0
-"""The standard errors by which a figure may be off."""
+"""How many standard errors a figure may be off."""
 
 COUNT_LEAST = 20
 """The conversations that each tier must be expected to have before anything is judged: from there on a correct menu
@@ -27,7 +27,7 @@ ENDED_BY_ITSELF = "complete"
 class Figure:
     """A figure as the menu expects it and as the ledger has it.
 
-    ``error`` is the standard error of ``observed`` if the menu is correct; 0 where chance has no part in it.
+    ``error`` is the standard error of ``observed`` if the menu is correct; 0 where the figure is not random.
     """
 
     name: str
@@ -139,9 +139,9 @@ class Judgement:
 def judge(menu: Mapping[str, Any], observed: Conversations) -> Judgement:
     """Compare a menu's expected shares, answers within the cap and mean charge with the ledger.
 
-    Shares and the mean charge are of conversations that are held at all: types that no tier suits hold none. Standard
+    Shares and the mean charge refer to conversations that take place: types that no tier suits start none. Standard
     errors are those of independent conversations with the expected probabilities. The error of a share of answers
-    within the cap is that for the tier's actual number of conversations.
+    within the cap is computed from the tier's actual number of conversations.
     """
     tiers, total = menu["tiers"], observed.total
     served = sum(tier["expected"]["share"] for tier in tiers)

@@ -57,13 +57,13 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both sides' calls that ran to their end, and the calls that were broken off, each bounded by itself."""
+    """Both sides' calls that ran to their end, and the calls that were broken off, each bounded separately."""
 
     ledger: Totals
     model: Totals
     cut_short: int
     overbilled: tuple[str, ...]
-    """Calls broken off for which the ledger has tokens that the model never sent, or which the model never had."""
+    """Broken-off calls with more tokens in the ledger than the model sent, which is 0 for calls unknown to the model."""
 
     @property
     def agrees(self) -> bool:

@@ -27,7 +27,7 @@ from pricing.report.menu_table import tier_lines
 TIERS = 3
 CUSTOMERS = 60
 EVERY_S = 48.0
-"""The mean time from one conversation of a customer to its next; the model's seconds, as in ``people``."""
+"""The mean time from one conversation of a customer to its next, in the model's seconds, as in ``people_of``."""
 
 TRIAL = "trial"
 TRIAL_SHARE = 0.1
@@ -62,7 +62,7 @@ class Loop:
     """One demo, from a trial over a bad menu to the comparison.
 
     ``market`` is the truth, which the gateway does not know. Customers choose by the pace that they observe, so that a
-    busy machine makes a slower market, not a wrong one.
+    busy machine makes a slower market, not a wrong market.
     """
 
     def __init__(self, stage: Stage, market: Mapping[str, Any], price: Price, screen: Screen) -> None:
@@ -219,7 +219,7 @@ class Loop:
         return [
             *entrance(self._stage, accounts[0].key),
             f"{len(accounts)} customers of {self._stage.market_file} talk; they take what is best for each, and hang up "
-            "when their patience ends. To begin with all of it is free.",
+            "when their patience ends. At first everything is free.",
             "",
         ]
 
@@ -230,7 +230,7 @@ class Loop:
         lines = [] if estimated is None else learnt_lines(estimated, self._market, self._law, self._stage.speed)
         if run["published"] is None:
             return ["", *lines, "", f"The menu in force stays. {run['reason']}", ""]
-        return ["", *lines, "", "The menu made of it, certified and published:", *tier_lines(run["draft"]), ""]
+        return ["", *lines, "", "The menu computed from it, certified and published:", *tier_lines(run["draft"]), ""]
 
     async def _judged(
         self,
@@ -240,7 +240,7 @@ class Loop:
         best: Mapping[str, Any],
         started_ms: int,
     ) -> bool:
-        """Read the ledger once; show each menu's profit, there and by the true market; compare with the model."""
+        """Read the ledger once; show each menu's profit, in the ledger and by the true market; compare with the model."""
         people = [account.person for account in accounts]
         ids = {account.id for account in accounts}
         observed = [Conversations({tier.name: tier.price_nanousd for tier in menu.tiers}, ids) for menu in menus]

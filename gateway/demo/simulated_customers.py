@@ -20,8 +20,8 @@ EVERY_S = 20.0
 class Person:
     """A simulated customer. An answer that is complete after t seconds is worth value·e^(-urgency·t) to it.
 
-    Seconds are the model's own: a demo that runs twenty times as fast has twenty of them in one of ours. A customer
-    in a hurry values long waits less. Unless ``hangs_up``, it reads every answer that it has paid for to the end.
+    Seconds are the model's own: a demo that runs twenty times as fast has twenty of them in one real second. A customer
+    in a hurry values late answers less. Unless ``hangs_up``, it reads every answer that it has paid for to the end.
     """
 
     name: str
@@ -66,7 +66,7 @@ def people_of(
     """Return about ``customers`` people, at least one of each type, who together talk in the market's shares.
 
     Args:
-        market: their types.
+        market: the market whose types they are.
         customers: about how many people.
         every_s: the mean time from one conversation of a customer to its next.
         hang_up: whether they leave when their patience ends.

@@ -41,7 +41,7 @@ class Screen(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The setting of the demo. ``law`` is the model's, in its own time; ``speed`` of its seconds pass in one of ours.
+    """The setting of the demo. ``law`` is in the model's time, of which ``speed`` seconds pass in one real second.
 
     ``menu`` is a computed menu, complete with its market, and ``market_file`` the file it was computed from.
     """

@@ -46,7 +46,7 @@ class Traffic:
     Args:
         client: its base URL is the gateway's.
         model: the model that customers request.
-        speed: how many of the model's seconds pass in one of ours.
+        speed: how many of the model's seconds pass in one real second.
         chance: draws the pauses and the next customer.
         board: records every call.
     """
@@ -61,9 +61,9 @@ class Traffic:
     async def run(self, customers: Sequence[Customer], stop: asyncio.Event) -> None:
         """Let every customer talk; once ``stop`` is set no conversation begins, and those that have begun finish.
 
-        All customers' independent random starts together are one random sequence, in which each start is a customer's
-        with the probability of its rate. The next customer is drawn only once there is room, so a machine that is too
-        slow delays all alike and changes no tier's share of the conversations.
+        All customers' independent random starts together form one random sequence, in which each start belongs to a
+        customer with a probability proportional to the customer's rate. The next customer is drawn only once there is
+        room, so a machine that is too slow delays all alike and changes no tier's share of the conversations.
         """
         rates = [customer.person.conversations_per_s for customer in customers]
         starts_per_s = sum(rates) * self._speed
@@ -118,7 +118,7 @@ class Traffic:
         return response
 
     def _patience_s(self, person: Person) -> float | None:
-        """Return after how many of our seconds a customer hangs up on an answer, None for never."""
+        """Return after how many real seconds a customer hangs up on an answer; None for never."""
         return self._chance.expovariate(person.urgency_per_s) / self._speed if person.hangs_up else None
 
 
@@ -173,7 +173,7 @@ def _note_stream(row: Row, text: str) -> None:
 
 
 def _note(row: Row, finish: str, usage: dict[str, Any], charge_nanousd: str | int | None) -> None:
-    """Note a complete answer; a charge that was not known in time is not shown here, but stands in the ledger."""
+    """Note a complete answer; a charge that was not known in time is not shown here, but is in the ledger."""
     row.calls += 1
     row.capped += finish == "length"
     row.tokens += usage["completion_tokens"]

@@ -85,7 +85,7 @@ def restore(source: Path, database: Database, directory: Path) -> tuple[Backup, 
         file = contents / backup.file
         if (backup.file == SQLITE) != database.is_sqlite:
             raise StartupError(
-                f"{source} is a backup of {_kind(backup)}, and the ledger at {database.place} is none.", 2
+                f"{source} is a backup of {_kind(backup)}, and the ledger at {database.place} is of another kind.", 2
             )
         if not file.exists() or file.stat().st_size != backup.bytes or _digest(file) != backup.sha256:
             raise StartupError(f"{source} is damaged: {backup.file} is not the file that was backed up.", exit_code=1)
@@ -100,7 +100,7 @@ def restore(source: Path, database: Database, directory: Path) -> tuple[Backup, 
     if state != backup.state:
         _take_away(database)
         raise StartupError(
-            f"What was restored from {source} does not end where the backup says: begin anew.", exit_code=1
+            f"The ledger restored from {source} does not end where the backup says: restore it again.", exit_code=1
         )
     if state.installation is not None:
         Mark(state.installation, has_begun=True).write(directory)
@@ -184,7 +184,7 @@ def _opened(source: Path) -> Iterator[Path]:
 
 
 def _copy_out(archive: tarfile.TarFile, name: str, to: Path) -> None:
-    """Copy the content of a member; a member's own path, owner and mode count for nothing."""
+    """Copy the content of a member; the member's own path, owner and mode are ignored."""
     content = archive.extractfile(name)
     if content is None:
         raise tarfile.TarError(f"its {name} is no file")

@@ -1,4 +1,4 @@
-"""Starts child processes and records each, so that a later start knows of them however this start ends."""
+"""Starts child processes and records each, so that the next start knows of them however this start ends."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Children:
         fds: Collection[int] = (),
         worker: str | None = None,
     ) -> ChildProcess:
-        """Start a process and write it down. Secrets go into ``environment``: anyone on the machine can read a command."""
+        """Start a process and record it. Secrets go into ``environment``: anyone on the machine can read a command."""
         process = await self._execute(
             command, {**without_settings(os.environ), **environment}, (*fds, *self._data.held)
         )
@@ -93,5 +93,5 @@ class Children:
         try:
             self._data.remember(running)
         except OSError as error:
-            # Without the list a later start waits longer for the holds of this one; that is no reason to stop now.
-            log.error("What runs on %s cannot be written down: %s.", self._data.path, error.strerror)
+            # Without the list the next start waits longer for this start's holds; that is no reason to stop now.
+            log.error("The list of processes on %s cannot be written: %s.", self._data.path, error.strerror)

@@ -79,7 +79,7 @@ class DataDir:
         self.valkey = self.path / "valkey"
         self.running_file = self.path / "running.json"
         self.held: tuple[int, ...] = () if in_use is None else (in_use,)
-        """Descriptors that each process started on the directory inherits: its end is observed whatever its number."""
+        """Descriptors that each process of the directory inherits: its end is observed whatever its process number."""
         self._claimed = None if in_use is None else Identity.of(self.path)
 
     def remember(self, running: Running) -> None:
@@ -116,7 +116,7 @@ class DataDir:
             return Running()
 
     async def alone(self, patience_s: float) -> bool:
-        """Wait until no process of an earlier start has the directory, then hold it; return whether it was in time.
+        """Wait until no process of an earlier start holds the directory, then hold it; return whether that was in time.
 
         The kernel reports this, also for processes whose numbers mean nothing here, such as those of another container.
         """

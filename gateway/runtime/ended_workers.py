@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 async def declare_ended(connection: RedisConnection, worker_id: str) -> None:
-    """Record in Redis that a worker has ended. Only for a caller that has observed its end: it never writes again.
+    """Record in Redis that a worker has ended. The caller must have observed its end, so that it never writes again.
 
     Raises:
-        MeteringUnavailable: Redis is unavailable; the record can be written later just as well.
+        MeteringUnavailable: Redis is unavailable; a later call records the end just as well.
     """
     with translated():
         await connection.execute("SET", redis_keys.ended_worker(worker_id), "1", "EX", KEPT_S)
@@ -48,7 +48,7 @@ class EndedWorkers:
         self._news.set()
 
     async def record(self) -> None:
-        """Record all of them in Redis now."""
+        """Record all these workers in Redis now."""
         self._news.clear()
         for worker_id in self.ids:
             await declare_ended(self._connection, worker_id)
@@ -63,6 +63,6 @@ class EndedWorkers:
                 await self.record()
             except Exception as error:
                 if not isinstance(error, MeteringUnavailable):
-                    log.exception("ended workers could not be told of; it is tried again")
+                    log.exception("the ends of workers could not be recorded; it is tried again")
                 self._news.set()
                 await asyncio.sleep(PAUSE_S)

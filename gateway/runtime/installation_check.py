@@ -23,7 +23,7 @@ class Mark:
 
     @classmethod
     def read(cls, directory: Path) -> Mark | None:
-        """Return the mark of a directory, None where it has none.
+        """Return the mark of a directory; None where the directory has no mark.
 
         Raises:
             StartupError: the mark cannot be read.

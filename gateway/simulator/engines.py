@@ -1,4 +1,4 @@
-"""How engines that the simulated model stands in for differ: what they accept, ignore, refuse and report."""
+"""How the engines that the simulated model imitates differ: what they accept, ignore, refuse and report."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ UNITY_SLACK = 1e-9
 
 
 class Lengths(Protocol):
-    """A distribution over 1, 2, 3, … tokens; where it sums to less than 1, the rest is answers that never finish."""
+    """A distribution over 1, 2, 3, … tokens; where it sums to less than 1, the remaining answers never finish."""
 
     def length(self, u: float) -> int | None:
         """Return the length at quantile ``u`` in [0, 1), in tokens; None is an answer that never finishes."""

@@ -44,8 +44,8 @@ class Law:
     """How the simulated model answers. Equal laws and equal calls give equal answers.
 
     Token n of an answer is due ``first_token_s + n / tokens_per_s`` seconds after the request was read.
-    ``lengths`` replaces the exponential law of ``mean_tokens``. An answer that never finishes by itself ends at the
-    limit or at the end of the context. With ``ignore_limits`` limits are checked but not obeyed.
+    ``lengths`` replaces the exponential law of ``mean_tokens``. An answer that would never finish ends at the limit or
+    at the end of the context. With ``ignore_limits`` limits are checked but not obeyed.
     """
 
     tokens_per_s: float = 50.0
@@ -72,7 +72,7 @@ class Law:
 
 
 def build(law: Law, clock: Callable[[], float] = now_s, new_id: Callable[[], str] = lambda: uuid.uuid4().hex) -> App:
-    """Return the simulator as an ASGI app; run it in one process, since its count is its own."""
+    """Return the simulator as an ASGI app; run it in one process, since each process has its own count."""
     return _Simulator(law, clock, new_id)
 
 
@@ -117,7 +117,7 @@ class _Simulator:
             )
 
     async def _look_up(self, scope: Message, receive: Receive) -> Any:
-        """Return the answer of any other route."""
+        """Return the answer of a route that generates nothing."""
         if (scope["method"], scope["path"]) == ("POST", "/tokenize") and self._quirks.tokenizes:
             return self._quirks.tokenize(await _body(receive))
         if scope["method"] != "GET" or scope["path"] not in self._routes:
@@ -178,7 +178,7 @@ class _Simulator:
                 self._count.close(call, unsent_tokens=0)
 
     def _recall(self, request: CheckedRequest) -> CheckedRequest:
-        """Return ``request`` with the number of tool results of the response that it continues added to its own."""
+        """Return the request, with the number of tool results in the response that it continues added to its own."""
         for reference in request.references:
             if reference.partition("_")[2] not in self._results:
                 raise BadRequest(f"Item with id '{reference}' not found.", param="input", code="item_not_found")

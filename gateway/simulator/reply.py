@@ -142,7 +142,7 @@ class Reply:
 
     @property
     def counts_apart(self) -> bool:
-        """Whether each usage is that of one choice, as llama.cpp's is."""
+        """Whether each usage counts one choice only, as llama.cpp does."""
         return self.engine == "llamacpp" and len(self.choices) > 1
 
     def whole_usage(self) -> dict[str, Any]:
@@ -216,7 +216,7 @@ class Chunks:
         return b'"delta":' + delta
 
     def _usage_so_far(self, tokens: int) -> bytes:
-        if self._continuous:  # of this chunk's own choice, as vLLM counts it
+        if self._continuous:  # the usage of this chunk's choice alone, as vLLM counts it
             return b',"usage":' + to_json(self._reply.usage(tokens))
         return b',"usage":null' if self._include_usage else b""
 

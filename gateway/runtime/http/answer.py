@@ -1,4 +1,4 @@
-"""One request and its answer, as an ASGI app sees them: the bytes that the caller sent, and those written to it."""
+"""One request and its answer, as an ASGI app sees them: the bytes from the caller, and the bytes written to it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STATUS_LINE = {status: f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n".encode
 NAMES_MAX = 1_000
 
 _names: dict[bytes, bytes] = {}
-"""Valid names of headers, as apps write them, and the same names in lower case."""
+"""Maps valid names of headers, as apps write them, to the same names in lower case."""
 
 
 class Wire(Protocol):
@@ -45,7 +45,7 @@ class Wire(Protocol):
         """Wait until the caller has taken most of the written bytes, or is gone."""
 
     def resume_body(self) -> None:
-        """Read on: the app waits for the body."""
+        """Continue reading: the app waits for the body."""
 
     def may_stay(self) -> bool:
         """Return whether the connection can continue after an answer that begins now."""
@@ -178,7 +178,7 @@ class Answer:
             elif name == b"connection":
                 closes = b"close" in [token.strip() for token in value.lower().split(b",")]
             elif name == b"transfer-encoding":
-                raise RuntimeError("How an answer is transferred is the server's to say.")
+                raise RuntimeError("The server alone decides the transfer encoding of an answer.")
             parts += (name, b": ", value, b"\r\n")
             values.append(value)
         joined = b"".join(values)
@@ -236,7 +236,7 @@ class Answer:
 
 
 def _write_now(answer: ref[Answer], body: bytes) -> bool:
-    """Write to an answer by a weak reference: its scope holds this function, and a strong one would make a cycle."""
+    """Write to an answer by a weak reference: its scope holds this function, so a strong reference would be a cycle."""
     live_answer = answer()
     return live_answer is not None and live_answer.write_now(body)
 

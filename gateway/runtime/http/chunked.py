@@ -28,10 +28,10 @@ class Chunks:
         self._trailer_bytes = 0
 
     def take(self, data: bytes) -> tuple[bytes, bytes | None]:
-        """Return the bytes that ``data`` adds to the body, and the bytes after the body, None before the body's end.
+        """Return the bytes that ``data`` adds to the body, and the bytes after the body (None before the body's end).
 
         Raises:
-            NotHttp: the bytes are no chunks, the chunks are too many for so few bytes, or the trailers are too many.
+            NotHttp: the bytes are not chunks, there are too many chunks for so few bytes, or too many trailers.
         """
         if self._line_beginning:
             data, self._line_beginning = self._line_beginning + data, b""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gateway.runtime.sockets import files_allowed
 
-if TYPE_CHECKING:  # a program that only serves, as the simulated model, needs no settings
+if TYPE_CHECKING:  # a program that only serves, such as the simulated model, needs no settings
     from gateway.settings import Settings
 
 REQUEST_LINE_MAX = 8 * 2**10
@@ -19,12 +19,12 @@ CHUNK_LINE_MAX = 256
 """The most bytes of a chunk's length with its extension."""
 
 CHUNKS_FREE, BYTES_A_CHUNK = 16_384, 32
-"""The most chunks of a body, and the bytes for each further chunk: a chunk costs more than its bytes."""
+"""A body may have CHUNKS_FREE chunks, and another for each BYTES_A_CHUNK bytes: a chunk costs more than its bytes."""
 
 TRAILERS_MAX, TRAILER_BYTES_MAX = 32, 4 * 2**10
 
 READ_MAX = 64 * 2**10
-"""The most bytes that are read at once, and that wait for an answer to end or for an app to read them."""
+"""The most bytes that are read at once, and the most that wait for an answer to end or for an app to read them."""
 
 UNREAD_MAX = 64 * 2**10
 """The most bytes of a body that are dropped after an answer that did not wait for them; more end the connection."""

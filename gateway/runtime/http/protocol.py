@@ -50,7 +50,7 @@ class Connection(asyncio.BufferedProtocol):
         self._ahead = bytearray()
         """Unread bytes: of the next request, or chunks of a body that the app has not requested yet."""
         self._searched = 0
-        """How many of these bytes were searched."""
+        """How many of these bytes were searched for the end of a head."""
         self._had_empty_line = False
         self._answer: Answer | None = None
         self._body_is_open = False
@@ -116,7 +116,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_over = True
         if self._answer is not None:
             self._answer.leave()
-            self._answer = None  # each keeps the other
+            self._answer = None  # otherwise connection and answer keep each other alive
         self._caught_up.set()
 
     def pause_writing(self) -> None:
@@ -130,9 +130,9 @@ class Connection(asyncio.BufferedProtocol):
     # Calls from the server, the listener's connections and the clock.
 
     def shutdown(self) -> None:
-        """End with a caller, notified with the next answer: hang up where no request arrives soon.
+        """End the connection: with the next answer, which notifies the caller, or soon if no request arrives.
 
-        A caller whose connection ends while it sends a request does not learn of the end, and may not send it again.
+        A caller whose connection ends while it sends a request does not learn why, and may not repeat the request.
         """
         self._idle_ticks = self._door.deadlines.within(self._door.limits.parting_s)
         if self._is_over:
@@ -333,7 +333,7 @@ class Connection(asyncio.BufferedProtocol):
         self._take_pipelined()
 
     def _go_on_with_body(self) -> None:
-        """Read the body for an app that requests it, or drop it. So an unknown key's chunks cost nothing."""
+        """Read the body for an app that requests it, or drop it. So chunks of a caller without a key cost nothing."""
         self._resume()
         if not self._is_body_requested:
             self._is_body_requested = True
