@@ -4,8 +4,8 @@ python -m benchmarks.billing.invoice                     a million rows in SQLit
 python -m benchmarks.billing.invoice --rows 100000 --database postgresql://…     a server on this machine: its CPU counts, too
 
 The draft and the final invoice each read the month once, prepaid credit included: PostgreSQL counts the rows that it
-fetches, SQLite the steps of its machine, several for each row. It ends with 1 unless the invoice equals the sums that
-were counted as the rows were made, or where a row is read twice.
+fetches, SQLite the steps of its virtual machine, several for each row. It ends with 1 unless the invoice equals the
+sums that were counted as the rows were made, and no row is read twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.gateway.ledger.records import ZONES
 
 MONTH, CUSTOMER = "2024-03", "cus_00"
 STEPS_MOST = 150
-"""The most steps of SQLite's machine for a row that is read once: several for each of its columns."""
+"""The most steps of SQLite's virtual machine for a row that is read once: several for each of its columns."""
 
 FETCHED = text(
     "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'usage_records'"

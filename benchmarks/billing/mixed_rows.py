@@ -22,7 +22,7 @@ from pricing.usage import FINISHES, SOURCES, UsageRecord
 from tests.gateway.ledger.records import ZONES
 
 MONTHS = ("2024-02", "2024-03", "2024-04")
-"""A leap month, one of 31 days in which clocks go forward, one in which they go back."""
+"""A leap month, a month of 31 days in which clocks go forward, and a month in which clocks go back."""
 
 ZONE_OF = {f"cus_{number:02d}": zone for number, zone in enumerate(ZONES)}
 PRICE, PERIOD_PRICE = {"t1": 900, "t2": 1_000}, {"t1": 31_000_007, "t2": 62_000_011}
@@ -39,7 +39,7 @@ MENU = {
 }
 DAY_MS = 86_400_000
 CONVERSATIONS = 1_000
-"""Names of conversations of a customer."""
+"""The number of names for a customer's conversations."""
 
 LATE = 10
 """One row in ``LATE`` comes after its month was closed."""
@@ -54,7 +54,7 @@ SUMMED = (
 
 
 class Witness:
-    """The sums of the rows by several fields, added up as the rows are made: none is read from a ledger."""
+    """The sums of the rows by several fields, added up as the rows are made: no sum is read from a ledger."""
 
     def __init__(self) -> None:
         self.whole = dict.fromkeys(SUMMED, 0)
@@ -97,7 +97,8 @@ def planned(count: int, *, is_settled: bool, people: int = len(ZONE_OF), months:
     month: three rows.
 
     Args:
-        is_settled: in the order of time, as a gateway books them, with the late rows last, also in order; else in none.
+        is_settled: in the order of time, as a gateway books rows, with the late rows last, also in order; else in no
+            order.
     """
     draw = np.random.default_rng(5)
     bounds = np.array([[bounds_of(month, zone) for month in months] for zone in ZONES[:people]])

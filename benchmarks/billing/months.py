@@ -55,7 +55,7 @@ class Meter:
         self._looking_s = 0.0
 
     def spent_s(self) -> tuple[float, float]:
-        """Return the CPU seconds so far, of this process, without those of this method, and of the server."""
+        """Return the CPU seconds so far: of this process, without this method's own, and of the server."""
         if self._server is None:
             return time.process_time(), 0.0
         began = time.process_time()

@@ -96,7 +96,7 @@ def main() -> int:
         wrong, sums_took = timed(lambda: list(wrong_sums(database)))
         print(
             f"recount {1e6 * (took + sums_took) / arguments.rows:.1f} CPU µs a row, {1e6 * sums_took / arguments.rows:.1f} of"
-            f" these for the sums; {chain.rows} rows, the first bad one: {chain.bad}; wrong sums: {len(wrong)}"
+            f" these for the sums; {chain.rows} rows, the first bad row: {chain.bad}; wrong sums: {len(wrong)}"
         )
         return 0 if chain.bad is None and not wrong and all(are_proven) else 1
 

@@ -3,8 +3,8 @@
 python -m benchmarks.billing.upgrade                     a million records in SQLite
 python -m benchmarks.billing.upgrade --rows 100000 --database postgresql://…     a server on this machine: its CPU counts, too
 
-The ledger has the tables of version 0027, the last before narrower indexes of the time of records, and the mixed records
-of `benchmarks.billing.months`; then it is brought to this version's tables, as `tokencap ledger migrate` does.
+The ledger has the mixed records of `benchmarks.billing.months` and the tables of version 0027, the last version before
+narrower indexes of the time of records; then it is brought to this version's tables, as `tokencap ledger migrate` does.
 """
 
 from __future__ import annotations

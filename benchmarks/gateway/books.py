@@ -2,11 +2,11 @@
 
 python -m benchmarks.gateway.books            least CPU µs of a record, and of its parts
 python -m benchmarks.gateway.books --profile  and where in the code it is spent
-python -m benchmarks.gateway.books --mixed 1000000    what billing costs of a million mixed rows: benchmarks/billing
+python -m benchmarks.gateway.books --mixed 1000000    the cost of billing a million mixed rows: benchmarks/billing
 
-Each record is a call of its own, of one of two hundred customers. Another version is measured by its own copy of this
-file, in the same minutes; a version without running sums or seals has no such parts. Then the book is recounted, and
-some records are proven.
+Each record is a call of its own, of one of two hundred customers. Then the book is recounted, and some records are
+proven. Another version is measured with that version's copy of this file, in the same minutes; a version without
+running sums or seals has no such parts.
 """
 
 from __future__ import annotations
@@ -112,9 +112,7 @@ def measure(database: Database, client: Any, *, profiles: bool) -> None:
         rounds.append(round_of(writer, rollup, sealer))
     fastest = min(rounds[1:], key=sum)  # the first round begins the sums
     print(f"{sum(fastest):.1f} CPU µs a record, at the least of {ROUNDS} rounds of {RECORDS}")
-    print(
-        f"  {fastest[0]:.1f} of it from the stream to the ledger, {fastest[1]:.1f} for sums that were not kept up there"
-    )
+    print(f"  {fastest[0]:.1f} of it from the stream to the ledger, {fastest[1]:.1f} for sums that the writer left out")
     print(f"  {fastest[2]:.1f} for seals")
     verify(database, draw)
     if profiles:
@@ -146,7 +144,7 @@ def verify(database: Database, draw: random.Random) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--mixed", type=int, metavar="ROWS", help="what billing costs of so many mixed rows instead")
+    parser.add_argument("--mixed", type=int, metavar="ROWS", help="measure the cost of billing so many mixed rows")
     arguments = parser.parse_args()
     if arguments.mixed is not None:
         sys.exit(measure_billing(arguments.mixed))

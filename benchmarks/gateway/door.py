@@ -47,7 +47,7 @@ def call(port: int, headers: dict[str, str], workers: list[int], calls: int) -> 
 
 
 async def bodies_on_end(port: int, done: asyncio.Event, count: Counter[str]) -> None:
-    """Send one body without a key after the other, of every kind in turn."""
+    """Send bodies without a key, one after another, of every kind in turn."""
     while not done.is_set():
         for kind in BODIES.values():
             answer = await attack(port, kind, Stranger())
@@ -103,7 +103,7 @@ def _percentiles(times: list[float]) -> dict[str, float]:
 def main() -> None:
     """Measure once and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--core", type=int, default=0, help="of the gateway; its Redis has the other one")
+    parser.add_argument("--core", type=int, default=0, help="the gateway's core; its Redis has the other core")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -1,4 +1,4 @@
-"""Requests that cost a gateway more than the stranger who sends them: bytes on one connection until it closes."""
+"""Requests that cost a gateway more than their sender: the bytes of a stranger on one connection until it closes."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ HEADS: dict[str, Sends] = {
     "chunks of a byte": _chunks_of_a_byte,
     "pipelined requests": _pipelined,
 }
-"""Requests that are refused, or answered, once enough of them has arrived."""
+"""Requests that are refused, or answered, once enough of their bytes have arrived."""
 
 HALVES: dict[str, Sends] = {
     "half a head": _half_a_head,
@@ -145,7 +145,7 @@ async def attack(port: int, send: Sends, stranger: Stranger) -> bytes:
 
 
 async def _heard(reader: asyncio.StreamReader) -> bytes:
-    """Return the first bytes that arrive, at the end of the connection."""
+    """Wait for the end of the connection, and return the first bytes that arrived."""
     first = b""
     with suppress(ConnectionError):
         while piece := await reader.read(PIECE):

@@ -2,7 +2,7 @@
 
 python -m benchmarks.gateway.journey            least CPU µs of a call
 python -m benchmarks.gateway.journey --profile  and where in the code it is spent
-python -m benchmarks.gateway.journey --counts   how many functions a call calls, which no other load changes
+python -m benchmarks.gateway.journey --counts   how many functions a call calls, independent of other load
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ WHOLE = {**FRAME, "object": "chat.completion", "choices": [CHOICE], "usage": EVE
 
 @dataclass(frozen=True)
 class Kind:
-    """How an answer comes: whether the caller requested a stream, whether the upstream is always asked for one, and the
-    upstream's name for the model, which callers know as ``aligned-1``."""
+    """How an answer arrives: whether the caller requests a stream, whether the upstream is asked for a stream in any case,
+    and the upstream's name for the model, which callers know as ``aligned-1``."""
 
     name: str
     stream: bool
@@ -169,7 +169,7 @@ class Transport:
 
 
 async def calls(kind: Kind) -> Callable[[int], Any]:
-    """Return a function that makes some calls, one after the other."""
+    """Return a function that makes a number of calls, one after another."""
     line = Line(asyncio.get_running_loop())
 
     async def restore(_heard: object) -> str:

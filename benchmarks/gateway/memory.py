@@ -1,8 +1,8 @@
 """The memory of Redis that calls occupy once they are settled, booked and forgotten by their worker.
 
-python -m benchmarks.gateway.memory                     bytes a call, where each is a conversation of its own
-python -m benchmarks.gateway.memory --calls 1000000     how much more there is after so many than after a tenth of them,
-                                                        where a thousand conversations take turns
+python -m benchmarks.gateway.memory                     bytes a call, where each call is a conversation of its own
+python -m benchmarks.gateway.memory --calls 1000000     the growth from a tenth of these calls to all of them, where a
+                                                        thousand conversations take turns
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CUSTOMER = "cus_a871dbb210cd70d2d4f5709f"
 
 
 def used(harness: HoldsHarness) -> int:
-    """Return the bytes of data and of their tables, without those used at the server's start and without buffers."""
+    """Return the bytes of data and of its tables, without the bytes used at the server's start and without buffers."""
     harness.blocking.execute_command("MEMORY", "PURGE")  # type: ignore[no-untyped-call]
     info: dict[str, Any] = harness.blocking.info("memory")
     buffers = ("mem_clients_normal", "mem_aof_buffer", "used_memory_startup", "used_memory_scripts_eval")

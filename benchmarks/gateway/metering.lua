@@ -1,5 +1,5 @@
--- The least metering that can be called so, in nginx: a key, one window, a hold, its settlement, and a record, in Valkey.
--- A call is held at HELD tokens, and settled by the usage that its answer names, or by its events where it names none.
+-- The least that can be called metering, in nginx: a key, one window, a hold, its settlement, and a record, in Valkey.
+-- A call holds HELD tokens, and is settled by the usage in its answer, or by the answer's events where it has no usage.
 local metering = {}
 local HELD, LIMIT = "4096", "1000000000000"
 

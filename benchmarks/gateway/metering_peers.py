@@ -1,4 +1,4 @@
-"""Peers that meter or claim to: two registry gateways and minimal metering in nginx; only those installed run."""
+"""Peers that meter or claim to: two gateways from registries, and the least metering in nginx, where installed."""
 
 from __future__ import annotations
 

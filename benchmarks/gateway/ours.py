@@ -24,7 +24,7 @@ TIER: dict[str, Any] = {
     "requests_per_minute": 10**8,
     "concurrency_max": 100_000,
 }
-"""A limit for every window; none of them is ever exhausted."""
+"""A limit for every window; no limit is ever reached."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Other proxies as subjects of the benchmark, each as lean as its handbook allows; only those installed run."""
+"""Other proxies as subjects of the benchmark, where installed, each as lean as its handbook allows."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def cpu_s(pids: Sequence[int]) -> float:
 
 
 def cpu_of_tree_s(pid: int) -> float:
-    """Return the same of a process and its descendants, those that have ended and were waited for included."""
+    """Return the CPU time of a process and its descendants so far, including those that ended and were waited for."""
     total = 0
     for one in tree(pid):
         try:

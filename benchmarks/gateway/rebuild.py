@@ -2,10 +2,10 @@
 
 python -m benchmarks.gateway.rebuild --records 10000000 --customers 100000 --open 100000
 
-Makes an SQLite ledger of a month's calls, ``--open`` of them each the only call of an open conversation; begins the
-running sums (which a start does once after an upgrade); rebuilds an empty server with ``appendfsync always``, then a
-full server; and compares the ledger with Redis for one customer. ``--ledger`` names a file that is kept and, if it
-exists, reused; the time is then the time at which the file was made.
+Makes an SQLite ledger of a month's calls, of which the last ``--open`` are each the only call of an open conversation;
+begins the running sums (which a start does once after an upgrade); rebuilds an empty server with ``appendfsync
+always``, then a full server; and compares the ledger with Redis for one customer. ``--ledger`` names a file that is
+kept and, if it exists, reused; the clock then starts at the time at which the file was made.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def customer_of(number: int) -> str:
 
 
 def records(count: int, customer_count: int, still_open: int, now: int) -> Iterator[dict[str, Any]]:
-    """Yield calls over a month; each of the last calls has a conversation of its own, a minute old at most."""
+    """Yield calls over a month; each of the last calls has a conversation of its own, at most a minute old."""
     empty = {column.name: None for column in usage_records.columns}
     for number in range(count):
         is_open = number >= count - still_open

@@ -35,7 +35,7 @@ WARM_S = 1.0
 
 @dataclass(frozen=True)
 class Rig:
-    """The two programs that are not the bottleneck."""
+    """The programs of the load and of the upstream, which are not the bottleneck."""
 
     load: Path
     upstream: Path
@@ -60,12 +60,12 @@ def _floor(upstream: int, directory: Path, core: int) -> Iterator[Subject]:
 
 @contextmanager
 def _direct(upstream: int, directory: Path, core: int) -> Iterator[Subject]:
-    """Nothing between: the load and the upstream by themselves."""
+    """Put nothing between the load and the upstream."""
     yield Subject(upstream, {}, {})
 
 
 def subjects() -> dict[str, Start]:
-    """Return everything that is compared here."""
+    """Return all subjects of the comparison, by name."""
     return {
         "direct": _direct,
         **installed(),

@@ -1,4 +1,4 @@
-"""The load on every subject: how many callers, how long a prompt, how the answer comes."""
+"""The load on every subject: how many callers, how long a prompt, how the answer arrives."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The cost to Redis of a reservation and its settlement by themselves, several at a time.
+"""The cost to Redis of reservations and their settlements alone, several at a time.
 
 python -m benchmarks.gateway.scripts                 CPU µs of the server, by /proc
-python -m benchmarks.gateway.scripts --instructions  its instructions, by valgrind: the same whatever else runs
+python -m benchmarks.gateway.scripts --instructions  its instructions, by valgrind, independent of other load
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ LONGEST = 19
 
 
 def _named(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield customers; without an ``external_id``, a row's content and the number of equal rows so far identify them."""
+    """Yield customers; without an ``external_id``, a row's content and the count of equal rows so far identify them."""
     occurrences: Counter[str] = Counter()
     for row in rows:
         if row.get("external_id") is not None or "row" in row:

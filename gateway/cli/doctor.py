@@ -148,7 +148,7 @@ def judge_recount(counts: Mapping[Place, int]) -> Finding | None:
     beyond = reported / counted - 1
     way = "more" if beyond > 0 else "fewer"
     sentence = (
-        f"the model's endpoint reports {abs(beyond):.1%} {way} tokens than TOKENCAP_TOKENIZER counts in the same answers"
+        f"the upstream reports {abs(beyond):.1%} {way} tokens than TOKENCAP_TOKENIZER counts in the same answers"
         f" ({reported:,} and {counted:,})"
     )
     if abs(beyond) <= RECOUNTED_APART:

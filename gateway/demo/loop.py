@@ -240,7 +240,7 @@ class Loop:
         best: Mapping[str, Any],
         started_ms: int,
     ) -> bool:
-        """Read the ledger once; show each menu's profit, in the ledger and by the true market; compare with the model."""
+        """Read the ledger once; show each menu's profit, in it and by the true market; compare it with the model."""
         people = [account.person for account in accounts]
         ids = {account.id for account in accounts}
         observed = [Conversations({tier.name: tier.price_nanousd for tier in menu.tiers}, ids) for menu in menus]

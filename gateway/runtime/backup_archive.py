@@ -100,7 +100,7 @@ def restore(source: Path, database: Database, directory: Path) -> tuple[Backup, 
     if state != backup.state:
         _take_away(database)
         raise StartupError(
-            f"The ledger restored from {source} does not end where the backup says: restore it again.", exit_code=1
+            f"The ledger restored from {source} does not end where the backup says: restore it anew.", exit_code=1
         )
     if state.installation is not None:
         Mark(state.installation, has_begun=True).write(directory)
