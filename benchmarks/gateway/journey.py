@@ -69,8 +69,8 @@ WHOLE = {**FRAME, "object": "chat.completion", "choices": [CHOICE], "usage": EVE
 
 @dataclass(frozen=True)
 class Kind:
-    """How an answer arrives: whether the caller requests a stream, whether the upstream is asked for a stream in any case,
-    and the upstream's name for the model, which callers know as ``aligned-1``."""
+    """How an answer arrives: whether the caller requests a stream, whether the upstream is asked for a stream anyway, and
+    the upstream's name for the model, which callers know as ``aligned-1``."""
 
     name: str
     stream: bool

@@ -63,7 +63,7 @@ class Comparison:
     model: Totals
     cut_short: int
     overbilled: tuple[str, ...]
-    """Broken-off calls with more tokens in the ledger than the model sent (0 where the model does not know the call)."""
+    """Broken-off calls with more tokens in the ledger than the model sent (0 if the model does not know the call)."""
 
     @property
     def agrees(self) -> bool:

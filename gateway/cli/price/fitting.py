@@ -81,10 +81,7 @@ def fit(
         typer.Option("--lengths-may-differ", help="Go on even if lengths vary with tier or urgency; sells one tier."),
     ] = False,
     no_holders: Annotated[
-        bool,
-        typer.Option(
-            "--without-holders", help="Set aside the few customers with a third or more of the conversations."
-        ),
+        bool, typer.Option("--without-holders", help="Set aside the few with a third of the conversations or more.")
     ] = False,
     cost: Annotated[float | None, typer.Option("--cost-nanousd-per-token", min=0, help="The cost of a token.")] = None,
     on_disconnect: Annotated[
