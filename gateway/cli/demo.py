@@ -90,10 +90,10 @@ def demo(
     """Price a sample market, publish the menu, let simulated customers choose and talk, compare the results.
 
     With --seconds 100 or more the operator does not know the market: it begins with a bad menu, learns from what
-    customers do, publishes a better one, and shows the estimate beside the truth.
+    customers do, publishes a better menu, and shows the estimate beside the truth.
 
-    Exit 1 if the ledger differs from the model's own count, or the customers from what the menu expects of them by
-    more than chance explains.
+    Exit 1 if the ledger differs from the model's own count, or if the customers differ from what the menu expects of
+    them by more than chance explains.
     """
     log_to_stderr("warning")
     with ExitStack() as stack:

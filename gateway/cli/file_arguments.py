@@ -37,7 +37,7 @@ def parsed(text: str) -> Any:
     """Parse JSON that can be written again: its numbers are finite, its text is UTF-8.
 
     Raises:
-        ValueError: the text is no such JSON, or its numbers are too long.
+        ValueError: the text is not such JSON, or its numbers are too long.
         RecursionError: the JSON is nested too deeply.
     """
     value = json.loads(text, parse_constant=_refuse_constant)

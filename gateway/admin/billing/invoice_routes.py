@@ -82,7 +82,7 @@ class InvoicePrepaid(BaseModel):
 
 
 class InvoiceShown(BaseModel):
-    """An invoice. Its lines add up to its total; a final one is never changed."""
+    """An invoice. Its lines add up to its total; a final invoice is never changed."""
 
     id: str = Field(examples=["inv_2026-10_cus_5bd0c1f2a47e9c3d10fa2b64"])
     number: str | None = Field(

@@ -64,7 +64,7 @@ class Increases:
         return self._change(customer_id, actor, raised, body.until, check)
 
     def end_increase(self, customer_id: str, actor: Actor) -> None:
-        """End an increase now. Where there is none, nothing changes."""
+        """End an increase now. Without an increase, nothing changes."""
         self._change(customer_id, actor, None, None, lambda *_: None)
 
     def _change(

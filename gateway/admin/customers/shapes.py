@@ -29,7 +29,7 @@ class NewCustomer(Input):
 
     name: OneLine = Field(examples=["Acme"])
     tier: TierName | None = Field(
-        default=None, description="A tier of the menu in force; without one no call is served.", examples=["basic"]
+        default=None, description="A tier of the menu in force; without a tier no call is served.", examples=["basic"]
     )
     status: OpenStatus = Field(default="active", description="A blocked customer's calls are refused with 403.")
     period: PeriodKind = Field(default="month", description="The period that quotas and spend limits are counted over.")
