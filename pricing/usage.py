@@ -1,4 +1,4 @@
-"""The usage record: what one call did, in whole numbers and strings, one JSON object a line.
+"""The usage record of a call: whole numbers and strings, one JSON object per line.
 
 Usage records are all that the gateway passes to the pricing module, and the rows of every bill.
 """
@@ -51,7 +51,7 @@ FIELDS: tuple[str, ...] = (
     "conversation_is_included",
     "prepaid_nanousd",
 )
-"""Every field, in the order files show them. Times are milliseconds since 1970, UTC."""
+"""Every field, in the order in which files show them. Times are milliseconds since 1970, UTC."""
 
 FIELDS_IF_SAID: frozenset[str] = frozenset(
     {
@@ -110,4 +110,4 @@ INPUT_SOURCES = ("upstream", "tokenizer", "estimate")
 SOURCES = ("upstream", "continuous", "drained", "tokenizer", "counted", "timed", "granted", "estimate", "checkpoint")
 
 DISPUTES = ("itself", "text")
-"""What an upstream's figures may contradict: each other, or the text that came with them."""
+"""What an upstream's figures may contradict: themselves (each other), or the text of the same answer."""

@@ -1,4 +1,4 @@
-"""The steps in which a conversation is served: when each step arrives, and how likely the answer ends with the step."""
+"""The steps in which a conversation is served: when each step arrives, and with what probability the answer ends then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 TAIL_NANOUSD = 1e-7
-"""The worth that may be left beyond the last step of answers that have no longest length."""
+"""The worth, in nano-units, that may lie beyond the last step of answers that have no longest length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ class Steps:
         size: tokens of each step.
         time_s: when each step has arrived, seconds after the call.
         wait_s: seconds from the arrival of the previous step, or from the call, to the arrival of the step.
-        probability: that the answer ends with the step.
-        survival: that the answer is longer than the previous steps.
+        probability: probability that the answer ends with the step.
+        survival: probability that the answer is longer than the previous steps.
         first_token_s: time to the first token less the time of one token.
         tokens_per_s: speed of generation.
-        uncapped: the last step stands for no cap.
-        left_out: probability of answers longer than the last step where that step stands for no cap: part of the error.
+        uncapped: whether the last step means no cap.
+        left_out: probability of answers longer than the last step where that step means no cap: part of the error.
     """
 
     tokens: Ints

@@ -37,10 +37,10 @@ class Estimated:
 
     Attributes:
         tiers: how many tiers earn the most on average over the draws; None is the full menu.
-        understated_by: by how much the market's value lies below ``Value.nanousd``, as a share.
+        understated_by: the share by which the market's value lies below ``Value.nanousd``.
         value: what an answer is worth, None in files of earlier versions.
         draws: equally likely markets, each with its own value, lengths, pace and distribution of urgency.
-        notes: sentences that say what is not identified, what was not used and why.
+        notes: sentences that say which quantities are not identified, which records were not used, and why.
     """
 
     tiers: int | None

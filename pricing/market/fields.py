@@ -35,7 +35,7 @@ def mapping(given: Mapping[str, Any], field: str) -> Mapping[str, Any]:
 def number(
     given: Mapping[str, Any], field: str, *, within: str = "", missing: float | None = None, **range_: float
 ) -> float:
-    """Return a field that is a finite number, ``least`` or more, or above ``above``; ``missing`` if it is absent.
+    """Return a field that is a finite number, at least ``least`` or above ``above``; ``missing`` if the field is absent.
 
     Raises:
         NotAMarket: the field is not such a number.
@@ -82,7 +82,7 @@ def numbers(given: Mapping[str, Any], field: str, *, within: str = "", **range_:
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether a value is a positive number as nearly all are, which needs no closer look.
+    """Return whether a value is a float or int in the range that nearly all values have, which needs no closer check.
 
     An estimated market has thousands of numbers, and a menu is tried in a hundred such markets.
     """
@@ -102,6 +102,6 @@ def whole(value: Any, field: str) -> int:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a sentence shows it."""
+    """Return a value as an error message shows it, at most 40 characters long."""
     text = "missing" if value is None else repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

@@ -13,12 +13,13 @@ from pricing.market.fields import NotAMarket, is_plain, mapping, number, numbers
 from pricing.market.population import types_of
 
 FINISH_WITHIN = 1e-9
-"""A probability that counts as none."""
+"""How far the sum of the probabilities of lengths may be from 1 and still count as 1."""
 
 STEPS_MAX = 1 << 20
 
 SIGMA_MAX = 3.0
-"""The largest dispersion of value: customers a twentieth apart from others who value an answer a thousandfold."""
+"""The largest dispersion of value: of two customers, the first values an answer 1,000 times as much as the second, or
+more, with probability 1/20."""
 
 DELAYS = ("exponential", "hyperbolic", "linear", "sunk_linear")
 
@@ -45,9 +46,10 @@ AnswerLength = ExponentialLength | TableLength
 class Market:
     """A market as read: types sorted from patient to urgent, equal urgencies merged.
 
-    ``value_sigma`` is the standard deviation of the logarithm of the value between customers of one urgency, whose mean
-    is ``value_nanousd``; ``taste_nanousd`` is the scale of extreme-value shocks to the worth of each tier and of none.
-    ``given`` is the JSON text of the market; the menu contains it, so that the menu can be checked from its file alone.
+    ``value_sigma`` is the standard deviation of the logarithm of the value between customers of one urgency; their mean
+    value is ``value_nanousd``. ``taste_nanousd`` is the scale of extreme-value shocks to the worth of each tier and of
+    buying none. ``given`` is the JSON text of the market; the menu contains it, so that the menu can be checked from
+    its file alone.
     """
 
     urgency_per_s: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""The markets near a market: what the market may be where it differs a little from the assumed one."""
+"""The markets near the assumed market: each differs from it a little in one quantity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pricing.market.worth import CELLS_KEPT, Valuation
 
 @dataclass(frozen=True, slots=True)
 class Neighbourhood:
-    """How far a market may differ from the assumed one, one quantity at a time.
+    """How far the market may differ from the assumed market, one quantity at a time.
 
     Attributes:
         pace: the share by which answers may come later or sooner.
@@ -65,7 +65,7 @@ class Neighbourhood:
 
 
 def more_urgent(valuation: Valuation, factor: float) -> Valuation:
-    """Return the market where every urgency is larger by a factor: as if every token came later by that factor.
+    """Return the market with every urgency multiplied by a factor: the same as every wait multiplied by that factor.
 
     In every family the delay factor and the cost of a wait depend on urgency times time.
     """
@@ -73,20 +73,20 @@ def more_urgent(valuation: Valuation, factor: float) -> Valuation:
 
 
 def dearer(valuation: Valuation, factor: float) -> Valuation:
-    """Return the market where a token costs more by a factor."""
+    """Return the market with the cost of a token multiplied by a factor."""
     return replace(valuation, cost_per_token=valuation.cost_per_token * factor)
 
 
 def worthier(valuation: Valuation, factor: float) -> Valuation:
-    """Return the market where an answer is worth more by a factor."""
+    """Return the market with the value of an answer multiplied by a factor."""
     return replace(valuation, value=valuation.value * factor)
 
 
 def longer(valuation: Valuation, factor: float) -> Valuation:
-    """Return the market where answers are longer by a factor, on the same grid of caps.
+    """Return the market with the length of every answer multiplied by a factor, on the same grid of caps.
 
     The new P(length > n) is the old P(length > n / factor), on straight lines between the steps. Answers beyond the
-    last step end there if that step stands for no cap, and else never end.
+    last step end there if that step means no cap, and otherwise never end.
     """
     steps = valuation.steps
     tokens = np.concatenate(([0.0], steps.tokens.astype(np.float64)))

@@ -70,7 +70,7 @@ def _merged(listed: list[tuple[float, float, float | None]]) -> list[tuple[float
 
 
 def _valued(market_fields: Mapping[str, Any], types: list[tuple[float, float, float | None]]) -> list[Type]:
-    """Return the types with their values: their own, or from ``value_by_urgency``, or the market's value."""
+    """Return the types with their values: their own values, those of ``value_by_urgency``, or the market's value."""
     own_values = [value for _, _, value in types]
     if any(value is not None for value in own_values):
         if None in own_values or "value_nanousd" in market_fields or "value_by_urgency" in market_fields:
@@ -163,6 +163,6 @@ def _empirical(law: Mapping[str, Any]) -> list[tuple[float, float, float | None]
     points = _points(law)
     cumulative = [mass / total for mass in accumulate(weight for _, weight in pairs)]
     last = len(pairs) - 1
-    # A cell that ends at an observation must end there whatever the rounding of the sums.
+    # A cell that ends exactly at an observation must end there however the sums are rounded.
     ends = (min(last, bisect_left(cumulative, point / points - 1e-12)) for point in range(1, points + 1))
     return [(pairs[end][0], 1 / points, None) for end in ends]

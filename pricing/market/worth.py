@@ -42,7 +42,7 @@ CELLS_KEPT = 1 << 22
 """The most types times steps for which the shares of worth left are computed once and kept: 32 MB."""
 
 CELLS_MAX = 1 << 29
-"""The most types times steps of a market: some seconds of computing."""
+"""The most types times steps of a market, which take some seconds to compute."""
 
 ERROR_MAX = 0.25
 """The largest error of a worth, in nano-units, with which prices are still right to one nano-unit."""
@@ -83,17 +83,23 @@ class Valuation:
 
     @property
     def own_weight(self) -> Floats:
-        """Return what a unit of each type's own worth adds to the aim: Q_i less the rents that count. Shape (n,)."""
+        """Return what a unit of each type's own worth adds to the aim: (1 - a) Q_i + a q_i. Shape (n,).
+
+        The weight of customers' surplus is a.
+        """
         return (1 - self.surplus_weight) * self.cumulative + self.surplus_weight * self.share
 
     @property
     def rent_weight(self) -> Floats:
-        """Return what a unit of rent to each type and all more patient types takes from the aim. Shape (n,)."""
+        """Return what a unit of rent to each type and all more patient types takes from the aim: (1 - a) Q_i. Shape (n,).
+
+        The weight of customers' surplus is a.
+        """
         return (1 - self.surplus_weight) * self.cumulative
 
     @property
     def sinks(self) -> bool:
-        """Return whether waiting is a cost of its own, borne with or without an answer."""
+        """Return whether waiting is a separate cost, borne with or without an answer."""
         return self.delay == "sunk_linear"
 
     def only(self, rows: slice) -> Valuation:
@@ -260,7 +266,7 @@ def worth_error(valuation: Valuation, caps: int) -> float:
     A term v d f carries at most 16 roundings: three in the wait r t, at most x e^(-x) < 1/2 of which reaches d; four
     ulp in the exponential; the rest in f, v and their products. Adding in pairs rounds a term at most twice per
     halving, and once per cap past which it is carried. All terms together are at most v. Where waiting is sunk, the
-    share that still waits is a running difference with one rounding a step, and counts for as long as the step takes.
+    share that still waits is a running difference with one rounding per step, weighed by the seconds of the step.
     """
     steps = valuation.steps
     halvings = max(1, math.ceil(math.log2(len(steps.tokens) + 1)))

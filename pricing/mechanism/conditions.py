@@ -12,10 +12,12 @@ from pricing.mechanism.rounding import Published
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How far the menu is from breaking each condition, in nano-units; below minus ``error`` a condition is broken.
+    """How far the menu is from breaking each condition, in nano-units.
 
-    ``own_choice`` is the least loss, over all ordered pairs of a type and another tier (or none), of the type from
-    taking that tier. ``participation`` is the least rent of a served type.
+    ``own_choice`` is the least loss of a type from taking a tier that is not its own, over all ordered pairs of a type
+    and such a tier. ``participation`` is the least rent of a served type. ``error`` is the bound on the error of a
+    worth; a slack is the difference of two worths, so below minus twice ``error`` its condition is broken. ``broken``
+    is a sentence on a broken condition, None where all hold.
     """
 
     own_choice: float
@@ -25,7 +27,7 @@ class Conditions:
 
 
 def conditions(valuation: Valuation, published: Published, names: list[str]) -> Conditions:
-    """Return the slacks of a menu over all ordered pairs of types and tiers, and the worst break in one sentence."""
+    """Return the slacks of a menu over all ordered pairs of types and tiers, and a sentence on a broken condition."""
     if not len(published.caps):
         return Conditions(0.0, 0.0, published.error, None)
     gains = published.worth - published.prices

@@ -19,7 +19,7 @@ EQUAL = 1e-9
 """The relative difference within which a type takes the larger of two tiers."""
 
 NODES = 25
-"""How many equally likely values represent a dispersion of value where tastes differ as well."""
+"""How many equally likely values represent a dispersion of value, in the surplus and where tastes differ as well."""
 
 _LEVELS: Floats = ndtri((np.arange(NODES) + 0.5) / NODES)
 
@@ -29,11 +29,11 @@ class Crowd:
     """Types of one market or of several markets together, with the worth of every cap to each type.
 
     Attributes:
-        weight: of each type, adding up to 1 over all types. Shape (n,).
-        worth: of each cap 0, 1, ..., m to each type at its average value, nano-units. Shape (n, m + 1).
-        cost: of serving each cap, or None where serving costs nothing. Shape (n, m + 1).
+        weight: weight of each type; the weights add up to 1. Shape (n,).
+        worth: worth of each cap 0, 1, ..., m to each type at its average value, nano-units. Shape (n, m + 1).
+        cost: cost of serving each cap, nano-units, or None where serving costs nothing. Shape (n, m + 1).
         sigma: standard deviation of the logarithm of the value within each type, at an unchanged mean. Shape (n,).
-        taste: scale of extreme-value shocks to each tier and to none, nano-units. Shape (n,).
+        taste: scale of extreme-value shocks to the worth of each tier and of none, nano-units. Shape (n,).
     """
 
     weight: Floats

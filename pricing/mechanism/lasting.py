@@ -1,4 +1,4 @@
-"""How few tiers are enough: the profit of each number of tiers, bought once and when callers resume."""
+"""How few tiers are enough: the profit of each number of tiers, when callers buy once and when they resume."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pricing.mechanism.rounding import Published, publish
 from pricing.mechanism.tiers import best_tiers
 
 TIERS_MAX = 8
-"""The largest number of tiers that is considered by default."""
+"""The largest number of tiers considered by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class TierLine:
-    """What the best menu of at most ``tiers`` tiers earns, in nano-units for each conversation offered."""
+    """The profit of the best menu of at most ``tiers`` tiers, in nano-units for each conversation offered."""
 
     tiers: int
     profit: float
@@ -30,10 +30,10 @@ class TierLine:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """How many tiers to sell: the fewest that lose at most the share ``within`` of profit, once and under resumption.
+    """How many tiers to sell: the fewest that lose at most the share ``within`` of profit, bought once and if resumed.
 
-    ``tiers`` compares profit with that of the full menu, and is None where no line comes so near; ``lasting`` compares
-    profit if resumed with the best of the lines.
+    ``tiers`` compares profit with the full menu's profit, and is None where every line loses more. ``lasting`` compares
+    profit if resumed with the largest profit if resumed of the lines.
     """
 
     lines: tuple[TierLine, ...]
@@ -44,7 +44,7 @@ class Advice:
 
     @property
     def sentence(self) -> str:
-        """Return the advice as people read it."""
+        """Return the advice as a sentence."""
         within_best = f"within {100 * self.within:g} % of"
         bought_once = f"Not even {self.lines[-1].tiers} tiers come {within_best} the full menu"
         if self.tiers is not None:

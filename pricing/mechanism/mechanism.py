@@ -28,8 +28,8 @@ class Allocation:
 def iron(log_share: Floats, urgency_per_s: Floats) -> Floats:
     """Return the optimal cap of each type, in seconds, when serving costs nothing.
 
-    The caps are the slopes of the concave hull of ln G: neighbouring types whose raw slopes rise are pooled, and a
-    pool takes the slope of its chord.
+    The caps are the slopes of the concave hull of ln Q over r: neighbouring types whose raw slopes rise are pooled, and
+    a pool takes the slope of its chord.
 
     Args:
         log_share: ln Q_i, logarithm of the cumulative share, types from patient to urgent. Where worth falls with
@@ -73,7 +73,10 @@ def full_menu(valuation: Valuation) -> Allocation:
 
 
 def has_hull(valuation: Valuation) -> bool:
-    """Return whether serving costs nothing, delay is exponential and only profit counts: caps have a closed form."""
+    """Return whether the caps have a closed form.
+
+    They have where serving costs nothing, delay is exponential, only profit counts, and no type has to be served.
+    """
     profit_only = not valuation.surplus_weight and not valuation.everyone
     return valuation.cost_per_token == 0 and valuation.delay == "exponential" and profit_only
 
@@ -112,7 +115,7 @@ def search(valuation: Valuation) -> Allocation:
     """Return the most profitable caps that fall with urgency, by dynamic programming in O(types x steps).
 
     From the most urgent type up, V_i(m) = max over N <= m of B_i(N) + V_(i+1)(N) is a running maximum, stored as its
-    increment at each step. One bit a cell stores where the maximum is reached, and the caps are read off from the most
+    increment at each step. One bit per cell stores where the maximum is reached, and the caps are read off from the most
     patient type down. A tie goes to the larger cap. Exact among menus of caps, for any cost, length of answers and
     family of delay.
     """
@@ -130,7 +133,8 @@ def search(valuation: Valuation) -> Allocation:
 def lengthened(valuation: Valuation, caps: Ints) -> Ints:
     """Return the caps, with the largest cap at the last step where serving costs nothing.
 
-    No type's rent rises with the largest cap, so no cap is best; far out, doubles cannot tell the difference.
+    A longer largest cap raises the price of its own tier and no other price, so it is best not to cap that tier. The
+    solver cannot see the gain of the most distant steps, because the gain is below the precision of doubles.
     """
     if valuation.cost_per_token or valuation.sinks or not caps[0]:
         return caps

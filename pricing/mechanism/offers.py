@@ -35,7 +35,12 @@ def offer_of(published: Published) -> Offer:
 
 
 def cleaned(caps: Ints, prices: Ints) -> Offer:
-    """Return an offer without tiers that are no larger than a cheaper tier; caps in any order. Shapes (k,)."""
+    """Return an offer without tiers that cost less than 1 or are no larger than a tier that costs no more.
+
+    Args:
+        caps: caps in steps, in any order. Shape (k,).
+        prices: nano-units. Shape (k,).
+    """
     undominated: list[tuple[int, int]] = []
     for price, cap in sorted(zip(prices.tolist(), (-caps).tolist(), strict=True)):
         if price >= 1 and -cap > (undominated[-1][0] if undominated else 0):
@@ -49,9 +54,10 @@ def cleaned(caps: Ints, prices: Ints) -> Offer:
 
 
 def chosen(valuation: Valuation, offer: Offer) -> Published:
-    """Return an offer with each type's choice: the tier with the largest gain, of equal tiers the larger.
+    """Return an offer with each type's choice: the tier with the largest gain; ties go to the larger tier.
 
-    Two gains are equal where they differ by less than the error of the worth. A tier that no type takes is left out.
+    Gains that differ by at most twice the bound on the error of a worth are a tie. A tier that no type takes is left
+    out.
 
     Args:
         valuation: n types, m steps.
@@ -86,8 +92,8 @@ def choices(worth: Floats, prices: Ints, error: float) -> Ints:
     """Return the tier that each type takes, -1 for none. Shapes (n, k), (k,) -> (n,).
 
     Args:
-        worth: of each tier to each type, nano-units.
-        prices: nano-units.
+        worth: worth of each tier to each type, nano-units.
+        prices: price of each tier, nano-units.
         error: bound on the error of a worth; ties within twice the bound go to the larger tier.
     """
     if not worth.shape[1]:

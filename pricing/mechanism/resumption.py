@@ -19,21 +19,22 @@ TIERS_MAX = 512
 """The most tiers that callers are assumed to resume with, evenly spread among the tiers of a larger menu."""
 
 PLACES_MOST = 1 << 15
-"""The most places that are computed; where there are more, caps count as a little smaller than they are."""
+"""The most places that are computed; where there are more, caps are rounded down to a coarser unit."""
 
 REACHED_MOST = 2048
 """If purchases lead to at most this many places, only those places are computed."""
 
 PLACES_AT_ONCE = 64
-"""How many places are computed at once for the tiers that lead beyond all of them."""
+"""The least number of places computed at once for the tiers that lead past all of these places."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
     """The largest gain of a type from resuming, and the profit when every type does what is best for it.
 
-    Callers consider ``tiers`` of the menu's tiers: all of them up to ``TIERS_MAX``; with more, their gain is at least
-    the stated gain. ``gains`` is the gain by type, nano-units, 0 where within the computation's error. Shape (n,).
+    ``gain`` and ``profit`` are nano-units, the profit for each conversation offered. Callers consider ``tiers`` of the
+    menu's tiers: all of them up to ``TIERS_MAX``. Of a menu with more tiers, they gain at least the stated gain.
+    ``gains`` is the gain by type, nano-units, 0 where the gain is within the computation's error. Shape (n,).
     """
 
     gain: float
@@ -44,14 +45,15 @@ class Resumption:
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """The places in an answer where a caller may stand: the places that purchases lead to if they are few, else
-    multiples of the caps' common divisor, up to the answer's end.
+    """The places in an answer where a caller may stand, up to the answer's end.
+
+    They are the places that purchases lead to if these are few, otherwise the multiples of the caps' common divisor.
 
     Attributes:
         tokens: tokens bought so far, rising from 0 to the longest answer. Shape (p,).
         steps: steps that are complete at each place. Shape (p,).
-        jumps: how many places each tier leads on if places are evenly spread, the smallest tier first. Shape (k,).
-        prices: price of each tier. Shape (k,).
+        jumps: by how many places each tier advances if places are evenly spread, the smallest tier first. Shape (k,).
+        prices: price of each tier, nano-units. Shape (k,).
         onward: the place that each tier leads to from each place if places are not evenly spread. Shape (p, k).
     """
 
@@ -80,9 +82,9 @@ class _Prospects:
 
     Attributes:
         weight: the probability, weighed by patience, that the caller still waits at the place; 1 before the start.
-        patience: the weight without the answer's length.
+        patience: the share of worth that remains at the place, which is the weight without the answer's length.
         served: tokens that serving up to the place takes.
-        worth: worth of everything before the place, nano-units.
+        worth: worth of the answer up to the place, nano-units.
         best: the most that the caller may expect in all, nano-units.
     """
 
@@ -96,10 +98,9 @@ class _Prospects:
 def resumption(valuation: Valuation, published: Published, margin: Floats) -> Resumption:
     """Return the resumption figures of a menu, by backward induction over the places where an answer can be cut.
 
-    With w(m) = P(the answer is longer than m) d(r, t(m)), the weight of still waiting after m tokens (1 before the
-    start), and Z(m) all that a caller who has bought m tokens expects, Z(m) = max(u(m), max_j Z(m + N_j) - p_j w(m)).
-    The caller's gain is Z(0) less the gain from its own tier; a caller without a gain buys its own tier, once. Ties go
-    to the larger cap.
+    The weight of still waiting after m tokens is w(m) = P(the answer is longer than m) d(r, t(m)), 1 before the start.
+    A caller who has bought m tokens expects in all Z(m) = max(u(m), max_j Z(m + N_j) - p_j w(m)). The caller's gain is
+    Z(0) less the gain from its own tier; a caller without a gain buys its own tier, once. Ties go to the larger cap.
 
     Args:
         valuation: n types, m steps.
@@ -213,14 +214,14 @@ def _to_the_end(places: _Places, weight: Floats, best: Floats) -> None:
 
 
 def _buy(best: Floats, weight: Floats, run: slice, jump: int, price: float) -> None:
-    """Offer one tier at consecutive places, to none of which it leads."""
+    """Offer one tier at consecutive places; from none of them does the tier lead to another of them."""
     offers = weight[run] * price
     np.subtract(best[run.start + jump : run.stop + jump], offers, out=offers)
     np.maximum(best[run], offers, out=best[run])
 
 
 def _buy_short(places: _Places, best: Floats, weight: Floats, place: int, short: int) -> None:
-    """Offer at one place the tiers that lead on by less than the number of places computed at once."""
+    """Offer at one place the tiers that advance by fewer places than are computed at once."""
     short_jumps = places.jumps[:short]
     short_jumps = short_jumps[: int(np.searchsorted(short_jumps, places.last - place))]
     if len(short_jumps):

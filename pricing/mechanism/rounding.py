@@ -52,7 +52,12 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class _Ladder:
-    """Tiers while they are merged: a column of the worth table, and the most urgent type of each, from below."""
+    """The tiers that are left while tiers are merged, the smallest first: columns of the worth table, and last types.
+
+    Attributes:
+        columns: the column of each tier in the worth table. Shape (k,).
+        ends: the most urgent type of each tier. Shape (k,).
+    """
 
     columns: Ints
     ends: Ints

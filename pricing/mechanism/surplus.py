@@ -22,8 +22,8 @@ def surplus_rows(valuation: Valuation) -> Iterator[tuple[int, Floats]]:
     """Return (i, b_i) for i = n - 1 down to 0; the first N entries of b_i sum to B_i(N).
 
     B_i(N) = Q_i u_i(N) - Q_(i-1) u_(i-1)(N) - q_i C_i(N), nano-units; where customers' surplus has the weight a, rents
-    weigh 1 - a: (q_i + (1 - a) Q_(i-1)) u_i(N) - (1 - a) Q_(i-1) u_(i-1)(N) - q_i C_i(N). The next row overwrites a
-    row, which has the shape (m,). All work is done in a few rows that stay in the processor's cache; each type's delay
+    weigh 1 - a: (q_i + (1 - a) Q_(i-1)) u_i(N) - (1 - a) Q_(i-1) u_(i-1)(N) - q_i C_i(N). Each row has shape (m,) and
+    is overwritten by the next row. All work is done in a few rows that stay in the processor's cache; each type's delay
     is computed once, for its own row and as rent in the row of the next more urgent type.
     """
     steps = valuation.steps
@@ -57,8 +57,8 @@ def _row(valuation: Valuation, row: int) -> tuple[Floats, Floats]:
 def climb(added: Floats) -> Flags:
     """Turn the increments of a sum into the increments of its running maximum, in place.
 
-    Most rows rise, fall, and never recover: then the steps up to the top stay as they are and the others add nothing,
-    and no sum is needed. The steps after a dip make up for it, and only those steps are summed.
+    Most rows rise, then fall, and never recover: the increments up to the maximum stay unchanged and the later ones
+    become 0. Only the runs that fall and the runs that make up for them are summed.
 
     Args:
         added: any numbers. Shape (m,); overwritten.

@@ -1,4 +1,4 @@
-"""A menu that people can read: the K caps that earn the most, and the types that take each."""
+"""A menu short enough for people to read: the K caps that earn the most, and the types that take each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def best_tiers(valuation: Valuation, most: int) -> list[Allocation]:
 
     From the most urgent type up, with k caps used from type i on and type i at cap m,
     F_(i,k)(m) = B_i(m) + max(F_(i+1,k)(m), max over m' < m of F_(i+1,k-1)(m')): the next type stays at the cap, or the
-    cap falls to the best lower cap. Time O(types x steps x most); two bits a cell store which of the two is better and
+    cap falls to the best lower cap. Time O(types x steps x most); two bits per cell store which of the two is better and
     where the best lower cap is.
     """
     types, steps = len(valuation.share), len(valuation.steps.tokens)
@@ -30,8 +30,9 @@ def best_tiers(valuation: Valuation, most: int) -> list[Allocation]:
     surplus = np.zeros(steps + 1)
     for row, added in surplus_rows(valuation):
         np.cumsum(added, out=surplus[1:])
-        # Doubles that are not negative have the order of their bits, and whole numbers are compared faster. Negative
-        # values are ordered too low: no best menu contains them, for it would leave the remaining types unserved.
+        # Doubles that are not negative have the same order as their bits read as integers, and integers are compared
+        # faster. Negative doubles compare below all others, but not in their own order. That does no harm: no best menu
+        # contains a negative value, because leaving the remaining types unserved earns 0.
         if valuation.everyone:
             np.maximum.accumulate(best, axis=1, out=highest)
         else:
@@ -56,7 +57,7 @@ def best_tiers(valuation: Valuation, most: int) -> list[Allocation]:
 
 
 def _read_off(stays: Bits, reached: Bits, lower_caps: int, cap: int) -> Ints:
-    """Return the caps by type of the menu that has ``used`` lower caps besides ``cap``."""
+    """Return the caps by type of the menu that has ``lower_caps`` lower caps besides ``cap``."""
     caps = np.zeros(len(stays), dtype=np.int64)
     caps[0] = cap
     for row in range(len(stays) - 1):
@@ -74,12 +75,12 @@ def _bit(bits: Bits, lower_caps: int, cap: int) -> bool:
 
 
 def single_plan(valuation: Valuation, worth: npt.NDArray[np.float64], tokens: npt.NDArray[np.float64]) -> float:
-    """Return the profit of the best single plan without a cap, 0 where no plan earns anything.
+    """Return the profit of the best single plan without a cap, 0 where no such plan earns anything.
 
     Args:
         valuation: the market in numbers.
         worth: worth of the longest cap to each type, nano-units. Shape (n,).
-        tokens: tokens that serving the longest cap takes. Shape (n,).
+        tokens: average tokens that serving the longest cap to each type takes. Shape (n,).
     """
     costs = np.cumsum(valuation.share * tokens) * valuation.cost_per_token
     return max(0.0, float(np.max(valuation.cumulative * worth - costs)))

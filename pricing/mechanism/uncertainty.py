@@ -34,13 +34,15 @@ class Choice:
     """The candidate that earns the most on average over the markets.
 
     Attributes:
-        market: the market whose optimal menu is the candidate, as ``market.json``: one of the markets, discounted.
+        market: the market whose optimal menu is the candidate, as ``market.json``: one of the markets, its value
+            understated.
         draw: the number of that market, from 0.
         discount: the share by which its value is understated.
         mean: average profit over the markets, nano-units for each conversation offered.
-        low: the 5th percentile.
-        profits: profit in each market. Shape (draws,).
-        certain: average profit if the menu could be chosen after the market is known, the value of knowing it.
+        low: the 5th percentile of the profits.
+        profits: profit in each market, nano-units. Shape (draws,).
+        certain: average profit if the menu could be chosen after the market is known; less ``mean``, it is the value of
+            knowing the market.
     """
 
     market: dict[str, Any]
@@ -58,7 +60,8 @@ def best_on_average(
     """Return the menu that earns the most on average over equally likely markets, such as bootstrap draws.
 
     Candidates are the optimal menus of the markets themselves, and of the same markets with the value of an answer
-    understated, which lowers every price in proportion and leaves the caps. In each market every type chooses freely.
+    understated. Where serving costs nothing, that lowers every price in proportion and leaves the caps unchanged. In
+    each market every type chooses freely.
 
     Args:
         markets: equally likely markets of one currency.
@@ -103,7 +106,7 @@ class Understated:
         discount: the share by which its value is understated.
         tiers: the most tiers of the menu; None is the full menu.
         mean: average profit of its menu over the draws, nano-units for each conversation offered.
-        low: the 5th percentile.
+        low: the 5th percentile of the profits.
     """
 
     market: dict[str, Any]
@@ -122,21 +125,22 @@ def understated(
 ) -> Understated:
     """Return the best discount and number of tiers for a market that is known only up to equally likely draws.
 
-    The distribution of urgency may be averaged over the draws, for profit is linear in it. Lengths and pace may not:
-    where answers are a little longer than assumed, each type's worth is a little less than a price that takes all of
-    the worth. An understated value takes less than all; it scales prices and leaves the caps. Uncertainty hurts few
-    tiers less than many.
+    The distribution of urgency may be averaged over the draws, because profit is linear in it. Lengths and pace may
+    not: where answers are a little longer than assumed, each type's worth is a little below a price that takes all of
+    the assumed worth. With an understated value, prices take less than all of the worth; where serving costs nothing,
+    the caps stay the same. Uncertainty costs menus of few tiers less than menus of many.
 
     Args:
         market: the average.
         draws: equally likely markets of the same currency.
-        tiers: candidates for the largest number of tiers; None is the full menu. Of equally good ones, the first wins.
+        tiers: candidates for the largest number of tiers; None is the full menu. Of equally good candidates, the first
+            wins.
         discounts: the shares by which the value may be understated, each in [0, 1).
     """
     lowered = [_discounted(market, discount) for discount in discounts]
     menus, caps = list[tuple[Ints, Floats]](), list[Ints]()
     for valuation in map(valuation_of, lowered):
-        # Where serving costs nothing, all that a menu earns is in proportion to the value, so the best caps stay.
+        # Where serving costs nothing, profit is proportional to the value, so the best caps are the same.
         caps = _caps_of(valuation, tiers) if valuation.cost_per_token or not caps else caps
         menus += [_sold(valuation, by_type) for by_type in caps]
     profits = np.empty((len(menus), len(draws)))

@@ -1,4 +1,4 @@
-"""Aims of a menu that no formula solves: the score of an offer, and the offers with which a search starts."""
+"""Objectives without a formula for the best menu: the score of an offer, and the offers with which a search starts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pricing.mechanism.tiers import best_tiers
 from pricing.menus.seek import Score, Search, sought
 
 TIERS_MOST = 5
-"""The most tiers of a menu that is searched for, by default."""
+"""By default, the most tiers of a menu that a search finds."""
 
 TRIES_LEAST, TRIES_MOST = 150, 2000
 """The least and the most offers that are tried for each number of tiers."""
 
 CELLS_TRIED = 4 * 10**7
-"""Types times steps, summed over all offers tried for a number of tiers."""
+"""The most types times steps, summed over the offers tried for each number of tiers."""
 
 TYPES_MOST = 48
-"""The number of types to which a market is thinned out while offers are tried; the result is scored by all types."""
+"""The most types of a market while offers are tried, by merging neighbours; the result is scored by all types."""
 
 SINGLE_PLANS = 6
 """How many prices of a single plan without a cap a search starts with."""
@@ -37,7 +37,7 @@ class Aim:
 
     Attributes:
         score: the score of an offer in a market; minus infinity where the offer may not be sold.
-        starts: further offers to start with, besides the mechanism's.
+        starts: offers that the search starts with, besides the mechanism's offers.
     """
 
     score: Callable[[Valuation, Offer], float]
@@ -57,10 +57,10 @@ def resumed(valuation: Valuation, offer: Offer) -> float:
 
 
 def best_offer(valuation: Valuation, aim: Aim, most: int) -> Offer:
-    """Return the best offer found of at most ``most`` tiers; it is no worse than any offer the search starts with.
+    """Return the best offer found of at most ``most`` tiers, which is no worse than any offer the search starts with.
 
     The search starts with the mechanism's menus of 1, 2, ... tiers, single plans without a cap, and the aim's own
-    offers. The best offer of two tiers is among the starts of the search for more.
+    offers. A search for more than two tiers also starts with the best offer found of two tiers.
 
     Args:
         valuation: n types, m steps.
@@ -82,7 +82,7 @@ def best_offer(valuation: Valuation, aim: Aim, most: int) -> Offer:
 
 
 def thinned(valuation: Valuation, most: int = TYPES_MOST) -> Valuation:
-    """Return a market of at most ``most`` types: runs of neighbours are merged, at the urgency of the last of them."""
+    """Return a market of at most ``most`` types: each run of neighbours becomes one type, with its last type's urgency."""
     types = len(valuation.share)
     if types <= most:
         return valuation
@@ -100,7 +100,7 @@ def thinned(valuation: Valuation, most: int = TYPES_MOST) -> Valuation:
 
 
 def _mechanism(valuation: Valuation, most: int) -> Sequence[Offer]:
-    """Return the best menus of each number of tiers bought once, and single plans without a cap."""
+    """Return the best menus of each number of tiers when callers buy once, and single plans without a cap."""
     offers = [offer_of(publish(valuation, menu.caps)) for menu in best_tiers(valuation, most)]
     last = len(valuation.steps.tokens)
     worth = worth_at(valuation, np.array([last]))[:, 0]

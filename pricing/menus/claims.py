@@ -47,7 +47,7 @@ def _aim(wished: Wishes) -> str:
 
 
 def _of(market: Market) -> str:
-    """Return for which market a claim is true, where the operator does not state the market as known."""
+    """Return the market that a claim is limited to, where the market was estimated or assumed."""
     if is_estimated(market):
         return " for the market as it was estimated"
     return " for a market that was assumed" if "assumption" in json.loads(market.given) else ""

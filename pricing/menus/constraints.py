@@ -25,7 +25,7 @@ def terms_aim(valuation: Valuation, wished: Wishes, most: int) -> Aim:
     and with today's menu, under which nobody is worse off.
 
     Args:
-        valuation: n types, m steps; holds the weight of surplus, and whether everyone is to be served.
+        valuation: n types, m steps; holds the weight of surplus, and whether every type has to be served.
         wished: the terms.
         most: the most tiers of the menu.
     """
@@ -48,10 +48,11 @@ def terms_aim(valuation: Valuation, wished: Wishes, most: int) -> Aim:
 def highest(valuation: Valuation, published: Published, wished: Wishes) -> Offer:
     """Return the caps of a menu at the highest prices, under terms, at which every type keeps its tier.
 
-    Every condition says that a price is at most another price plus a number: own choice against the next smaller tier,
-    for the tier's most urgent type, and against the next larger tier, for its most patient type; the terms; and that no
-    type keeps less than today, where no type may. Lowering each price that is too high, in one pass up and down for
-    each tier, reaches the highest prices that meet all conditions.
+    Every condition says that a price is at most a number, or at most another price plus a number. The conditions are
+    own choice against the next smaller tier, for the tier's most urgent type; own choice against the next larger tier,
+    for its most patient type; the terms; and, where nobody may be worse off, that every type keeps at least what it
+    keeps today. One pass up and down per tier, lowering each price that is too high, reaches the highest prices that
+    meet all conditions.
 
     Args:
         valuation: n types, m steps.
@@ -120,7 +121,10 @@ def _holds(published: Published, surplus: Floats, term: Term) -> bool:
 
 
 def worse_off(valuation: Valuation, published: Published, condition: WorseOff) -> float:
-    """Return the share of conversations offered whose customers keep less than they do with today's menu."""
+    """Return the share of conversations offered whose customers keep less than they do with today's menu.
+
+    A type counts where it loses more than one nano-unit and the error of its worth.
+    """
     surplus_today = kept_today(valuation, condition)
     return float(valuation.share[kept(published) < surplus_today - 4 * published.error - 1].sum())
 
@@ -148,5 +152,5 @@ def _today(valuation: Valuation, condition: WorseOff) -> Offer:
 
 
 def unmet(tiers: int) -> NotAMenu:
-    """Return the error for terms that no menu found fulfils."""
+    """Return the error for terms that none of the menus tried fulfils."""
     return NotAMenu(f"No menu of at most {tiers} tiers was found that fulfils the terms and earns anything.", "terms")

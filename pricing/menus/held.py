@@ -1,4 +1,4 @@
-"""What a robust menu keeps beside the most profitable menu and beside single plans, and what no menu can keep."""
+"""A robust menu's profit as a share of the most profitable menu's and of single plans', and bounds on such shares."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pricing.market.worth import Valuation
 from pricing.mechanism.tiers import best_tiers
 
 BOUND_WEIGHTS = (0.0, *(2.0 ** (place / 2) for place in range(-12, 5)))
-"""Weights of another market against the assumed market, to bound the profit of a menu in all of them."""
+"""The weights tried for each other market, against 1 for the assumed market, in the bounds on a menu's profits."""
 
 ROUNDS = 2
-"""How often the weight of each market is chosen anew while the others stay as they are."""
+"""How often the weight of each market is chosen again while the other weights stay fixed."""
 
 BETTER = 1e-9
-"""The relative gain below which a weight is no better than another, so that every machine finds the same bound."""
+"""The relative gain below which a weight does not count as better, so that every machine finds the same bound."""
 
 HELD = 1e-9
 """The shortfall, as a share, within which a menu counts as meeting a least profit: rounding."""
@@ -33,11 +33,11 @@ class Near:
 
     Attributes:
         name: how the market differs.
-        weight: weight of the market, adding up to 1 over all markets.
+        weight: weight of the market; the weights of all markets add up to 1.
         valuation: the market.
         sigma: standard deviation of the logarithm of the value between customers of one urgency.
         single: profit of the market's best single plan, nano-units for each conversation offered.
-        least: the profit that a menu has to reach in the market, 0 for none.
+        least: the profit that a menu has to reach in the market, nano-units; 0 where a menu only has to make no loss.
         is_draw: whether the market is a draw of an estimate.
     """
 
@@ -53,15 +53,16 @@ class Near:
 def claims_of(
     near: Sequence[Near], profits: Floats, around: Neighbourhood, exact: float | None, most: int
 ) -> dict[str, Any]:
-    """Return what a menu keeps in the assumed market and in those near it, and bounds where that is too little.
+    """Return a menu's shares of profit in the assumed market and in the markets near it, with bounds on short shares.
 
-    Where no menu reaches the least profits elsewhere, there is no bound on what such a menu keeps in the assumed market.
+    Where no menu reaches the least profits elsewhere, there is no bound on the profit in the assumed market of a menu
+    that does.
 
     Args:
         near: the assumed market, the markets near it, the draws of an estimate.
-        profits: of the menu in each of them, nano-units. Shape (markets,).
+        profits: profit of the menu in each of these markets, nano-units. Shape (markets,).
         around: the least shares that are wanted.
-        exact: profit of the most profitable menu of the assumed market, None where only a search could tell.
+        exact: profit of the most profitable menu of the assumed market, nano-units; None where no formula gives it.
         most: the most tiers of a menu.
     """
     shares = [
@@ -99,8 +100,9 @@ def as_taken_at_most(near: Sequence[Near], exact: float, most: int) -> float:
     """Return a bound on the profit in the assumed market if the least profits elsewhere are reached, nano-units.
 
     For any weights w >= 0, a menu that earns p in the assumed market and p_k >= l_k in others has
-    p + sum of w l <= p + sum of w p_k, which is at most the largest such sum of any menu. That is the profit of the best
-    menu for the types of all these markets, if they can be put in one order: an exact program again.
+    p + sum of w_k l_k <= p + sum of w_k p_k, which is at most the largest such sum of any menu. The largest sum is the
+    profit of the best menu for the types of all these markets together, if the types can be put in one order; the exact
+    program computes it.
     """
     centre = near[0].valuation
     bound_by = [market for market in near[1:] if market.least and is_one_kind(centre, market)]
@@ -115,8 +117,9 @@ def as_taken_at_most(near: Sequence[Near], exact: float, most: int) -> float:
 def elsewhere_at_most(near: Sequence[Near], most: int) -> float | None:
     """Return a bound on the least share of the single plan's profit that a menu keeps in every other market.
 
-    For any weights of sum 1 the least share is at most the weighted sum of the shares, which is the profit of a menu in
-    the markets together: the best menu's, at most. None where no other market has the types in one order with the rest.
+    For any weights of sum 1 the least share is at most the weighted sum of the shares. That sum is the menu's profit in
+    a market made of all these markets, so it is at most the profit of the best menu there. Returns None where no other
+    market's types can be put in one order with those of the assumed market.
     """
     centre = near[0].valuation
     others = [market for market in near[1:] if market.single > 0 and is_one_kind(centre, market)]
@@ -135,7 +138,7 @@ def elsewhere_at_most(near: Sequence[Near], most: int) -> float | None:
 
 
 def _lowest(bound: Callable[[Sequence[float]], float], weights: list[float]) -> float:
-    """Return the lowest bound found by choosing one weight after the other; no weights are tried twice."""
+    """Return the lowest bound found by choosing one weight after another; no set of weights is tried twice."""
     bound_at = cache(bound)
     lowest = bound_at(tuple(weights))
     for place in list(range(len(weights))) * ROUNDS:
@@ -148,7 +151,7 @@ def _lowest(bound: Callable[[Sequence[float]], float], weights: list[float]) -> 
 
 
 def _most(weights: Sequence[float], markets: Sequence[Near], most: int) -> float:
-    """Return the largest weighted sum of a menu's profits in markets that differ in urgency alone, nano-units."""
+    """Return the largest weighted sum of a menu's profits in markets that differ only in urgency, nano-units."""
     centre = markets[0].valuation
     parts = [
         (weight, float(market.valuation.urgency_per_s[0] / centre.urgency_per_s[0]))
@@ -159,16 +162,16 @@ def _most(weights: Sequence[float], markets: Sequence[Near], most: int) -> float
 
 
 def is_one_kind(centre: Valuation, one: Near) -> bool:
-    """Return whether a market has the same lengths and values as the centre, so that all types are in one order."""
+    """Return whether a market has the centre's lengths and its one value, so that the types of both have one order."""
     return one.sigma == 0 and one.valuation.steps is centre.steps and bool(np.ptp(centre.value) == 0)
 
 
 def together(valuation: Valuation, parts: Sequence[tuple[float, float]]) -> Valuation:
-    """Return the types of a market and of markets near it, by weights, as one market.
+    """Return the types of a market and of markets near it, weighted, as one market.
 
     Args:
-        valuation: n types of one value.
-        parts: weight of each market and the factor by which its urgency is larger.
+        valuation: n types, all of one value.
+        parts: for each market, its weight and the factor by which its urgencies exceed those of ``valuation``.
     """
     total = sum(weight for weight, _ in parts)
     urgency = np.concatenate([valuation.urgency_per_s * factor for _, factor in parts])

@@ -1,4 +1,4 @@
-"""Tiers and menus as they are published: ``menu.json``, read and checked with the standard library alone."""
+"""Published tiers and menus: ``menu.json``, read and checked with the standard library alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from pricing.money import MOST
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""What a tier may be called: 1 to 64 letters, digits, dots, dashes and underscores."""
+"""The name of a tier: 1 to 64 letters, digits, dots, dashes and underscores, the first a letter or digit."""
 
 LIMIT_FIELDS: tuple[str, ...] = (
     "conversation_tokens_max",
@@ -44,8 +44,8 @@ OWN_PRICES: Mapping[str, str] = {
 OWN_VERSION = re.compile(r"(.*)\+([cpio]\d{1,16}(?:,[cpio]\d{1,16})*)", re.DOTALL)
 
 HangupBills = Literal["visible", "timed", "granted"]
-"""How a call is billed whose caller hung up, where the model's endpoint does not report the generated tokens: what the
-caller could see, the time that the call ran at the model's speed, or all tokens granted."""
+"""How a call is billed if its caller hung up and the model's endpoint does not report the generated tokens: by the
+tokens that the caller could see, by the duration of the call at the model's speed, or by all tokens granted."""
 
 HANGUP_BILLS: tuple[HangupBills, ...] = get_args(HangupBills)
 
@@ -82,7 +82,7 @@ class Tier:
     """One of ``HANGUP_BILLS``; None is the gateway's default."""
 
     def with_prices(self, prices: Mapping[str, int]) -> Tier:
-        """Return the tier with some of ``OWN_PRICES`` in place of its own."""
+        """Return the tier with some of its prices, those in ``OWN_PRICES``, replaced."""
         return replace(
             self,
             price_nanousd=prices.get("price_nanousd", self.price_nanousd),
@@ -92,7 +92,7 @@ class Tier:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the tier's fields without limits and prices that are not set; the cap is always included."""
+        """Return the tier's fields without those that are not set; name, price and cap are always included."""
         always = {"name", "price_nanousd", "conversation_tokens_max"}
         return {
             field.name: getattr(self, field.name)
@@ -102,7 +102,7 @@ class Tier:
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Tier:
-        """Return the tier that ``given`` describes; keys that are not a tier's own (``expected``) are ignored.
+        """Return the tier that ``given`` describes; keys that are no fields of a tier (``expected``) are ignored.
 
         Raises:
             NotAMenu: a name is malformed, a limit or price is not a whole number in range, or ``hangup_bills`` is not
@@ -127,7 +127,7 @@ def own_prices(overrides: Mapping[str, int]) -> dict[str, int]:
 
 
 def own_version(version: str, prices: Mapping[str, int]) -> str:
-    """Return a menu's version with a customer's own prices: ``v1+c900,o5`` has a conversation's and output's."""
+    """Return a menu's version with a customer's own prices: ``v1+c900,o5`` sets those of a conversation and output."""
     if not prices:
         return version
     letters = (f"{letter}{prices[field]}" for letter, field in OWN_PRICES.items() if field in prices)
@@ -178,7 +178,7 @@ class Menu:
         return replace(self, version=own_version(self.version, prices), tiers=tiers)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the public part: nothing of costs, margins, market or certificate."""
+        """Return the public part, without costs, margins, market and certificate."""
         return {
             "version": self.version,
             "created": self.created,
@@ -213,7 +213,7 @@ class Menu:
 def canonical(value: Any) -> str:
     """Return JSON with sorted keys and no spaces; a whole number has no decimal point, whatever its type.
 
-    So 4.0 and 4 are the same, as they are to programs whose only numbers are doubles.
+    So 4.0 and 4 give the same text, because programs whose only numbers are doubles cannot tell them apart.
 
     Raises:
         ValueError: a number is not finite.

@@ -50,13 +50,13 @@ def optimal_menu(
 
     Args:
         market: who buys, and what serving costs.
-        tiers: the most tiers; None is the full menu, equal caps merged.
+        tiers: the most tiers; None is the full menu, with equal caps merged.
         bill: ``conversation`` or ``subscription``.
         names: names of the tiers, the smallest first; None calls them t1, t2, ...
         created: creation time, RFC 3339; it is recorded and changes nothing else.
         included_conversations: in a subscription, how many conversations the period's fee covers.
-        objective: ``profit``, or ``profit_if_resumed`` for the most profit when callers resume.
-        further: customers' surplus, everyone served, terms, robustness.
+        objective: ``profit``, or ``profit_if_resumed`` for the most profit when callers resume where that pays.
+        further: further objectives: customers' surplus, everyone served, terms, robustness.
 
     Raises:
         NotAMarket: the market cannot be priced.
@@ -77,8 +77,8 @@ def with_limits(menu: Mapping[str, Any], limits: Mapping[str, Mapping[str, int]]
     """Return a computed menu with an operator's limits added to its tiers: another version with its own certificate.
 
     Args:
-        menu: a menu made by ``optimal_menu``.
-        limits: by the name of a tier, limits among ``HAND_LIMITS``.
+        menu: a menu computed by ``optimal_menu``.
+        limits: limits among ``HAND_LIMITS``, by the name of the tier.
 
     Raises:
         NotAMenu: the menu has no such tier, or a limit may not be added.
@@ -124,7 +124,7 @@ def composed(market: Market, wished: Wishes, solution: Solution, created: str) -
 
 
 def _assignment(market: Market, sales: Sales, published: Published, names: list[str]) -> list[dict[str, Any]]:
-    """Return the tier of each type at its average value, and where customers differ, the type's share in each tier."""
+    """Return each type's tier at its average value and, where customers differ, the share of the type in each tier."""
     types = zip(market.urgency_per_s, market.share, published.takes.tolist(), strict=True)
     entries: list[dict[str, Any]] = [
         {"urgency_per_s": urgency, "share": share, "tier": names[tier] if tier >= 0 else None}
@@ -157,7 +157,7 @@ def digests(menu: Mapping[str, Any]) -> dict[str, str]:
 
 
 def figure(amount: float) -> float:
-    """Return an amount as files state it: to a millionth of a nano-unit."""
+    """Return an amount rounded to a millionth of a nano-unit, as files state it."""
     return round(float(amount), 6) + 0.0
 
 
@@ -243,7 +243,7 @@ def _profit(valuation: Valuation, menu: Allocation) -> float:
 
 
 def _recommended(solution: Solution) -> int | None:
-    """Return the fewest tiers that nearly earn the full menu's profit, None if more are needed than were computed."""
+    """Return the fewest tiers that lose at most ``NEARLY`` of the full menu's profit, None if no computed menu does."""
     profit_wanted = (1 - NEARLY) * solution.full.profit
     return next((tiers for tiers, menu in enumerate(solution.by_tiers, start=1) if menu.profit >= profit_wanted), None)
 
@@ -318,7 +318,7 @@ def _bound(market: Market, solution: Solution, sales: Sales) -> dict[str, Any]:
 
 
 def _gap_share(bound: float, profit: float, error: float) -> float:
-    """Return a gap as a share of the bound; a gap that rounding, here and in the bound, may explain is 0."""
+    """Return a gap as a share of the bound; a gap that the rounding of the profit and the bound may explain is 0."""
     if bound - profit <= 2 * error:
         return 0.0
     return round((bound - profit) / bound, 12) if bound > 0 else 1.0

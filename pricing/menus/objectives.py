@@ -67,7 +67,7 @@ class WorseOff:
 
     @classmethod
     def from_json(cls, given: Any) -> WorseOff:
-        """Return the condition; today's tiers may be those of a complete menu.
+        """Return the condition; today's tiers may be the tiers of a complete menu.
 
         Raises:
             NotAMenu: the condition is malformed.
@@ -123,9 +123,9 @@ class Further:
         exact = bool(self.surplus_weight or self.everyone)
         needs_search = bool(self.terms or self.worse_off is not None)
         if objective != "profit" and (exact or needs_search or self.robust is not None):
-            raise NotAMenu("What is best when callers resume is looked for by profit alone.", "objective")
+            raise NotAMenu("The objective profit_if_resumed cannot be combined with another objective.", "objective")
         if self.robust is not None and (exact or needs_search):
-            raise NotAMenu("A robust menu is looked for by profit alone.", "robust")
+            raise NotAMenu("A robust menu cannot be combined with another objective.", "robust")
 
 
 def _share(value: Any, field: str) -> float:

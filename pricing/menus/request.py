@@ -11,7 +11,7 @@ from pricing.menus.menu import NAME, NotAMenu, whole
 from pricing.menus.objectives import Further, Term, WorseOff
 
 OBJECTIVES = ("profit", "profit_if_resumed")
-"""What a menu maximises: profit from callers who buy once, or from callers who resume where that pays."""
+"""The profit that a menu maximises: from callers who buy once, or from callers who resume where that pays."""
 
 HAND_LIMITS = (
     "period_tokens_max",
@@ -44,7 +44,7 @@ class Wishes:
         return self._plain() | self._further()
 
     def _further(self) -> dict[str, Any]:
-        """Return the wishes that are set for only some menus; the file omits the others."""
+        """Return the optional wishes that are set; the file omits the others."""
         wishes_set: dict[str, Any] = {}
         if self.surplus_weight:
             wishes_set["surplus_weight"] = self.surplus_weight
@@ -151,8 +151,8 @@ def usable(name: str, limits: Mapping[str, int], tokens: int, price: int) -> Non
     Args:
         name: name of the tier.
         limits: the limits added to the tier.
-        tokens: tokens of one conversation: its cap, or without a cap the average.
-        price: of one conversation, nano-units.
+        tokens: tokens of one conversation: its cap, or the average where there is no cap.
+        price: price of one conversation, nano-units.
 
     Raises:
         NotAMenu: a limit is too low.

@@ -1,4 +1,4 @@
-"""Menus that are good on average over the assumed market and those near it."""
+"""Menus that earn much on average over the assumed market and the markets near it."""
 
 from __future__ import annotations
 
@@ -28,22 +28,24 @@ LOWERED = (1.0, 0.985, 0.97, 0.95, 0.92, 0.88)
 """The factors by which the prices of the mechanism's menus are lowered at the start of a search."""
 
 DRAWS_WEIGHT = 3.0
-"""The weight of all draws of an estimate together, against the weight 1 of all markets near its average."""
+"""The weight of all draws of an estimate together; the market of its average and those near it weigh 1 together."""
 
 CENTRE_WEIGHTS = (0.2, 0.5, 0.8, 0.93)
-"""Weights of the assumed market in the combined markets whose menus the search starts with."""
+"""Weights of the assumed market in the combined markets from whose menus the search starts."""
 
 MISSING_WEIGHT = 3.0
-"""The weight of a nano-unit of shortfall in one market against one of the average over the markets that are no draws."""
+"""The weight of a nano-unit of shortfall in one market, against a nano-unit of the average over the markets without the
+draws."""
 
 STARTS = 8
-"""How many offers the search starts with."""
+"""How many of the mechanism's offers the search starts with."""
 
 UNDERCUT_WEIGHT = 100.0
-"""The weight of what an offer earns less than the single plan of one price: no offer that does is chosen."""
+"""The weight of an offer's shortfall from the single plan of one price, so large that no offer that falls short is
+chosen."""
 
 SINGLE_PRICES = 61
-"""How many prices around a type's worth are tried for a single plan where customers of one urgency differ."""
+"""How many prices around each worth are tried for a single plan where customers of one urgency differ."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ class Robust:
     Attributes:
         near: the markets, the assumed market first.
         crowd: the types of all markets, market by market.
-        around: the least profits that are wanted.
-        exact: profit of the assumed market's best menu, None where only a search could tell. Nano-units.
+        around: how far the markets differ, and the least shares of profit that are wanted.
+        exact: profit of the assumed market's best menu, nano-units; None where no formula gives it.
         most: the most tiers of a menu.
-        one_price: the price of the single plan that earns the most on average over the assumed market and those near it,
-            0 where none earns.
+        one_price: the price, in nano-units, of the single plan that earns the most on average over the assumed market
+            and the markets near it; 0 where no single plan earns anything.
         floors: the profit of that plan in each market, nano-units. Shape (markets,).
     """
 
@@ -76,12 +78,12 @@ class Robust:
 
     @cached_property
     def near_weights(self) -> Floats:
-        """Return the weights of the assumed market and those near it; 0 of draws. Shape (markets,)."""
+        """Return the weights of the assumed market and the markets near it, and 0 for draws. Shape (markets,)."""
         return np.array([0.0 if market.is_draw else market.weight for market in self.near])
 
     @property
     def single_plan(self) -> Offer:
-        """Return the single plan of one price; without a tier where none earns."""
+        """Return the single plan of one price, or an offer without tiers where no single plan earns anything."""
         tiers = 1 if self.one_price else 0
         return Offer(np.full(tiers, self.crowd.worth.shape[1] - 1), np.full(tiers, self.one_price))
 
@@ -97,7 +99,7 @@ class Robust:
     def score(self, _: Valuation, offer: Offer) -> float:
         """Return the average profit, less several times the shortfall from the least profit in each market.
 
-        An offer that the single plan of one price undercuts has a score below all others.
+        An offer that falls short of the single plan of one price scores below all offers that do not.
         """
         profits = self.profits(offer)
         weight = MISSING_WEIGHT * float(self.near_weights.sum())
@@ -106,9 +108,10 @@ class Robust:
         return score - UNDERCUT_WEIGHT * (self.near[0].single + undercut) if undercut else score
 
     def undercut(self, profits: Floats) -> float:
-        """Return by how much profits are below those of the single plan of one price, nano-units; 0 for rounding.
+        """Return by how much profits fall short of those of the single plan of one price, nano-units.
 
-        In the assumed market and in each near it they may be below by a share, but not on average over these.
+        In the assumed market and in each market near it, profits have to reach the share ``single_share_min`` of the
+        plan's profit; on average over these markets, all of it. A shortfall that rounding may explain is 0.
         """
         weights = self.near_weights
         short = np.where(weights > 0, self.around.single_share_min * self.floors - profits, 0.0)
@@ -117,7 +120,7 @@ class Robust:
         return below if below > HELD * float(np.dot(weights, self.floors)) else 0.0
 
     def missing(self, profits: Floats) -> Floats:
-        """Return the shortfall from the least profit in each market. Shape (markets,)."""
+        """Return the shortfall from the least profit in each market, nano-units. Shape (markets,)."""
         return np.maximum(0.0, self._leasts - profits)
 
     @cached_property
@@ -126,16 +129,16 @@ class Robust:
 
     @cached_property
     def _first_types(self) -> Ints:
-        """Return where the types of each market begin in the crowd. Shape (markets,)."""
+        """Return the index in the crowd of the first type of each market. Shape (markets,)."""
         sizes = [len(market.valuation.share) for market in self.near]
         return np.cumsum([0, *sizes[:-1]])
 
     def bound(self) -> float:
-        """Return a bound on the average profit of any mechanism, even one that knows in which market it is."""
+        """Return a bound on the average profit of any mechanism, even of a mechanism that knows the market."""
         return sum(market.weight * most_of(market.valuation, market.sigma) for market in self.near)
 
     def to_json(self, offer: Offer) -> dict[str, Any]:
-        """Return a menu's profit in each market, beside the profit of that market's best single plan."""
+        """Return a menu's profit and the best single plan's profit in each market, with averages, bounds and claims."""
         profits = self.profits(offer)
         markets = [
             {
@@ -155,7 +158,7 @@ class Robust:
         }
 
     def _one_price(self, profits: Floats) -> dict[str, Any]:
-        """Return the single plan of one price, and a menu's profits as shares of that plan's."""
+        """Return the price of the single plan of one price, and a menu's profits as shares of that plan's profits."""
         shares = [
             profit / floor
             for market, profit, floor in zip(self.near, profits.tolist(), self.floors.tolist(), strict=True)
@@ -172,12 +175,13 @@ class Robust:
 def robust_of(market: Market, around: Neighbourhood, most: int) -> Robust:
     """Return the markets over which a robust menu of a market is judged.
 
-    A menu of an estimated market is also judged over the draws, which have three times the weight of the markets near
-    the average; there the value is the estimated value, not understated, and no draw has a least profit.
+    A menu of an estimated market is also judged over the draws, which together have three times the weight of the
+    market of the average and those near it. In these markets the value is the estimated value, not understated. In a
+    draw a menu only has to make no loss.
 
     Args:
         market: the market.
-        around: how far the market may differ from the assumed one, and which profits a menu has to reach.
+        around: how far the market may differ from the assumed market, and which shares of profit a menu has to reach.
         most: the most tiers of the menu.
     """
     estimate = estimated(market)
@@ -222,11 +226,11 @@ def fully_valued(market: Market, beside: Estimated) -> Market:
 
 
 def robust_aim(robust: Robust) -> Aim:
-    """Return the objective of a robust menu, with the best of some offers to start with.
+    """Return the objective of a robust menu, with the offers that its search starts with.
 
-    These offers are the single plan of one price, and the mechanism's menus at lower prices, of the assumed market and of
-    its combinations, by several weights, with all markets that differ in urgency or pace alone: there the average has an
-    exact optimum.
+    The offers are the single plan of one price and the best of the mechanism's menus at lower prices. These menus are
+    those of the assumed market, and those of its combinations, at several weights, with all markets that differ only in
+    urgency or pace: for a combination, the average has an exact optimum.
     """
     centre = robust.near[0].valuation
     starts = list(lowered(centre, robust.most, LOWERED))
@@ -267,10 +271,11 @@ def best_single(crowd: Crowd) -> tuple[int, float]:
 def most_of(valuation: Valuation, sigma: float = 0.0, taste: float = 0.0, tiers: int = 0) -> float:
     """Return a quick bound on the profit of any mechanism that is paid at the start: not always the least bound.
 
-    Without cost and with exponential delay, the bound is the profit of the full menu; else the first best. Dispersion
-    of value adds nothing without cost, for the mean stays; with cost the bound is convex in the value and 0 at 0, so it
-    lies below its chord up to the mean and below the bound without cost beyond the mean. Tastes add at most the excess
-    of the best of ``tiers`` + 1 extreme-value shocks over the mean of one shock.
+    Without cost and with exponential delay, the bound is the profit of the full menu; otherwise it is the first best.
+    Without cost, dispersion of value adds nothing, because the mean value stays the same. With cost, the bound is
+    convex in the value and 0 at 0, so it lies below its chord up to the mean and below the bound without cost beyond
+    the mean. Tastes add at most the excess of the best of ``tiers`` + 1 extreme-value shocks over the mean of one
+    shock.
     """
     most = enveloped(valuation) if has_hull(valuation) else first_best(valuation)
     if sigma and valuation.cost_per_token:

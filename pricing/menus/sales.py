@@ -48,7 +48,7 @@ class Sales:
         return max(0.0, float(np.dot(self.valuation.share, 1.0 - self.takers.sum(axis=1))))
 
     def of_tier(self, place: int) -> tuple[float, float]:
-        """Return the share of conversations offered that take a tier, and the average tokens of one of them."""
+        """Return the share of conversations offered that take a tier, and the average tokens of such a conversation."""
         weight = self.valuation.share * self.takers[:, place]
         share = float(weight.sum())
         return share, float(np.dot(weight, self.tokens[:, place])) / share if share > 0 else 0.0
@@ -69,7 +69,7 @@ def sales_of(solution: Solution, published: Published) -> Sales:
 
 
 def own_worth(valuation: Valuation, by_type: Ints) -> Floats:
-    """Return the worth to each type of its own cap, nano-units. Shapes (n,) -> (n,)."""
+    """Return the worth of each type's own cap to the type, nano-units. Shapes (n,) -> (n,)."""
     caps, places = np.unique(by_type, return_inverse=True)
     worth: Floats = np.take_along_axis(worth_at(valuation, caps), places[:, None], axis=1)[:, 0]
     return worth

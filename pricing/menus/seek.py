@@ -1,4 +1,4 @@
-"""A joint search over caps and prices, for aims that no formula solves: the same steps on every machine."""
+"""A joint search over caps and prices for aims without a formula, with the same steps on every machine."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Score = Callable[[Offer], float]
 """The score of an offer, minus infinity where the offer may not be sold."""
 
 BETTER = 1e-9
-"""The relative gain below which an offer is no better than another: far above what rounding does to a score."""
+"""The relative gain below which an offer does not count as better: far more than the rounding of a score."""
 
 STRIDES = (0.16, 0.04, 0.01, 0.0025, 0.0005, 0.0001, 0.00001)
-"""The share by which a price is moved, and of all steps a cap; coarse moves first."""
+"""The share by which a move changes a price; a cap moves by a quarter of this share of all steps. Coarse moves first."""
 
 KEPT = 4
-"""How many of the offers reached from different starts are refined with fine moves."""
+"""How many of the offers reached by coarse moves are refined by fine moves."""
 
 COARSE = 3
-"""How many strides are coarse."""
+"""How many of the strides are coarse; the last of them is also the first fine stride."""
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Search:
 
 
 def sought(search: Search, starts: Sequence[Offer]) -> Offer:
-    """Return the best offer reached from some starts; it scores at least as much as the best start.
+    """Return the best offer reached from some starts, which scores at least as much as the best start.
 
     Coarse moves improve every start, and fine moves improve the best few results. The search is not random, and a move
     counts only where it gains more than rounding could, so every machine finds the same offer.
@@ -88,7 +88,10 @@ def sought(search: Search, starts: Sequence[Offer]) -> Offer:
 
 
 def moves(offer: Offer, stride: float, steps: int) -> Iterator[Offer]:
-    """Yield offers that differ a little in prices, rises of prices, caps, or caps and prices; then in their tiers."""
+    """Yield offers that differ a little in prices, price rises, caps, or caps and prices; then in their tiers.
+
+    Only coarse strides remove and add tiers.
+    """
     caps, prices = offer.caps, offer.prices
     distance = max(1, round(stride * steps / 4))
     tiers = range(len(caps))
@@ -128,7 +131,7 @@ def _priced(offer: Offer, start: int, stop: int, factor: float) -> Offer:
 
 
 def _raised(offer: Offer, place: int, factor: float) -> Offer:
-    """Return an offer whose prices from one tier on rise by the same amount, a share of that tier's price."""
+    """Return an offer with the prices from one tier on raised by one amount, a share of the price of that tier."""
     prices = offer.prices.copy()
     prices[place:] += round(prices[place] * (factor - 1))
     return cleaned(offer.caps, prices)

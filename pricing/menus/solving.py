@@ -1,4 +1,4 @@
-"""The menu to sell in a market under the operator's wishes: by formula where there is one, else by search."""
+"""The menu to sell in a market under the operator's wishes: by formula where there is a formula, otherwise by search."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pricing.menus.request import Wishes
 from pricing.menus.robust import LOWERED, Robust, lowered, robust_aim, robust_of
 
 TIERS_SHOWN = 5
-"""The largest number of tiers whose profit is shown where the number is not fixed."""
+"""The largest number of tiers whose profit is shown where the operator does not fix the number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Solution:
         full: the full menu.
         by_tiers: the best menus of at most 1, 2, ... tiers.
         chosen: the menu to sell where a formula gives it, at the mechanism's prices.
-        multipliers: for the bound.
+        multipliers: the multipliers of the bound.
         aim: the objective of the search, where no formula gives the menu.
         offer: the offer that the search found.
         robust: the markets over which a robust menu is judged.
@@ -56,7 +56,7 @@ class Solution:
     def published(self) -> Published:
         """Return the menu to sell, in whole numbers, with each type's choice at its average value.
 
-        Tiers that no type takes are left out, unless customers may be others than the types: some may take it then.
+        A tier that no type takes is left out, except where customers may differ from the types: some may then take it.
         """
         if self.offer is None:
             return publish(self.valuation, self.chosen.caps)
@@ -88,11 +88,11 @@ def solve(market: Market, wished: Wishes, multipliers: Multipliers | None = None
 
 
 def _sought(solution: Solution, market: Market, wished: Wishes) -> Solution:
-    """Return the solution with the search's result, where a wish has no formula."""
+    """Return the solution, with the search's result where a wish has no formula."""
     valuation, most = solution.valuation, wished.tiers or TIERS_MOST
     differ = bool(market.value_sigma or market.taste_nanousd)
     if differ and (wished.objective != "profit" or wished.terms or wished.worse_off or wished.surplus_weight):
-        raise NotAMenu("Where customers of one urgency differ, a menu is looked for by profit alone.", "objective")
+        raise NotAMenu("Where customers of one urgency differ, the only objective of a menu is profit.", "objective")
     crowd = crowd_of([(1.0, valuation, market.value_sigma, market.taste_nanousd)]) if differ else None
     robust = None
     if wished.objective == "profit_if_resumed":

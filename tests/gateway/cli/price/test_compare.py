@@ -178,7 +178,7 @@ def test_terms_and_todays_menu_are_kept(shelf: Path, tmp_path: Path, capsys: pyt
         (("--robust", "--near", "pace=much"), "--near is written a=number"),
         (("--robust", "--near", "pace=1"), "--near: robust has pace"),
         (("--robust", "--near", "pace=nan"), "--near: robust.pace is a finite number"),
-        (("--robust", "--everyone"), "--robust: A robust menu is looked for by profit alone."),
+        (("--robust", "--everyone"), "--robust: A robust menu cannot be combined with another objective."),
         (("--price-max", "t1=5"), "--price-max is written a=number,b=number with the tiers' places"),
         (("--price-max", "1=5,1=6"), "--price-max is written"),
         (("--price-max", "1=-5"), "--price-max: price_nanousd_max"),
