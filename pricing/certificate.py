@@ -1,4 +1,4 @@
-"""Check a ``menu.json`` from the file alone: every figure in it is computed again and compared."""
+"""Check a ``menu.json`` from the file alone: every figure of the file is computed again and compared."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TIE = 1e-13
 """Relative difference in profit below which two sets of caps are equally good."""
 
 FOUND = 1e-8
-"""How much less, relatively, a file's offer may score than the offer that a check of the file finds itself."""
+"""The relative difference by which a file's offer may score less than the offer that the check itself finds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A place in the file where another value belongs."""
+    """A place in the file whose value is not the expected value."""
 
     path: str
     found: Any
@@ -75,10 +75,14 @@ Solver = Callable[[Market, Wishes, Multipliers], Solution]
 def verify(menu: Any, solver: Solver = solve) -> Verdict:
     """Return whether a computed menu is right in every figure.
 
-    The inputs are read from the file and solved again; caps, assignment, prices, expectations, totals and the
-    certificate are compared with it, own choice and participation are checked on the published numbers themselves,
-    so that an error of the solver is found too, the bound is evaluated with the file's multipliers, and every part is
-    compared with its hash.
+    The inputs are read from the file and solved again. Caps, assignment, prices, expectations, totals and the
+    certificate are compared with the solution. Own choice and participation are checked on the published numbers
+    themselves, so that an error of the solver is found too. The bound is evaluated with the file's multipliers, and
+    every part is compared with its hash.
+
+    Args:
+        menu: the content of a ``menu.json``.
+        solver: solves the market again; another solver shows which errors of it are found.
     """
     try:
         return _verified(menu, solver)
@@ -131,7 +135,7 @@ def _verified(menu: Any, solver: Solver) -> Verdict:
 
 
 def disagreement(profits: Mapping[str, float | None]) -> str | None:
-    """Return a sentence if the ways to compute the profit disagree, None if they agree; a way may be None."""
+    """Return a sentence if the profits computed in different ways disagree, None if they agree; a profit may be None."""
     ways = [way for way in profits.values() if way is not None]
     if max(ways) - min(ways) > AGREE * max(1.0, *map(abs, ways)):
         return f"certificate.profit_before_rounding gives profits that differ: {_shown(ways)}."
@@ -146,7 +150,7 @@ def _object(parent: Mapping[str, Any], field: str) -> Mapping[str, Any]:
 
 
 def _stale(menu: Mapping[str, Any], stated: Mapping[str, Any]) -> list[str]:
-    """Return the parts whose hash differs from the stated hash."""
+    """Return the names of the parts whose hash differs from the stated hash."""
     try:
         computed = digests(menu)
     except (TypeError, ValueError) as error:
@@ -167,7 +171,7 @@ def _multipliers(certificate: Mapping[str, Any]) -> Multipliers:
 
 
 def _stated(sold: Menu, assignment: Any, valuation: Valuation) -> tuple[Published | None, str]:
-    """Return the menu as the file states it, or None and the reason why it cannot be read."""
+    """Return the menu as the file states it, or None and the reason why the menu cannot be read."""
     steps, tiers = valuation.steps, sold.tiers
     on_grid = {steps.cap_tokens(cap): cap for cap in range(1, len(steps.tokens) + 1)}
     caps = [on_grid.get(tier.conversation_tokens_max) for tier in tiers]
@@ -213,7 +217,7 @@ def _tied(solution: Solution, stated: Published, wished: Wishes) -> Solution:
 
 
 def _as_good(solution: Solution, score: Score, stated: Offer, wished: Wishes) -> Solution:
-    """Return the solution with the file's offer where that scores at least as much as the offer found here."""
+    """Return the solution with the file's offer where it scores as much as the offer found here, to within ``FOUND``."""
     assert solution.offer is not None
     own_score = score(solution.offer)
     rises = bool(np.all(np.diff(stated.caps) > 0) and np.all(np.diff(stated.prices) > 0))

@@ -1,4 +1,4 @@
-"""Line and bar charts as SVG text: parts of the report, or files of their own for notebooks and documents."""
+"""Line and bar charts as SVG text, for the report, or as separate files for notebooks and documents."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What an axis shows. A logarithmic axis must have positive values; ``marks`` replace the ticks near them."""
+    """An axis of a chart. A logarithmic axis must have positive values; ``marks`` replace the ticks near them."""
 
     label: str
     logarithmic: bool = False
@@ -57,7 +57,7 @@ def line_chart(title: str, series: Sequence[Series], x_axis: Axis, y_axis: Axis)
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, float]], y_axis: Axis, second: Sequence[float | None] = ()) -> str:
-    """Return a chart of labelled bars, each with its value; ``second`` are narrower bars within them."""
+    """Return a chart of labelled bars, each with its value; ``second`` are narrower bars drawn within these bars."""
     values = [value for _, value in bars] + [value for value in second if value is not None]
     y = _scale([0.0, *values], HEIGHT - BOTTOM, TOP + 14, False)
     slot = (WIDTH - LEFT - RIGHT) / max(1, len(bars))

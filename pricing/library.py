@@ -1,4 +1,4 @@
-"""The library as an economist uses it: markets, fits and menus with a summary, a table, a plot and their JSON."""
+"""The library for economists: markets, fits and menus, each with a summary, a table, a plot and its JSON."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ __all__ = [
 ]
 
 CREATED = "1970-01-01T00:00:00Z"
-"""The creation time of a menu for which the caller states none; a library reads no clock."""
+"""The creation time of a menu for which the caller states none, because the library reads no clock."""
 
 DOTS_MOST = 40
-"""The most types that are marked individually."""
+"""The most types that a plot marks individually."""
 
 
 class Market(Shown):
@@ -76,19 +76,19 @@ class Market(Shown):
         currency: str = "USD",
         **further: Any,
     ) -> None:
-        """Return a market; amounts are in billionths of the currency.
+        """Create a market; amounts are in billionths of the currency.
 
         Args:
-            types: urgency r per second and share of conversations of each type; an answer that
-                comes after t seconds is worth value · e^(-r t). ``urgency`` in ``further`` may take their place.
+            types: urgency r per second and share of conversations of each type; with exponential delay, an answer that
+                comes after t seconds is worth value · e^(-r t). ``urgency`` in ``further`` may replace ``types``.
             mean_tokens: mean length of answers that end at each token with the same probability; or
             lengths: the probability of each length, by its number of tokens.
             tokens_per_s: speed of generation.
             value_nanousd: worth of an answer that comes at once.
             first_token_s: time to the first token, less the time of one token.
-            cost_nanousd_per_token: of serving; above 0 it requires ``cap_tokens_max`` in ``further``.
+            cost_nanousd_per_token: cost of serving a token; above 0 it requires ``cap_tokens_max`` in ``further``.
             delay: ``exponential``, ``hyperbolic``, ``linear`` or ``sunk_linear``.
-            currency: of all amounts.
+            currency: currency of all amounts.
             further: any other field of ``market.json``.
 
         Raises:
@@ -190,7 +190,11 @@ class Menu(Shown):
         return copied
 
     def to_columns(self) -> dict[str, list[Any]]:
-        """Return a row for each tier, the smallest first: cap (None for none), price, share that takes it, margin."""
+        """Return a row for each tier, the smallest first.
+
+        Its columns are name, cap (None for no cap), price, the share of conversations that takes the tier, tokens
+        served, the chance of an answer within the cap, and margin.
+        """
         tiers = self._given["tiers"]
         return {
             "tier": [tier["name"] for tier in tiers],
@@ -203,7 +207,7 @@ class Menu(Shown):
         }
 
     def summary(self) -> str:
-        """Return the tiers, their profit beside a single plan's and the bound, and the claim."""
+        """Return the tiers, the menu's profit with the profit of a single plan and the bound, and the claim."""
         totals, certificate = self._given["totals"], self._given["certificate"]
         table = self.to_columns()
         rows = [list(map(_text, row)) for row in zip(*table.values(), strict=True)]
@@ -238,7 +242,7 @@ class Menu(Shown):
         return verify(self._given)
 
     def sensitivity(self) -> list[Line]:
-        """Return the menu's profit where value, cost, pace, length or urgency differ from the assumed ones."""
+        """Return the menu's profit where value, cost, pace, length or urgency differ from the market's."""
         return shifted(read_market(self._given["market"]), self._given)
 
     def report(self) -> str:
@@ -255,7 +259,7 @@ class Fit(Shown):
 
     @property
     def market(self) -> Market:
-        """Return the market that menus are made for, its value understated by what is best over the draws."""
+        """Return the market that menus are made for, its value understated by the share that is best over the draws."""
         return Market.from_json(self._given)
 
     def to_json(self) -> dict[str, Any]:
@@ -309,16 +313,16 @@ def fit(
         records: usage records, roughly in the order of their time.
         menus: the menus that the records name, each a ``menu.json``.
         value_nanousd: worth of an answer that comes at once; None to estimate it from the tiers that customers took.
-        cost_nanousd_per_token: of serving.
-        currency: of all amounts; None for the currency of the records.
-        own_tiers: customers chose the tier of their account themselves.
-        lengths_may_differ: continue where lengths depend on tier or urgency; the menu then has one tier.
-        without_holders: leave out the few customers who hold a third or more of the conversations.
+        cost_nanousd_per_token: cost of serving a token.
+        currency: currency of all amounts; None for the currency of the records.
+        own_tiers: whether customers chose the tier of their account themselves.
+        lengths_may_differ: whether to continue where lengths depend on tier or urgency; the menu then has one tier.
+        without_holders: whether to leave out the few customers who hold a third or more of the conversations.
         draws: how many equally likely markets to draw.
-        seed: of the draws.
+        seed: seed of the random numbers.
 
     Raises:
-        CannotEstimate: the records hold too little or contradict themselves; the message says how.
+        CannotEstimate: the records are too few or contradict themselves; the message says how.
     """
     parsed = [Sold.from_json(dict(menu)) for menu in menus]
     observed = seen_in_records(records, {menu.version: menu for menu in parsed}, own_tiers=own_tiers)
@@ -345,10 +349,11 @@ def optimal_menu(
     """Return the best menu of a market; by default a fit's menu is robust and has as many tiers as the fit supports.
 
     Args:
-        market: known, or fitted.
-        tiers: the most tiers; None is the full menu, or as many as the fit supports.
-        robust: whether to maximise the average over markets near this one; None means yes for a fit.
-        near: how near those markets are.
+        market: a known market, or a fit.
+        tiers: the most tiers; None is the full menu, or for a fit, as many as the fit supports.
+        robust: whether to maximise the average over the market and markets near it; None means yes for a fit with
+            objective ``profit`` and no ``further`` objective.
+        near: how near these markets are.
         objective: ``profit`` or ``profit_if_resumed``.
         created: creation time, RFC 3339.
         further: ``surplus_weight``, ``everyone``, ``terms``, ``worse_off``: see ``pricing.menus.objectives.Further``.
@@ -373,7 +378,7 @@ def optimal_menu(
 
 
 def frontier(market: Market | Fit, *, tiers: int | None = None, weights: Sequence[float] = WEIGHTS) -> Frontier:
-    """Return the best menus, from the most profitable menu to the menu that leaves customers most, with a plot."""
+    """Return the best menus, from the most profitable to the one with the largest customers' surplus, with a plot."""
     return places_of(read_market(market.to_json()), tiers=tiers, weights=weights)
 
 

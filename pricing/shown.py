@@ -1,4 +1,4 @@
-"""What the objects of the library share: summary, table, drawing and JSON, and how a market's fields are written."""
+"""The common interface of the library's objects, summary, table, drawing and JSON, and fields of ``market.json``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 class Shown(ABC):
-    """Something that has a summary, a table, a drawing and a JSON form."""
+    """An object with a summary, a table, a drawing and a JSON form."""
 
     @abstractmethod
     def summary(self) -> str:
-        """Return the summary, a few lines."""
+        """Return the summary, a few lines of text."""
 
     @abstractmethod
     def to_columns(self) -> dict[str, list[Any]]:
@@ -25,7 +25,7 @@ class Shown(ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form, as in a file."""
+        """Return the JSON form, as files contain it."""
 
     def to_frame(self) -> Any:
         """Return the columns as a pandas ``DataFrame``.

@@ -18,14 +18,14 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """What simulated customers did.
+    """The behaviour of simulated customers.
 
     Attributes:
         shares: share of conversations that took each tier, in the menu's order. Shape (k,).
         profit: average profit of a conversation offered, nano-units.
-        error: standard error of the average profit.
+        error: standard error of the average profit, nano-units.
         tokens: average tokens served for each conversation offered.
-        purchases: average number of times a tier was bought.
+        purchases: average number of purchases for each conversation offered.
     """
 
     shares: Floats
@@ -46,17 +46,17 @@ class _Offer:
 def simulate(
     market: Market, menu: Mapping[str, Any], *, conversations: int, random: np.random.Generator, resuming: bool = False
 ) -> Simulated:
-    """Return what customers of a market do with a menu, conversation by conversation.
+    """Return the simulated behaviour of a market's customers under a menu, conversation by conversation.
 
     Each customer has an urgency and knows only the distribution of the length of answers. The customer takes the tier
     with the largest gain, and waits until the answer is complete, patience ends or the cap is reached; a customer who
     resumes may then buy any tier again. Patience ends at a random time: it lasts beyond t with probability d(r, t).
-    Where waiting is sunk, nobody leaves.
+    Where waiting is sunk, no customer leaves.
 
     Args:
         market: who buys.
         menu: a ``menu.json``.
-        conversations: how many to simulate.
+        conversations: the number of conversations to simulate.
         random: the source of randomness.
         resuming: whether customers may send cut answers back.
     """
@@ -103,7 +103,7 @@ def simulate(
 
 @dataclass(frozen=True, slots=True)
 class _Calls:
-    """How long each answer is, in tokens, and how long each customer waits, in seconds. Shape (conversations,)."""
+    """The length of each answer, in tokens, and the patience of each customer, in seconds. Shapes (conversations,)."""
 
     lengths: Ints
     patience_s: Floats
@@ -147,7 +147,7 @@ def _served(valuation: Valuation, calls: _Calls, waiting_calls: Ints, place: int
 
 
 def _policy(valuation: Valuation, offer: _Offer, row: int, resuming: bool) -> dict[int, int]:
-    """Return the tier that a type buys at each place it may reach, -1 for none."""
+    """Return the tier that a type buys at each place that it may reach, -1 for none, by the place in tokens."""
     steps, end = valuation.steps, int(valuation.steps.tokens[-1])
     this_type = slice(row, row + 1)
     worth = np.concatenate(([0.0], np.cumsum(valuation.gains(this_type, valuation.left(this_type))[0])))

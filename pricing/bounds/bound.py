@@ -1,4 +1,4 @@
-"""An upper bound on the profit of any mechanism, by weak duality: no solver has to be trusted."""
+"""An upper bound on the profit of any mechanism, by weak duality, which does not depend on the correctness of a solver."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Multipliers:
     flow: Floats
 
     def wrong(self, share: Floats) -> str | None:
-        """Return why the multipliers are invalid, or None: a type passes on at most its share plus what it receives."""
+        """Return why the multipliers are invalid, or None; a type may pass on at most its share plus what it receives."""
         if not len(self.patient) == len(self.urgent) == len(self.flow):
             return "the multipliers are not three lists of one length"
         if np.any(self.patient < 0) or np.any(self.patient >= self.urgent) or np.any(self.urgent >= len(share)):
@@ -40,7 +40,7 @@ class Multipliers:
         for patient, urgent, flow in self.entries():
             terms[patient].append(-flow)
             terms[urgent].append(flow)
-        # A sum that is rounded once has the right sign.
+        # ``fsum`` rounds once, so the sign of the sum is right.
         short = next((row for row, balance in enumerate(terms) if math.fsum(balance) < 0), None)
         return None if short is None else f"the multipliers of type {short} pass on more than it receives"
 

@@ -17,27 +17,27 @@ from pricing.market.worth import ROUNDING, Valuation
 from pricing.mechanism.mechanism import Allocation, has_hull, hull_caps
 
 DUST = 1e-12
-"""A share too small to be worth an entry of its own."""
+"""A weight too small for a separate entry."""
 
 TIGHT = 1e-9
 """A relative gap below which the search for better multipliers ends."""
 
 TRIES = 8
-"""How often a pool is taxed again because one of its types found too little weight left to take."""
+"""How often a pool is taxed again because a type of the pool found too little weight left to take."""
 
 Held = list[tuple[int, float]]
-"""Types with the weight they still hold, the most recent last."""
+"""Types with the weight that they still hold, the most recent last."""
 
 
 def multipliers_for(valuation: Valuation, full: Allocation) -> Multipliers:
-    """Return multipliers under which the caps of the full menu are each type's best, or nearly.
+    """Return multipliers under which the caps of the full menu are each type's best caps, or nearly.
 
-    From patient to urgent, each type takes from the weight that the types before it still hold, the most recent first.
-    The weight taken is a tax that grows with the type's cap; the type needs enough to make its own cap the best one.
-    Where the caps are not pooled, that is all the weight; in a pool, weight that a type does not need passes it by, so
-    constraints that skip types iron the pool. Without serving cost the bound is then the profit of the full menu.
-    Otherwise the weight taken is a choice, made in two ways, and the tightest bound is used; where a gap remains, play
-    continues from there.
+    From patient to urgent, each type takes from the weight that earlier types still hold, the most recent first. The
+    weight taken is a tax that grows with the type's cap; the type needs enough weight to make its own cap the best cap.
+    Where the caps are not pooled, it needs all the weight. In a pool, weight that a type does not need stays with
+    earlier types, so constraints that skip types iron the pool. In markets that have a hull, the bound is then the
+    profit of the full menu. Otherwise weight is passed on in three ways, and the multipliers with the tightest bound
+    are used; where a gap remains, the game of ``tightened`` starts from them.
 
     Source: derived in pricing/README.md, "The bound".
     """
@@ -64,7 +64,7 @@ def multipliers_for(valuation: Valuation, full: Allocation) -> Multipliers:
 
 
 def _to_the_next(valuation: Valuation) -> Iterator[Entry]:
-    """Return multipliers that pass all weight on to the next type: right wherever no type is pooled."""
+    """Yield multipliers that pass all weight on to the next type, which is right wherever no type is pooled."""
     for row, flow in enumerate(valuation.rent_weight[:-1].tolist()):
         yield row, row + 1, flow
 
@@ -90,7 +90,7 @@ def _along_hull(valuation: Valuation) -> list[Entry]:
 
 
 def _take(held: Held, worth: dict[int, float], row: int, need: float) -> Held:
-    """Take from the end of ``held`` until the need is met; return the weight taken and leave the rest."""
+    """Take weight from the end of ``held`` until the need is met; return the weight taken and leave the rest."""
     taken: Held = []
     while held and need > 0:
         patient, weight = held.pop()
@@ -106,14 +106,14 @@ def _take(held: Held, worth: dict[int, float], row: int, need: float) -> Held:
 
 
 def _pools(caps: npt.NDArray[np.float64] | Ints) -> Iterator[tuple[int, int]]:
-    """Return the first type and the type after the last of each run of equal caps."""
+    """Return, for each run of equal caps, the first type and the type after the last."""
     starts = [0, *(np.flatnonzero(caps[1:] != caps[:-1]) + 1).tolist()]
     return pairwise([*starts, len(caps)])
 
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
-    """Types that share a cap: ``start`` to ``end`` - 1, with margins at the cap by type, and marginal costs."""
+    """Types that share a cap: ``start`` to ``end`` - 1, with the marginal worth at the cap by type, and marginal costs."""
 
     start: int
     end: int
@@ -124,9 +124,9 @@ class _Pool:
 
 @dataclass(frozen=True, slots=True)
 class _Taxed:
-    """A pool's multipliers, the weight held after it, and what its types would still gain at caps other than their own.
+    """A pool's multipliers, the weight held afterwards, and ``excess``, the types' total gain from caps not their own.
 
-    ``short`` is the last type that would gain, ``start`` - 1 where none does.
+    ``short`` is the last type that would gain from another cap, ``start`` - 1 where no type would.
     """
 
     entries: list[Entry]
@@ -136,10 +136,11 @@ class _Taxed:
 
 
 def _along_caps(valuation: Valuation, caps: Ints, eager: bool) -> Iterator[Entry]:
-    """Return multipliers for any caps: a type takes the weight that makes its own cap the best one.
+    """Yield multipliers for any caps: a type takes the weight that makes its own cap the best cap.
 
-    Weight held by patient types is the strongest tax on long caps, and taking it moves it to less patient types. So
-    where a type finds too little, its pool is taxed again, and the types before it take no more than they must.
+    Weight held by patient types is the strongest tax on long caps, and taking such weight moves it to less patient
+    types. So where a type finds too little, its pool is taxed again, and the types before it take no more than they
+    must.
     """
     held: Held = []
     slack = 2 * (len(valuation.steps.tokens) + 8) * ROUNDING * valuation.worth_most
@@ -161,8 +162,8 @@ def _along_caps(valuation: Valuation, caps: Ints, eager: bool) -> Iterator[Entry
 def _tax(valuation: Valuation, pool: _Pool, held_before: Held, slack: float, eager: bool, thrifty: int) -> _Taxed:
     """Return the multipliers of one pool, whose types before ``thrifty`` take no more than they must.
 
-    An ``eager`` type takes all that it may take; otherwise a type takes what zeroes its marginal virtual surplus, and
-    the last type takes all that is left.
+    An ``eager`` type takes all the weight that it may take; another type takes the weight that zeroes its marginal
+    virtual surplus, and the last type of the pool takes all the weight that it may take.
     """
     held, entries, excess, short = list(held_before), [], 0.0, pool.start - 1
     for row in range(pool.start, pool.end):
@@ -203,8 +204,8 @@ def _tax(valuation: Valuation, pool: _Pool, held_before: Held, slack: float, eag
 def _amount(surplus: Floats, tax: Floats, cap: int, weight: float, flow_wanted: float, slack: float) -> float:
     """Return how much of a tax to take, at most ``weight``, so that ``surplus`` less the tax is highest at ``cap``.
 
-    At least enough to keep larger caps from being better; beyond that ``flow_wanted``, as long as smaller caps do not
-    become better. A type that is not served takes no more than it must.
+    The amount is at least enough to keep larger caps from being better; beyond that it is ``flow_wanted``, as long as
+    smaller caps do not become better. A type that is not served takes no more than it must.
     """
     if cap and flow_wanted >= weight:
         taxed = surplus[: cap + 1] - weight * tax[: cap + 1]
@@ -290,7 +291,10 @@ def _pooled(valuation: Valuation, rows: Ints, pool: npt.NDArray[np.bool_], worth
 
 
 def _conserved(share: Floats, entries: Iterable[Entry]) -> Multipliers:
-    """Return the entries as multipliers that are conserved exactly: a sum of doubles may be an ulp too large."""
+    """Return the entries as multipliers that are conserved exactly.
+
+    A sum of doubles may be an ulp too large; the entries of a type that would pass on too much are scaled down.
+    """
     balance: list[list[float]] = [[start] for start in share.tolist()]
     conserved: list[Entry] = []
     by_patient: dict[int, list[Entry]] = {}

@@ -1,4 +1,4 @@
-"""Tighter multipliers where the direct multipliers leave a gap: two players who answer each other's average play."""
+"""Tighter multipliers where the direct multipliers leave a gap, by a game of two players with fictitious play."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ ENOUGH = 1e-4
 """A relative gap below which the players stop."""
 
 ROUNDS_MOST, PRODUCTS = 200, 10**9
-"""The most rounds that are played, and the most products that all rounds together may take."""
+"""The most rounds, and the most products of numbers that all rounds together may compute."""
 
 PRIOR = 4
-"""How many rounds the initial play counts for."""
+"""The number of rounds as which the initial play counts in the averages."""
 
 DUST = 1e-9
-"""A weight too small to be passed on."""
+"""A weight at most this large is left out."""
 
 
 def tightened(valuation: Valuation, full: Allocation, start: Multipliers) -> Iterator[Entry]:
-    """Return multipliers whose bound is at most that of ``start``, but for the dust that is left out.
+    """Yield multipliers whose bound is at most the bound of ``start``, except for the weights up to ``DUST`` left out.
 
-    The least bound is the value of a game. One player sets the multipliers; the other, for each type k, the cap that
-    makes its bracket largest. In each round both players answer the average of the other's play so far, and the
+    The least bound is the value of a game. One player sets the multipliers; the other sets, for each type k, the cap
+    that makes the type's bracket largest. In each round each player answers the other's average play so far, and the
     averages approach the value. Against fixed caps the best multipliers send the weight of each type along the path to
     more urgent types that is worth the most; an arc from l to k is worth (u_l - u_k)(N_k). The first plays are
     ``start`` and the caps of the full menu.

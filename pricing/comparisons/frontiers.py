@@ -16,7 +16,7 @@ from pricing.shown import Shown, columns
 CREATED = "1970-01-01T00:00:00Z"
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""Weights of customers' surplus against profit at which a menu is made."""
+"""Weights of customers' surplus against profit at which a menu is computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,13 @@ class Place:
     """One menu of the frontier. Amounts are nano-units for each conversation offered.
 
     Attributes:
-        surplus_weight: what a unit of customers' surplus counts against a unit of profit.
+        surplus_weight: the weight of a unit of customers' surplus against a unit of profit.
         profit: the operator's profit.
-        surplus: what customers keep.
+        surplus: customers' surplus.
         aim: profit plus weighted surplus, which the menu maximises.
         bound: upper bound on the aim of any mechanism that is paid at the start.
         tiers: the number of tiers.
-        version: the version of the menu, which is optimal for its weight and verifies by itself.
+        version: the version of the menu, which is optimal for its weight and can be verified alone.
     """
 
     surplus_weight: float
@@ -44,7 +44,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Frontier(Shown):
-    """The places from the most profitable menu to the menu that leaves customers most."""
+    """The places, from the most profitable menu to the menu with the largest customers' surplus."""
 
     places: tuple[Place, ...]
     currency: str
@@ -60,7 +60,7 @@ class Frontier(Shown):
         return plain
 
     def summary(self) -> str:
-        """Return the places as lines."""
+        """Return the places as a table in lines of text."""
         head = ["weight of surplus", "profit", "customers keep", "together, weighed", "no more than", "tiers"]
         rows = [
             [
@@ -83,15 +83,16 @@ class Frontier(Shown):
 
 
 def frontier(market: Market, *, tiers: int | None = None, weights: Sequence[float] = WEIGHTS) -> Frontier:
-    """Return the best menus at several weights of customers' surplus, from the least weight to the most.
+    """Return the best menus at several weights of customers' surplus, from the smallest weight to the largest.
 
     Each menu is exact among menus of caps, as ``README.md``, "What else an operator may want", derives, and its own
-    multipliers bound it among all mechanisms. Between two neighbours no menu lies above the lines of constant aim.
+    multipliers bound its aim among all mechanisms. Between two neighbours, no menu of caps lies above the lines of
+    constant aim through them.
 
     Args:
         market: who buys, and what serving costs.
         tiers: the most tiers; None is the full menu.
-        weights: from 0 to 1.
+        weights: weights of customers' surplus, from 0 to 1.
 
     Raises:
         NotAMarket, NotAMenu: a menu cannot be computed; the message says why.

@@ -21,16 +21,17 @@ BAND = (2.5, 97.5)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What one model earns, nano-units for each conversation offered.
+    """The profit of a model, nano-units for each conversation offered.
 
     Attributes:
-        name: of the model, the prompt or the depth of reasoning.
-        profit: of the most profitable menu.
+        name: name of the model, the prompt or the depth of reasoning.
+        profit: profit of the most profitable menu.
         single_plan: profit of the best single plan without a cap.
         first_best: profit if every urgency were known.
-        interval: of the profit over the draws of an estimate, None for a market that is taken as known.
-        behind: by how much the profit falls short of the best model's.
-        behind_interval: interval of ``behind`` over pairs of draws, None where neither market has draws.
+        interval: 95 % interval of the profit over the draws of an estimate, None for a market without several draws.
+        behind: by how much the profit falls short of the profit of the best model.
+        behind_interval: 95 % interval of ``behind`` over pairs of draws, None for the best model and where neither
+            market has several draws.
     """
 
     name: str
@@ -84,7 +85,7 @@ def _profit(valuation: Valuation, tiers: int | None) -> float:
 
 
 def _drawn(market: Market, profit: float, tiers: int | None) -> Floats:
-    """Return the profit in each draw of an estimate, or ``profit`` alone where there are no draws. Shape (draws,)."""
+    """Return the profit in each draw of an estimate, or only ``profit`` where there are no draws. Shape (draws,)."""
     estimate = estimated(market)
     if estimate is None or not estimate.draws:
         return np.array([profit])

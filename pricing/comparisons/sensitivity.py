@@ -24,10 +24,11 @@ FURTHEST = 0.5
 """The largest shift at which a break-even is searched for."""
 
 STRIDES = 10
-"""The number of strides up to ``FURTHEST``: a lead may be lost and come back."""
+"""The number of strides up to ``FURTHEST``; all are tried in order, because a lead may be lost and return."""
 
 CELLS_SHIFTED = 1 << 19
-"""Types times steps of a shifted market; a larger market is thinned out, to no fewer types than a search uses."""
+"""The most types times steps of a shifted market; neighbouring types of a larger market are merged, but no fewer types
+remain than in a search."""
 
 FINE = 0.005
 """The precision of a break-even shift."""
@@ -41,18 +42,19 @@ CHANGES: Mapping[str, Change] = {
     "length": longer,
     "urgency": more_urgent,
 }
-"""What is shifted: the value of an answer, the cost of a token, tokens a second, lengths, urgency."""
+"""The quantities that are shifted: the value of an answer, the cost of a token, tokens per second, lengths, urgency."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a menu earns as one quantity is shifted.
+    """The profit of a menu as one quantity is shifted.
 
     Attributes:
-        thing: a name of ``CHANGES``.
-        shifts: the shares by which it is shifted. Shape (s,).
-        profits: of the menu, nano-units for each conversation offered. Shape (s,).
-        singles: profits of the single plan that is best without a shift, at its price. Shape (s,).
+        thing: the name of the quantity in ``CHANGES``.
+        shifts: the shares by which the quantity is shifted. Shape (s,).
+        profits: profits of the menu, nano-units for each conversation offered. Shape (s,).
+        singles: profits of the single plan that is best without a shift, at its price, nano-units for each conversation
+            offered. Shape (s,).
         below, above: the nearest shifts down and up at which the menu earns less than that single plan does without a
             shift; None where there is no such shift up to ``FURTHEST``.
     """
@@ -66,15 +68,15 @@ class Line:
 
 
 def sensitivity(market: Market, menu: Mapping[str, Any], shifts: Sequence[float] = SHIFTS) -> list[Line]:
-    """Return what a menu earns as one quantity after the other is shifted; customers choose again each time.
+    """Return the profit of a menu as one quantity at a time is shifted; customers choose again each time.
 
     Args:
         market: the menu's market.
-        menu: only its tiers are read.
-        shifts: above -1.
+        menu: a ``menu.json``, of which only the tiers are read.
+        shifts: the shares by which each quantity is shifted, above -1.
 
     Raises:
-        NotAMarket: even thinned out to a few types, the market has too many steps to be shifted.
+        NotAMarket: even with few types, the market has too many steps to be shifted.
     """
     valuation = valuation_of(market)
     valuation = thinned(valuation, max(TYPES_MOST, CELLS_SHIFTED // len(valuation.steps.tokens)))
@@ -122,7 +124,7 @@ def offer_in(valuation: Valuation, tiers: Sequence[Mapping[str, Any]]) -> Offer:
 
 
 def _break_even(lead: Callable[[float], float], sign: int) -> float | None:
-    """Return the nearest shift at which the lead is lost, within ``FINE``: first by strides, as a lead may return."""
+    """Return the nearest shift at which the lead is lost, to within ``FINE``: by strides first, then by bisection."""
     stride = FURTHEST / STRIDES
     last = 0.0
     for strides in range(1, STRIDES + 1):

@@ -1,1 +1,1 @@
-"""What customers did, turned into the market that they are."""
+"""Estimates the market from customers' recorded behaviour."""

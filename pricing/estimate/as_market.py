@@ -1,4 +1,4 @@
-"""Writes an estimate as the ``market.json`` that a menu is made for: its value understated, the evidence beside it."""
+"""Writes an estimate as the ``market.json`` that a menu is made for, with its value understated, and with its evidence."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ WIDE_DISCOUNTS = (0.25, 0.3, 0.34, 0.38, 0.42, 0.46, 0.5, 0.55, 0.6, 0.7, 0.8)
 """Further discounts for a value that choices leave open."""
 
 DRAWS_KEPT = 20
-"""Equally likely markets that are written beside the estimate, for menus to be judged over."""
+"""The number of equally likely markets written with the estimate, over which menus are judged."""
 
 
 def priced(estimate: Estimate) -> Understated:
     """Return the market with the best discount of its value, and the best number of tiers.
 
-    Profit is linear in the distribution of urgency, so the menu that is best on average over what it may be is that
-    of its average, which is what the estimate is. What the lengths and the pace leave uncertain is met by understating
-    the value: prices a little lower keep those for whom it is only just worth it.
+    Profit is linear in the distribution of urgency, so the menu that is best on average over the possible distributions
+    is the menu of their average, and the estimate is that average. Understating the value allows for uncertain lengths
+    and pace: slightly lower prices keep the customers to whom a tier is worth only just its price.
     """
     averaged = [read_market(draw) for draw in estimate.averaged]
     tiers: tuple[int | None, ...] = (1,) if estimate.lengths_differ else TIERS
@@ -28,7 +28,7 @@ def priced(estimate: Estimate) -> Understated:
 
 
 def discounts_of(estimate: Estimate) -> tuple[float, ...]:
-    """Return by how much the value may be understated: of one that was estimated down to below the least it may be."""
+    """Return the discounts to try; they lower an estimated value to at most a fifth below the low end of its interval."""
     if estimate.value is None or estimate.value_known_by == "said":
         return FINE_DISCOUNTS
     least = 1 - 0.8 * estimate.value.low_nanousd / estimate.market["value_nanousd"]
@@ -36,7 +36,7 @@ def discounts_of(estimate: Estimate) -> tuple[float, ...]:
 
 
 def market_of(estimate: Estimate, value: Understated) -> dict[str, Any]:
-    """Return ``market.json``: the market that a menu is made for, its value understated, and how it is known."""
+    """Return ``market.json``: the market that a menu is made for, its value understated, with the field ``estimate``."""
     leaving, value_nanousd, by_choices = estimate.leaving, estimate.market["value_nanousd"], estimate.value
     low, high = (
         (value_nanousd, value_nanousd)
@@ -73,7 +73,10 @@ def market_of(estimate: Estimate, value: Understated) -> dict[str, Any]:
 
 
 def _drawn(market: dict[str, Any], draw: dict[str, Any]) -> dict[str, Any]:
-    """Return what a draw has of its own, to six digits: its shares are of the market's types, in their order."""
+    """Return the fields in which a draw differs from the market, shares and survival to six digits.
+
+    The shares are those of the market's types, in their order.
+    """
     shares = {entry["urgency_per_s"]: entry["share"] for entry in draw["types"]}
     return {
         "value_nanousd": draw["value_nanousd"],

@@ -1,4 +1,4 @@
-"""A draft against the menu in force: on the estimated market, over the draws, and on the traffic that was recorded."""
+"""A draft compared with the menu in force: on the estimated market, over the draws, and on recorded traffic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pricing.market.worth import Valuation, tokens_at, worth_at
 from pricing.menus.menu import Menu, Tier
 
 LOW = 5
-"""The percentile of the profits that stands for a bad case."""
+"""The percentile of the profits that represents a bad case."""
 
 BEYOND = int(np.iinfo(np.int64).max)
 NOTHING = -1
@@ -25,7 +25,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sold:
-    """A menu as customers see it, by rising caps: names, caps in tokens (``BEYOND`` for none), prices. Shapes (k,)."""
+    """A menu as customers see it, by rising caps: names, caps in tokens, prices in nano-units. Shapes (k,).
+
+    The cap of a tier without a cap is ``BEYOND``.
+    """
 
     names: tuple[str, ...]
     caps_tokens: Ints
@@ -34,7 +37,10 @@ class Sold:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What each type does with a menu: its tier's place, ``NOTHING`` for none; surplus and margin. Shapes (n,)."""
+    """What each type does with a menu: its tier's place, ``NOTHING`` for none, and its surplus and margin. Shapes (n,).
+
+    Surplus and margin are nano-units.
+    """
 
     tier: Ints
     surplus: Floats
@@ -75,7 +81,9 @@ def taken(valuation: Valuation, offer: Sold) -> Taken:
 
 
 def compared(valuation: Valuation, draws: Sequence[Valuation], draft: Sold, before: Sold | None, single: Sold) -> Json:
-    """Return how a draft does on the estimated market and over equally likely ones, amounts for a conversation offered.
+    """Return the effects of a draft on the estimated market and over equally likely markets.
+
+    Amounts are for each conversation offered.
 
     Args:
         valuation: the estimated market.
@@ -107,16 +115,17 @@ def compared(valuation: Valuation, draws: Sequence[Valuation], draft: Sold, befo
 
 
 def replayed(lengths: Sequence[LengthCounts], before: Sold, draft: Sold, goes: Mapping[str, str | None]) -> Json:
-    """Return recorded conversations under the draft, tier by tier, where each customer goes where its type would.
+    """Return recorded conversations under the draft, tier by tier, if all customers of a tier move to one tier.
 
-    Lengths stay as recorded: an answer cut by the old cap has at least so many tokens, so its fate under a larger cap
-    has a lower and an upper bound. A replay has the moves between tiers, but no other change of behaviour.
+    Lengths stay as recorded. An answer cut by the old cap has at least as many tokens, so the number of complete
+    answers under a larger cap has a lower and an upper bound. A replay has the moves between tiers, but no other change
+    of behaviour.
 
     Args:
-        lengths: recorded, by tier.
-        before: the menu in force; what was recorded under other tiers is left out.
+        lengths: recorded lengths, by tier.
+        before: the menu in force; conversations recorded under other tiers are left out.
         draft: the proposed menu.
-        goes: from each tier's name to the draft's, None for no tier.
+        goes: from the name of each tier to the name of the draft's tier, None for no tier.
     """
     rows = []
     for place, name in enumerate(before.names):
@@ -154,13 +163,13 @@ def replayed(lengths: Sequence[LengthCounts], before: Sold, draft: Sold, goes: M
 def beyond_limits(
     draft: Sold, before: Sold, goes: Mapping[str, str | None], *, cap_factor: float, price_factor: float, longest: int
 ) -> str | None:
-    """Return a sentence on the cap or price that moves too far at once, None if none does.
+    """Return a sentence on the first cap or price that moves too far at once, None if none does.
 
     Args:
         draft, before: the proposed menu, and the menu in force.
-        goes: from each tier's name to the draft's.
-        cap_factor, price_factor: by how much a cap and a price may be multiplied or divided.
-        longest: the longest observed answer, which stands for no cap.
+        goes: from the name of each tier to the name of the draft's tier.
+        cap_factor, price_factor: the most by which a cap and a price may be multiplied or divided.
+        longest: the longest observed answer, which replaces a larger cap and no cap.
     """
     for place, name in enumerate(before.names):
         destination = goes.get(name)
@@ -179,7 +188,7 @@ def beyond_limits(
 
 
 def destinations(valuation: Valuation, draft: Sold, before: Sold) -> dict[str, str | None]:
-    """Return where most of each tier's conversations go: a tier of the draft, or None for no tier."""
+    """Return the tier of the draft that most of each tier's conversations go to, or None for no tier."""
     shares: dict[str, dict[str | None, float]] = defaultdict(lambda: defaultdict(float))
     new, old = taken(valuation, draft), taken(valuation, before)
     for share, new_tier, old_tier in zip(valuation.share.tolist(), new.tier.tolist(), old.tier.tolist(), strict=True):

@@ -22,7 +22,7 @@ from pricing.mechanism.tiers import best_tiers
 from pricing.mechanism.uncertainty import profit_of
 
 TIERS, ENOUGH = 4, 0.99
-"""Compared menus have so many tiers, or the fewest that earn this share of the profit of so many."""
+"""Compared menus have the fewest tiers, at most ``TIERS``, that earn this share of the profit of ``TIERS`` tiers."""
 
 
 def kept(there: Mapping[str, Any], made_for: Mapping[str, Any]) -> float:
@@ -31,7 +31,7 @@ def kept(there: Mapping[str, Any], made_for: Mapping[str, Any]) -> float:
 
 
 def kept_in(theres: Sequence[Mapping[str, Any]], made_for: Mapping[str, Any]) -> list[float]:
-    """Return the same in each of several markets."""
+    """Return the share that ``kept`` returns, for each of several markets."""
     menu, shares = _best(valuation_of(read_market(made_for))), []
     for truth in (valuation_of(read_market(there)) for there in theres):
         best_profit = profit_of(truth, *_best(truth))
@@ -52,7 +52,7 @@ def _best(valuation: Valuation) -> tuple[Ints, Floats]:
 def urgency_of(
     seen: Statistics, rows: Ints, leaving: LeavingTests, random: np.random.Generator, sweeps: Sweeps = FULL
 ) -> tuple[Floats, Floats] | None:
-    """Return the urgencies of some customers and their shares by how soon they leave, None where leaving is not read."""
+    """Return some customers' urgencies, 1/s, and their shares, from leaving; None where leaving is not read."""
     if leaving.refused is not None:
         return None
     customers = replace(as_timed(seen.customers.only(rows), leaving), choices=None)

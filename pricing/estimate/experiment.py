@@ -1,4 +1,4 @@
-"""Prices and caps to try on some new customers, so that their choices tell what an answer is worth."""
+"""Prices and caps to try on some new customers, so that their choices identify the value of an answer."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ TOLD = 8.0
 """Two values are distinguished where the choices under them differ by this much, in chi-squared."""
 
 LADDER = 8
-"""Steps that are tried up, and as many down, evenly in logarithms."""
+"""The number of steps that are tried up, and down, evenly in logarithms."""
 
 UNSAID = 2.0
-"""An unidentified value may be larger or smaller than the stated one by this factor."""
+"""An unidentified value may be larger or smaller than the stated value by this factor."""
 
 OPEN_MOST = 4.0
-"""Values are distinguished up to so many times the least value."""
+"""Values are distinguished up to this multiple of the least possible value."""
 
 LAPSES = 0.01
-"""The share of customers that choose by something else."""
+"""The share of customers who choose for reasons outside the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Limits:
     Attributes:
         arms: the most menus beside the menu in force.
         price_factor_max: the most by which a price may be multiplied or divided.
-        cap_factor_max: the same for a cap; 1 leaves caps unchanged.
-        customers: how many new customers each arm may expect.
+        cap_factor_max: the most by which a cap may be multiplied or divided; 1 leaves caps unchanged.
+        customers: the number of new customers that each arm may expect.
     """
 
     arms: int = 4
@@ -58,7 +58,7 @@ class Experiment:
 
     Attributes:
         arms: menus, each with its caps and prices.
-        told_apart: the share of the possible values, by ratio, that are distinguished from those a tenth away.
+        told_apart: the share of the possible values, evenly in logarithms, that are distinguished from those a tenth away.
         untold: the ratio between the ends of the widest range of values that are not distinguished.
     """
 
@@ -71,13 +71,14 @@ def experiment_of(valuation: Valuation, between: tuple[float, float], offer: Sol
     """Return the arms that distinguish values a tenth apart, wherever between two ends the value of an answer lies.
 
     Choices identify a value where a price or a cap separates customers who take a tier from those who do not: between
-    two such points all values put the same customers into the same tiers. Arms are selected greedily: each is the arm
-    that distinguishes most pairs of values a tenth apart beyond the earlier arms; of equals, the arm of smaller steps.
+    two such values, all values put the same customers into the same tiers. Arms are selected greedily: each is the arm
+    that adds most to distinguishing values a tenth apart, beyond the earlier arms. Of equally good arms, the arm with
+    the smaller step is selected.
 
     Args:
-        valuation: the estimated market; its value does not count.
+        valuation: the estimated market; its value is not used.
         between: the ends of the possible values, nano-units.
-        offer: the menu in force. Choices from it count as well.
+        offer: the menu in force. Choices from this menu count as well.
         limits: what the experiment may do.
 
     Returns:
@@ -102,7 +103,10 @@ def experiment_of(valuation: Valuation, between: tuple[float, float], offer: Sol
 
 
 def in_question(estimate: Estimate) -> tuple[float, float]:
-    """Return the range of possible values: as choices leave it; where nobody chose, half to twice the stated one."""
+    """Return the range of possible values: the interval from choices, or half to twice the stated value without choices.
+
+    The upper end is at most ``OPEN_MOST`` times the lower end of the interval. Nano-units.
+    """
     value_nanousd, by_choices = float(estimate.market["value_nanousd"]), estimate.value
     if by_choices is None:
         return value_nanousd / UNSAID, value_nanousd * UNSAID
@@ -117,7 +121,7 @@ class _Choices:
         self._values = values
 
     def shares(self, offer: Sold) -> Floats:
-        """Return the share that takes each tier, first the share that takes none. Shape (values, tiers + 1)."""
+        """Return the share that takes each tier; the first is the share that takes none. Shape (values, tiers + 1)."""
         caps = np.searchsorted(self._of_one.steps.tokens, offer.caps_tokens, side="right")
         gains = self._values[:, None, None] * worth_at(self._of_one, caps) - offer.prices
         with_none = np.concatenate((np.zeros((*gains.shape[:2], 1)), gains), axis=2)
@@ -128,14 +132,17 @@ class _Choices:
 
 
 def _differs(shares: Floats, apart: int) -> Floats:
-    """Return chi-squared, per customer, between the choices at each value and at the value ``apart`` places on."""
+    """Return chi-squared, per customer, between the choices at each value and at the value ``apart`` places later."""
     at_value, at_neighbour = shares[:-apart], shares[apart:]
     chi_squared: Floats = ((at_value - at_neighbour) ** 2 / (at_value + at_neighbour)).sum(axis=1)
     return chi_squared
 
 
 def _steps(offer: Sold, limits: Limits) -> Iterator[tuple[Sold, float]]:
-    """Yield offers a step away, with the size of the step: prices from a tier on, or of one tier, and single caps."""
+    """Yield offers that differ by one step, with the size of the step.
+
+    A step changes the prices from one tier on, the price of one tier, or the cap of one tier.
+    """
     number = len(offer.prices)
     ladder = np.arange(1, LADDER + 1) / LADDER
     for factor in np.exp(np.concatenate((-ladder, ladder)) * np.log(limits.price_factor_max)).tolist():
@@ -156,7 +163,7 @@ def _steps(offer: Sold, limits: Limits) -> Iterator[tuple[Sold, float]]:
 
 
 def _within(amounts: Floats, factor: float, most: float) -> Floats:
-    """Return the amounts multiplied and rounded, within the allowed factor."""
+    """Return the amounts multiplied by a factor and rounded, but changed by at most the factor ``most``."""
     moved: Floats = np.clip(np.round(amounts * factor), np.ceil(amounts / most), np.floor(amounts * most))
     return moved
 

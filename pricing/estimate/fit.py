@@ -45,7 +45,7 @@ from pricing.market.answers import Floats, Ints
 from pricing.market.market import Market
 
 LENGTHS_MOST = 400
-"""The most lengths in the market's table; a cap may be set at each."""
+"""The most lengths in the market's table besides the caps in force; a cap may be set at each length."""
 
 SHARE_LEAST = 1e-6
 """Types with a smaller share are left out of the market."""
@@ -56,12 +56,12 @@ UNREAD_DRAWS = 8
 """The number of equally likely markets in which a menu is tried where leaving is not read."""
 
 LENGTHS_ALPHA, RATIO_LEAST = 0.001, 1.25
-"""Lengths depend on urgency where chance rarely shows so much and the rates of ending differ by this factor."""
+"""Lengths depend on urgency where the p-value is below the first number and the rates of ending differ by the second."""
 
 ANYWAY = "Say that lengths may differ to have one law of lengths all the same, and a menu of one tier, which they hurt least."
 
 BAND = (2.5, 97.5)
-"""Percentiles of the draws that an interval lies between."""
+"""The percentiles of the draws that are the ends of an interval."""
 
 Json = dict[str, Any]
 Random = np.random.Generator
@@ -72,7 +72,7 @@ class Estimate:
     """The market as far as the records identify it.
 
     Attributes:
-        market: a ``market.json``, its distribution of urgency the posterior mean; ``intervals`` stand beside it.
+        market: a ``market.json`` with its ``intervals``; its distribution of urgency is the posterior mean.
         draws: equally likely markets, for ``pricing.mechanism.uncertainty``.
         averaged: the same lengths and paces, each with the mean distribution of urgency under them. Profit is linear in
             the distribution, so a menu's mean profit has less sampling error over these than over ``draws``.
@@ -118,12 +118,14 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: Random, swe
     Args:
         statistics: sums over the records.
         given: the operator's inputs.
-        draws: how many equally likely markets to draw; with fewer than twenty, choices are read under fewer lengths.
+        draws: how many equally likely markets to draw; with fewer than twenty, choices are read under fewer draws of
+            lengths and pace.
         random: the source of randomness.
         sweeps: how long the sampler of urgency runs.
 
     Raises:
-        CannotEstimate: data are too few, tiers differ, choices rule out the value, or it or urgency is not identified.
+        CannotEstimate: data are too few, tiers differ in length, choices rule out the stated value, or the value or
+            urgency is not identified.
     """
     observed, given = _kept(statistics, given), given.in_currency_of(statistics)
     length, pace = _pooled(observed, given), estimate_pace(observed.pace)
@@ -205,12 +207,16 @@ def _of_effects(
 
 
 def _of_value(value: ValueEstimate | None, inputs: Given, market: Json) -> tuple[str, ...]:
-    """Return sentences on the value by customers' choices, and on the profit kept by a menu for another value."""
+    """Return sentences on the value by customers' choices, and on the profit that a menu for a wrong value keeps."""
     return of_value(value, inputs.value_nanousd, lambda worth: kept(market | {"value_nanousd": worth}, market))
 
 
 def _kept(statistics: Statistics, inputs: Given) -> Statistics:
-    """Return the statistics of the customers who count."""
+    """Return the statistics without impossible customers, programs and, on request, holders.
+
+    Raises:
+        CannotEstimate: too few customers remain, or no answer's length is known.
+    """
     observed = without_machines(cleaned(statistics))
     observed = without_holders(observed) if inputs.without_holders else observed
     customers = len(observed.customers.conversations)
@@ -268,7 +274,11 @@ def _seeming(
     pace: Pace,
     grid: Ints,
 ) -> Floats:
-    """Return the market's urgencies; where lengths depend on it, those to which complete answers are worth as much."""
+    """Return the market's urgencies.
+
+    Where lengths depend on urgency, these are the urgencies to which complete answers of the common law are worth as
+    much as complete answers of its own length are to each type.
+    """
     if with_urgency is None or observed.own is None or length.pooled is None:
         return mixing.urgency_per_s
     laws = own_laws(observed.own, as_timed(observed.customers, leaving), mixing.urgency_per_s, mixing.share)
@@ -278,7 +288,8 @@ def _seeming(
 def _told_apart(observed: Statistics, leaving: LeavingTests) -> tuple[Statistics, int | None]:
     """Return the statistics, with windows only where customers have changed, and the week of the last change.
 
-    Time-outs are no part of a customer's rate, so with them, or where leaving is not read, time windows are not used.
+    Windows are not used where clients time out, because time-outs are no part of a customer's rate, and where leaving is
+    not read.
     """
     windows = observed.customers.windows
     if windows is not None:
@@ -302,7 +313,10 @@ def _grid(curve: Survival, caps: list[int]) -> Ints:
 
 
 def _all_served_to(offers: Sequence[Intervals], observed: Statistics) -> float | None:
-    """Return the largest urgency for which any offer has a tier, None where counted refusals cover those beyond."""
+    """Return the largest urgency for which any offer has a tier.
+
+    None where refusals were counted, which cover larger urgencies, and where every urgency has a tier.
+    """
     served_to = max((_served_to(offer) for offer in offers), default=np.inf)
     return None if _refusals_counted(observed) or not np.isfinite(served_to) else served_to
 
@@ -327,7 +341,7 @@ def _market(
     prior: Market | None,
     served_to: float | None,
 ) -> Json:
-    """Return ``market.json``: the estimated types, and the prior's types above the urgencies that any menu served."""
+    """Return ``market.json``: the estimated types, and the prior's types above the urgency ``served_to``."""
     rate, share = urgency
     if prior is not None and served_to is not None:
         prior_rate, prior_share = np.array(prior.urgency_per_s), np.array(prior.share)
@@ -358,7 +372,7 @@ def _market(
 
 
 def _intervals(grid: Ints, curve: Survival, pace: Pace, mixing: Mixing) -> Json:
-    """Return the intervals that stand beside the market: 95 %, pointwise."""
+    """Return the market's 95 % intervals, pointwise."""
     low, high = curve.band_at(grid)
     below, above = np.percentile(np.cumsum(mixing.draws, axis=1), BAND, axis=0)
     return {
@@ -380,7 +394,10 @@ def _normal(estimate: float, error: float) -> list[float]:
 
 
 def _unseen_worth(length: LengthEstimate, pace: Pace, mixing: Mixing, value_nanousd: float) -> float:
-    """Return the most that answers beyond the last length can be worth: all are taken to end with the next token."""
+    """Return the most that answers beyond the last length can be worth, nano-units per conversation.
+
+    The bound assumes that all these answers end with the last observed length.
+    """
     assert length.pooled is not None
     time_s = pace.first_token_s + length.identified_to_tokens / pace.tokens_per_s
     discount = float(np.dot(mixing.share, np.exp(-mixing.urgency_per_s * time_s)))

@@ -1,4 +1,4 @@
-"""The operator's inputs, which no record has: worth, costs, currency, and tolerated departures."""
+"""The operator's inputs, which no record contains: worth, costs, currency, and tolerated departures from the model."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ CURRENCY = "USD"
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The operator's inputs, which no record has: worth, cost, currency.
+    """The operator's inputs, which no record contains.
 
     Attributes:
         value_nanousd: worth of an answer that comes at once, v; None to estimate it from the tiers taken.
-        cost_nanousd_per_token: of serving, c.
-        currency: of all money; None for that of the records.
-        input_cost_nanousd_per_token: of the prompt.
+        cost_nanousd_per_token: cost of serving a token, c.
+        currency: currency of all money; None for the currency of the records.
+        input_cost_nanousd_per_token: cost of a token of the prompt.
         cost_on_disconnect: ``stops`` or ``runs``.
         lengths_may_differ: whether customers may differ in length by tier or urgency; the menu then has one tier.
         without_holders: whether the few customers who hold a third or more of the conversations are set aside.
-        prior: the assumed market for unobserved types; used for types that every menu in force excluded.
+        prior: an assumed market, which supplies the types that every menu in force excluded.
     """
 
     value_nanousd: float | None
@@ -51,7 +51,7 @@ class Given:
                 )
 
     def in_currency_of(self, seen: Statistics) -> Given:
-        """Return the same in the currency of the records.
+        """Return the inputs with their currency: the stated one, else that of the records, else ``CURRENCY``.
 
         Raises:
             CannotEstimate: the operator stated another currency.

@@ -12,15 +12,16 @@ from pricing.estimate.observations.statistics import Customers, LengthCounts, St
 from pricing.market.answers import Ints
 
 MACHINE_LEAST = 50
-"""A customer with so many answers or more, all equally long to within a fifth, is a program that repeats a request.
+"""A customer with at least this many answers, all equally long to within a fifth, is a program that repeats a request.
 A person's answers differ by more: fifty lognormal answers with a sigma of 0.2 share a bin once in 10^20."""
 
 REGULAR_TIMES, REGULAR = 20, 0.95
-"""For a customer with so many times the median conversations or more, this share of answers within a doubling of length
-is enough: for lognormal answers, a sigma below 0.18."""
+"""A customer with at least ``REGULAR_TIMES`` times the median number of conversations is a program if the share
+``REGULAR`` of its answers lies within a doubling of length: for lognormal answers, a sigma below 0.18."""
 
 HELD, HOLDERS = 1 / 3, 0.05
-"""Where at most the share ``HOLDERS`` of customers has ``HELD`` of the conversations, the estimate is about them."""
+"""Where at most the share ``HOLDERS`` of the customers have the share ``HELD`` of the conversations, these customers
+dominate the estimate."""
 
 ALIKE = 0.5
 """A customer with at least this share of the conversations of the smallest holder is a holder too."""
@@ -30,10 +31,10 @@ HOLDING = "customers_holding_most"
 
 
 def without_machines(seen: Statistics) -> Statistics:
-    """Return the statistics without customers whose answers are all about equally long; their number is set aside.
+    """Return the statistics without customers whose answers are all about equally long; ``set_aside`` counts them.
 
-    A health check that requests one token every minute has more conversations than all others together and never waits
-    or leaves: left in, it is the most patient customer and most of the market.
+    A health check that requests one token every minute has more conversations than all other customers together and
+    never waits or leaves: it would count as the most patient customer and as most of the market.
     """
     if seen.own is None:
         return seen
@@ -79,7 +80,7 @@ def _set_aside(observed: Statistics, rows: Ints, reason: str) -> Statistics:
 
 
 def _without(tier: LengthCounts, own: OwnLengths) -> LengthCounts:
-    """Return a tier's counts without some conversations, taken within each bin from the most frequent lengths first."""
+    """Return a tier's counts without some conversations; within each bin, the most frequent lengths are reduced first."""
     observed, censored, bins = tier.observed.copy(), tier.censored.copy(), bins_of(np.maximum(tier.tokens, 1))
     for counts, removed in ((observed, own.observed), (censored, own.censored)):
         for place in np.unique(own.bin).tolist():
@@ -94,13 +95,16 @@ def _without(tier: LengthCounts, own: OwnLengths) -> LengthCounts:
 
 
 def _of_tiers(own: OwnLengths, has_lengths: list[bool]) -> OwnLengths:
-    """Return the lengths by customer, with the tiers that still have any renumbered."""
+    """Return the lengths by customer, with the tiers that still have lengths renumbered."""
     place: Ints = np.cumsum(has_lengths) - 1
     return replace(own, tier=place[own.tier])
 
 
 def holders_of(customers: Customers) -> tuple[Ints, Ints] | None:
-    """Return the rows of the few with a third of the conversations or more, and all others; None if there are none."""
+    """Return the rows of the few customers with a third or more of the conversations, and of all others.
+
+    None if no few customers hold as much.
+    """
     order = np.argsort(-customers.conversations, kind="stable")
     reached = np.cumsum(customers.conversations[order])
     holders = int(np.searchsorted(reached, HELD * reached[-1])) + 1
@@ -111,7 +115,7 @@ def holders_of(customers: Customers) -> tuple[Ints, Ints] | None:
 
 
 def without_holders(seen: Statistics) -> Statistics:
-    """Return the statistics without the few with a third of the conversations or more, whose number is set aside."""
+    """Return the statistics without the few customers with a third or more of the conversations; ``set_aside`` counts them."""
     split = holders_of(seen.customers)
     return seen if split is None else _set_aside(seen, split[0], HOLDING)
 
@@ -122,7 +126,8 @@ def of_holders(customers: Customers, parted: tuple[Ints, Ints], kept: tuple[floa
     Args:
         customers: all customers.
         parted: rows of the holders, and of the others.
-        kept: the share of profit kept by the menu for all among the others, and by the others' menu among all.
+        kept: the share of profit that the menu for all keeps among the others, and that the others' menu keeps among
+            all; None where unknown.
     """
     holders, others = parted
     held = float(customers.conversations[holders].sum()) / float(customers.conversations.sum())

@@ -13,7 +13,7 @@ from pricing.estimate.observations.statistics import Statistics
 
 
 def taken_shares(seen: Statistics, offers: Sequence[Intervals], mixing: Mixing) -> list[dict[str, Any]]:
-    """Return the shares of conversations by tier, observed and predicted, of each menu that somebody chose from.
+    """Return the shares of conversations by tier, observed and predicted, of each menu with observed choices.
 
     Args:
         seen: customers with the tier that each took, and conversations by the tier named for them.
@@ -21,7 +21,7 @@ def taken_shares(seen: Statistics, offers: Sequence[Intervals], mixing: Mixing) 
         mixing: the distribution of urgency.
 
     Returns:
-        For each menu ``tiers``, with 0 for no tier where refusals were counted, ``observed`` and ``predicted``.
+        For each menu, ``tiers`` (0 is no tier, included where refusals were counted), ``observed`` and ``predicted``.
     """
     shares = []
     for place, (offer, ends) in enumerate(zip(seen.offers, offers, strict=True)):

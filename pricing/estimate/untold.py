@@ -1,4 +1,4 @@
-"""What leaving does not identify, and the share of the profit that a menu keeps where it is so."""
+"""Departures that leaving does not identify, and the share of the profit that a menu keeps under each of them."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from pricing.market.worth import Valuation, valuation_of, worth_at
 Json = dict[str, Any]
 
 SHARES = (0.1, 0.2)
-"""The shares of conversations left at a constant rate for another reason than impatience whose effect is stated."""
+"""Shares of the conversations, left at a constant rate for another reason than impatience, whose effect is stated."""
 
 SOONER = 2.0
-"""How many times as soon as they discount customers may leave, for the stated effect."""
+"""The stated effect is that of customers who leave at this multiple of the rate at which they discount."""
 
 VALUES: Floats = np.geomspace(1.2, 0.3, 57)
-"""The multiples of the estimated value among which is looked for what puts customers into the same tiers."""
+"""The multiples of the estimated value that are tried, to find one that puts customers into the same tiers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Untold:
-    """What a menu keeps where customers leave for other reasons than it is made for.
+    """The profit that a menu keeps where customers leave for other reasons than it assumes.
 
     Attributes:
-        per_s: the rate at which the first of ``SHARES`` of the conversations would be left, 1/s.
-        kept: the share of the profit that the menu keeps where each of ``SHARES`` is left so.
-        sooner_kept: the share that it keeps where customers leave ``SOONER`` times as soon as they discount.
+        per_s: the rate of leaving for another reason that the first of ``SHARES`` of the conversations implies, 1/s.
+        kept: for each of ``SHARES``, the share of the profit that the menu keeps if these conversations are left so.
+        sooner_kept: the share of the profit that the menu keeps if customers leave ``SOONER`` times as soon as they
+            discount.
     """
 
     per_s: float
@@ -53,15 +54,16 @@ def untold(
     *,
     is_value_said: bool,
 ) -> Untold:
-    """Return what the menu of an estimate keeps in markets in which customers would have left alike.
+    """Return the profit that the menu of an estimate keeps in markets in which customers would have left alike.
 
     Args:
-        observed: what customers did.
+        observed: the observed behaviour of customers.
         leaving: how leaving was read.
         estimated: the market that the menu is made for.
-        market_with: the market with another distribution of urgency: rates and shares. Shapes (n,), (n,).
-        raw: the distribution of urgency, as leaving and choices tell it.
-        is_value_said: whether the value was said; else it would have been estimated so that customers take their tiers.
+        market_with: returns the market with another distribution of urgency: rates and shares. Shapes (n,), (n,).
+        raw: the distribution of urgency, as leaving and choices identify it.
+        is_value_said: whether the value was stated; otherwise the market of customers who leave sooner has the value at
+            which they take the same tiers.
     """
     timed = as_timed(observed.customers, leaving)
     rate = float(timed.conversations.sum()) / float(timed.waited_s.sum())
@@ -85,7 +87,7 @@ def _multiple(estimated: Json, patient: Json, offers: Sequence[Offer]) -> float:
 
 
 def _taken(valuation: Valuation, offer: Offer, multiple: float) -> Floats:
-    """Return the share of conversations that takes each tier of an offer, none first. Shape (tiers + 1,)."""
+    """Return the share of conversations that takes each tier; the first takes none. Shape (tiers + 1,)."""
     steps = valuation.steps.tokens
     caps = np.array([steps[-1] if cap is None else cap for cap in offer.caps_tokens])
     places, back = np.unique(np.searchsorted(steps, caps, side="right"), return_inverse=True)

@@ -21,7 +21,7 @@ def market_rows(market: Market, money: str) -> list[Row]:
 
     Args:
         market: the menu's market.
-        money: the name of the currency, as in "USD".
+        money: the name of the currency, such as "USD".
     """
     fields = json.loads(market.given)
     estimate = estimated(market)
@@ -48,7 +48,7 @@ def market_rows(market: Market, money: str) -> list[Row]:
 
 
 def notes_of(market: Market) -> list[str]:
-    """Return the notes of an estimate or an assumption, in sentences."""
+    """Return the notes of an estimate, and the sentence on an assumption."""
     fields, estimate = json.loads(market.given), estimated(market)
     notes = list(estimate.notes) if estimate is not None else []
     assumption = fields.get("assumption")
@@ -75,7 +75,7 @@ def _lengths(market: Market) -> str:
 
 
 def _urgency(market: Market, interval: Any) -> list[Row]:
-    """Return the urgency below which a tenth, half and nine tenths lie, with intervals where it was estimated."""
+    """Return the 10 %, 50 % and 90 % quantiles of urgency, with intervals where urgency was estimated."""
     rows: list[Row] = []
     rates, reached = np.array(market.urgency_per_s), np.cumsum(market.share)
     for level in (0.1, 0.5, 0.9):
@@ -95,7 +95,7 @@ def _rates(interval: Any, level: float) -> str:
 
 
 def fit_charts(market: Market) -> str:
-    """Return charts of an estimate's lengths and urgency, each with its band; empty where there are no bands."""
+    """Return charts of an estimate's lengths and urgency with their bands, and of its choices; empty without bands."""
     intervals = json.loads(market.given).get("intervals")
     charts = ""
     try:
@@ -126,7 +126,7 @@ def fit_charts(market: Market) -> str:
 
 
 def _choices(choices_by_menu: Sequence[Mapping[str, Any]]) -> str:
-    """Return a chart of the observed and the predicted share of each menu's tiers, empty where nobody chose."""
+    """Return a chart of the observed and the predicted share of each menu's tiers, empty without observed choices."""
     series = [
         Series(f"{kind}, menu {number}", list(zip(map(float, menu["tiers"]), menu[kind], strict=True)), style)
         for number, menu in enumerate(choices_by_menu, start=1)
@@ -136,7 +136,10 @@ def _choices(choices_by_menu: Sequence[Mapping[str, Any]]) -> str:
 
 
 def break_even_rows(lines: Sequence[Line], amount: Any) -> list[Row]:
-    """Return a row for each shifted quantity: the profit at each shift and where a single plan would earn more."""
+    """Return a row for each shifted quantity: the profit at each shift, and the shifts at which a single plan earns more.
+
+    The single plan's profit is its profit without a shift.
+    """
     return [
         [
             line.thing,

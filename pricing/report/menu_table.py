@@ -27,7 +27,7 @@ def tier_lines(menu: Mapping[str, Any]) -> list[str]:
 
 
 def earning_lines(menu: Mapping[str, Any]) -> list[str]:
-    """Return the profit of a conversation offered, beside that of other menus for the same market."""
+    """Return the profit of a conversation offered, and the profits of other menus for the same market."""
     totals, bound = menu["totals"], menu["certificate"]["bound"]
     rows = [
         ["Profit of a conversation offered", amount(menu, totals["profit_nanousd"])],
@@ -43,10 +43,10 @@ def earning_lines(menu: Mapping[str, Any]) -> list[str]:
 
 
 def held_lines(certificate: Mapping[str, Any]) -> list[str]:
-    """Return what a robust menu keeps where the market is a little different, and which of its aims it misses and why."""
+    """Return sentences on a robust menu's profit in markets near the assumed market, and on the aims that it misses."""
     robust = certificate.get("robust")
     if robust is None or "one_price" not in robust:
-        return []  # not robust, or of a release that claimed nothing
+        return []  # The menu is not robust, or an earlier release without these claims made it.
     held, one_price = robust["held"], robust["one_price"]["share_on_average"]
     beside = (
         f"{one_price:.1%} of what the best" if one_price > 1.0005 else "as much as the best and no more than the best"
@@ -62,7 +62,7 @@ def held_lines(certificate: Mapping[str, Any]) -> list[str]:
 
 
 def _missed(held: Mapping[str, Any], aims: Mapping[str, Any]) -> list[str]:
-    """Return a line on the claims that a robust menu does not make, none where it makes all."""
+    """Return a line on the claims that a robust menu does not make, no line where it makes all claims."""
     claims = {
         "as_taken": f"at most {aims['loss_max']:.0%} lost where the market is as taken",
         "elsewhere": f"at least {aims['single_share_min']:.0%} in each market near it",
@@ -81,7 +81,7 @@ def _missed(held: Mapping[str, Any], aims: Mapping[str, Any]) -> list[str]:
 
 
 def resumption_lines(menu: Mapping[str, Any]) -> list[str]:
-    """Return the effect of customers who send cut answers back to buy the next piece, where any gains by it."""
+    """Return lines on customers who send cut answers back to buy the next piece, no line where no customer gains by it."""
     totals = menu["totals"]
     if totals["resume_gain_nanousd"] <= 0:
         return []

@@ -25,7 +25,7 @@ def urgency(given: Json) -> str:
 
 
 def lengths(given: Json) -> str:
-    """Return the share of answers that is longer than each length, with its 95 % band: SVG text."""
+    """Return the share of answers that are longer than each length, with its 95 % band: SVG text."""
     band, curve = given["intervals"]["answer_length"], given["answer_length"]
     series = [Series("longer", _few(curve["tokens"], curve["survival"]))]
     series += [Series(f"longer, {side}", _few(band["tokens"], band[f"survival_{side}"])) for side in ("low", "high")]

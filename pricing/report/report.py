@@ -1,4 +1,4 @@
-"""A menu and its certificate as one self-contained HTML page, for the people who decide and the people who check."""
+"""A menu and its certificate as one self-contained HTML page, for people who decide on the menu or check it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pricing.report.market_section import break_even_rows, fit_charts, market_ro
 from pricing.report.page import PAGE
 
 CURVES_MAX = 6
-"""The most types whose worth is drawn: more curves are indistinguishable."""
+"""The most types whose worth is drawn; more curves could not be distinguished."""
 
 TYPES_MARKED = 24
 """The most types that a chart marks individually."""
@@ -187,7 +187,7 @@ def _shifts(market: Market, menu: Mapping[str, Any]) -> str:
 def _choice_charts(menu: Mapping[str, Any], valuation: Valuation) -> str:
     by_name = {tier["name"]: tier for tier in menu["tiers"]}
     limits = [cap for tier in menu["tiers"] if (cap := tier["conversation_tokens_max"]) is not None]
-    # "No cap" is drawn a little above the largest cap, for the longest answer may be a thousand times as long.
+    # "No cap" is drawn a little above the largest cap, because the longest answer may be a thousand times as long.
     longest = round(1.25 * max(limits)) if limits else int(valuation.steps.tokens[-1])
     caps, prices = [], []
     for entry in _thinned(menu["assignment"]):
@@ -203,7 +203,7 @@ def _choice_charts(menu: Mapping[str, Any], valuation: Valuation) -> str:
 
 
 def _stepped(points: list[Point], axis: Axis) -> list[Series]:
-    """Return steps that begin left of the first point, with the types as dots where they are few."""
+    """Return steps that begin left of the first point, with the types as dots where there are few types."""
     start = points[0][0] / 1.5 if axis.logarithmic else 0.0
     steps = Series("up to this urgency", [(start, points[0][1]), *points], "step")
     return [steps, Series("types", points, "dots")] if len(points) <= TYPES_MARKED else [steps]
@@ -266,7 +266,7 @@ def _resumption_text(menu: Mapping[str, Any]) -> str:
 def _worth_chart(menu: Mapping[str, Any], valuation: Valuation) -> str:
     steps = valuation.steps
     types = np.unique(np.linspace(0, len(valuation.share) - 1, CURVES_MAX).round().astype(int))
-    # The curves end where there is hardly an answer left to wait for.
+    # The curves end where at most 1 % of the answers are still running.
     last = max(1, int(np.searchsorted(-steps.survival, -0.01)))
     series = []
     for row in types.tolist():
@@ -288,7 +288,10 @@ def _worth_chart(menu: Mapping[str, Any], valuation: Valuation) -> str:
 
 
 def _slacks_table(menu: Mapping[str, Any], valuation: Valuation) -> str:
-    """Return, by tier, the least loss of its types from the next smaller tier, the next larger, any other, and none."""
+    """Return a table with the least loss, for the types of each tier, from taking another tier, or none.
+
+    Its columns are the next smaller tier, the next larger tier, any other tier, and no tier.
+    """
     steps, names = valuation.steps, [tier["name"] for tier in menu["tiers"]]
     caps = [tier["conversation_tokens_max"] for tier in menu["tiers"]]
     places = [len(steps.tokens) if cap is None else int(np.searchsorted(steps.tokens, cap, "right")) for cap in caps]

@@ -12,13 +12,13 @@ from pricing.estimate.observations.statistics import Offer
 from pricing.market.answers import Floats, Ints
 
 PATIENT = 1e-9
-"""The urgency that is indifferent between two tiers is searched from this rate on, 1/s ..."""
+"""The search for the urgency that is indifferent between two tiers starts at this rate, 1/s ..."""
 
 EXACT, ROUNDS = 1e-14, 200
-"""... until a round changes it by no more than this share, or for so many rounds; a dozen usually do."""
+"""... and ends when a round changes it by no more than this share, or after this many rounds; a dozen usually suffice."""
 
 BLUR_MOST = 0.05
-"""How much worth that nobody saw may be hidden in a tier, as a share of what the tier costs more than the next."""
+"""The most worth beyond all observed lengths that a tier may have, as a share of its price rise over the smaller tier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class Answers:
 
     Attributes:
         tokens: lengths, rising. Shape (m,).
-        probability: that the answer ends there. Shape (m,).
-        time_s: when it does, seconds after the call. Shape (m,).
-        value_nanousd: the worth of an answer at once, v.
+        probability: probability that the answer ends at each length. Shape (m,).
+        time_s: when an answer of each length ends, seconds after the call. Shape (m,).
+        value_nanousd: the worth of an answer that comes at once, v.
     """
 
     tokens: Ints
@@ -42,7 +42,7 @@ class Answers:
         return len(self.tokens) if cap_tokens is None else int(np.searchsorted(self.tokens, cap_tokens, side="right"))
 
     def worth(self, urgency_per_s: float, cap_tokens: int | None) -> float:
-        """Return u(r, N), the worth of a conversation with this cap, nano-units."""
+        """Return u(r, N), the worth of a conversation with a cap, nano-units."""
         end = self.within(cap_tokens)
         discount = np.exp(-urgency_per_s * self.time_s[:end])
         return self.value_nanousd * float(np.dot(discount, self.probability[:end]))
@@ -50,7 +50,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Who takes which tier of one offer: tier k is for ``low[k] < r <= high[k]``; place 0 is for none of them.
+    """The urgencies that take each tier of an offer: tier k is taken for ``low[k] < r <= high[k]``; place 0 is no tier.
 
     A tier that nobody takes has an empty interval, low >= high. 1/s, shapes (tiers + 1,).
     """
@@ -68,22 +68,31 @@ class Intervals:
 def intervals_of(offer: Offer, answers: Answers) -> Intervals:
     """Return the urgencies for which each tier of an offer is best.
 
-    Between two tiers j < k the indifferent urgency solves u(r, N_k) - u(r, N_j) = p_k - p_j; who is more patient
-    takes k. The left side falls in r, so there is one or none. Tier k is best between the largest of these
-    against higher tiers and the smallest against lower ones, no tier at all among them.
+    Between two tiers j < k the indifferent urgency solves u(r, N_k) - u(r, N_j) = p_k - p_j; more patient customers
+    take k. The left side falls in r, so there is at most one such urgency. Tier k is best between the largest
+    indifferent urgency against higher tiers and the smallest against lower tiers, where no tier counts as the lowest.
 
-    Identifying assumptions: customers know how long answers are by their distribution, expect v from each, and take
-    what is best for this conversation, without a thought of resuming it. Not identified: where within its interval
-    an urgency lies.
+    Identifying assumptions: customers know the distribution of the length of answers, expect v from each answer, and
+    take the tier that is best for the current conversation, without considering to resume it. Not identified: where
+    within its interval an urgency lies.
 
     Raises:
-        CannotEstimate: prices or caps fall from one tier to the next.
+        CannotEstimate: caps fall from one tier to the next.
     """
     return intervals_at(offer, answers, np.array([answers.value_nanousd]))[0]
 
 
 def intervals_at(offer: Offer, answers: Answers, values_nanousd: Floats) -> list[Intervals]:
-    """Return the same at each of several values of an answer, shape (values,); that of ``answers`` is not used."""
+    """Return the intervals of ``intervals_of`` at each of several values of an answer; ``answers.value_nanousd`` is unused.
+
+    Args:
+        offer: the menu.
+        answers: lengths and times of answers.
+        values_nanousd: values of an answer. Shape (values,).
+
+    Raises:
+        CannotEstimate: caps fall from one tier to the next.
+    """
     caps: tuple[int | None, ...] = (0, *offer.caps_tokens)
     prices = (0, *offer.prices_nanousd)
     sizes = [np.inf if cap is None else cap for cap in caps]
@@ -100,10 +109,10 @@ def intervals_at(offer: Offer, answers: Answers, values_nanousd: Floats) -> list
 
 
 def is_blurred(offer: Offer, intervals: Intervals, answers: Answers) -> bool:
-    """Return whether an offer has a tier whose cap lies beyond all lengths seen, where too much may be worth having.
+    """Return whether an offer has a tier with a cap beyond all observed lengths that may be worth too much there.
 
-    The answers nobody saw the end of could be worth at most v e^(-r t) each, as if all ended with the next token. Where
-    that is more than ``BLUR_MOST`` of the rise in price, the urgency that is indifferent is not known.
+    Each answer whose end was not observed is worth at most v e^(-r t), as if it ended with the next token. Where that
+    is more than ``BLUR_MOST`` of the rise in price, the indifferent urgency is unknown.
     """
     unfinished = 1.0 - float(answers.probability.sum())
     rises = np.diff((0, *offer.prices_nanousd))
@@ -113,11 +122,11 @@ def is_blurred(offer: Offer, intervals: Intervals, answers: Answers) -> bool:
 
 
 def taken_by(offer: Offer, answers: Answers) -> Intervals:
-    """Return the urgencies that each tier of an offer may be best for, whatever lies beyond all lengths seen.
+    """Return the urgencies for which each tier of an offer may be best, whatever lies beyond all observed lengths.
 
-    Where that matters, a threshold lies between the one for which nothing there is worth anything and the one for which
-    all of it ends with the next token. Tiers on both sides of such a threshold are not told apart: each has the interval
-    of all of them together.
+    Where that matters, a threshold lies between two bounds: in one, answers beyond the observed lengths are worth
+    nothing, in the other, all of them end with the next token. Tiers on both sides of such a threshold are not
+    distinguished: each has the interval of all of them together.
     """
     least = intervals_of(offer, answers)
     if not is_blurred(offer, least, answers):
@@ -149,18 +158,18 @@ def taken_by(offer: Offer, answers: Answers) -> Intervals:
 def worth_from_refusals(answers: Answers, cap_tokens: int | None, price_nanousd: int, urgency_per_s: float) -> float:
     """Return v, the worth of an answer, from the urgency at which customers begin to refuse the smallest tier.
 
-    Who is indifferent has v E[e^(-r t); answer within the cap] = p. The urgency is the quantile of *all* customers,
-    buyers and refusers, at the share that buys; so the distribution must come from when all were served (observe
-    mode), not from the buyers alone. Not identified: that v is the same for all.
+    For the indifferent customer, v E[e^(-r t); answer within the cap] = p. The urgency is the quantile of *all*
+    customers, buyers and refusers, at the share that buys. So the distribution must come from a time when all were
+    served (observe mode), not from the buyers alone. Not identified: whether v is the same for all.
 
     Args:
-        answers: lengths and times; its own value is not used.
+        answers: lengths and times; their value is not used.
         cap_tokens: the smallest tier's cap.
-        price_nanousd: its price.
+        price_nanousd: the smallest tier's price.
         urgency_per_s: the quantile.
 
     Raises:
-        CannotEstimate: no answer is ever seen within that cap.
+        CannotEstimate: no answer is observed within the cap.
     """
     unit = answers.worth(urgency_per_s, cap_tokens) / answers.value_nanousd
     if unit <= 0:
@@ -169,10 +178,11 @@ def worth_from_refusals(answers: Answers, cap_tokens: int | None, price_nanousd:
 
 
 def _indifferent(answers: Answers, caps: tuple[int | None, int | None], rise: int, values_nanousd: Floats) -> Floats:
-    """Return the urgency that is indifferent between two caps, at each value: 0 if all prefer the smaller, inf if all the larger.
+    """Return the urgency that is indifferent between two caps, at each value. Shape (values,).
 
-    What the larger cap adds, v E[e^(-r t); answer between the caps], has a logarithm that is convex in r and falls. So
-    Newton's method on the logarithm, begun at a lower rate, rises to the root and never passes it.
+    It is 0 if all customers prefer the smaller cap, and inf if all prefer the larger cap. The worth that the larger cap
+    adds, v E[e^(-r t); answer between the caps], has a logarithm that is convex in r and falls. So Newton's method on
+    the logarithm, started at a lower rate, rises to the root and never passes it.
     """
     if rise <= 0:
         return np.full(len(values_nanousd), np.inf)

@@ -1,4 +1,4 @@
-"""Customers' observed behaviour, similar customers grouped in a row, and the tiers chosen for single conversations."""
+"""Customers' observed behaviour, with similar customers grouped in rows, and the tiers chosen for single conversations."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ BIN = 0.03
 """Customers with the same disconnects whose seconds differ by less than this share are grouped."""
 
 DISCONNECTS_EXACT = 40
-"""Above this number, disconnects are binned as well."""
+"""Above this number, similar numbers of disconnects are grouped as well."""
 
 STRATUM_LEAST = 100
-"""The fewest customers in a stratum of volume; a smaller stratum is joined with the next."""
+"""The fewest customers in a stratum of volume; a smaller stratum is joined with the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class Rows:
     """Observed customers, similar customers in a row: likelihood r^d e^(-r E) for low < r <= high. Shapes (rows,).
 
     Attributes:
-        disconnects, waited_s: d and E of one customer, averages over the row.
+        disconnects, waited_s: d and E of a customer, averages over the row.
         low, high: the bounds that choices set on r. 1/s.
-        stratum: customers of about as many conversations, numbered from 0.
-        customers: their number in the row.
+        stratum: the stratum of customers with similar numbers of conversations, numbered from 0.
+        customers: the number of customers in the row.
         conversations: the total over these customers.
-        waited_in_s: E of one customer in each window of time, averages over the row. Shape (rows, windows).
+        waited_in_s: E of a customer in each window of time, averages over the row. Shape (rows, windows).
         left_in: disconnects of all customers in each window. Shape (windows,).
     """
 
@@ -47,7 +47,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Conversations of unknown customers, by the interval of their tier: low < r <= high. Shapes (k,).
+    """Conversations of unknown customers, by the interval of their tier: low < r <= high. 1/s, shapes (k,).
 
     They carry no information on urgencies outside all intervals, such as those of refusals that were not counted.
     """
@@ -63,7 +63,7 @@ def rows_of_customers(customers: Customers, offers: list[Intervals], *, leaving:
     Args:
         customers: a row for each customer.
         offers: the intervals of each offer, in the order of ``customers.choices``.
-        leaving: whether disconnects count; otherwise only choices do, and customers without a choice are left out.
+        leaving: whether disconnects count; otherwise only choices count, and customers without a choice are left out.
     """
     low, high = np.zeros(len(customers.conversations)), np.full(len(customers.conversations), np.inf)
     chose = np.zeros(len(customers.conversations), dtype=bool)
@@ -132,7 +132,7 @@ def joined(parts: list[Chosen]) -> Chosen:
 
 
 def _binned(disconnects: Floats) -> Floats:
-    """Return a bin for each number of disconnects: itself if small."""
+    """Return a bin for each number of disconnects: the number itself up to ``DISCONNECTS_EXACT``."""
     above = np.maximum(disconnects, DISCONNECTS_EXACT) / DISCONNECTS_EXACT
     return np.minimum(disconnects, DISCONNECTS_EXACT) + np.round(np.log(above) / BIN)
 

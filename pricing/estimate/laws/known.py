@@ -37,7 +37,7 @@ from pricing.market.answers import Ints
 Drawn = tuple[Survival, Pace]
 
 UNEXPLAINED_MOST = 0.5
-"""Where more than this share of the choices is best for no urgency, they were not made from the recorded menu."""
+"""Where more than this share of the choices is best for no urgency, the choices were not made from the recorded menu."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,12 @@ class Known:
     left_out: Mapping[str, int]
 
     def draw(self, place: int) -> tuple[Survival, Pace, float]:
-        """Return lengths, pace and value of a draw; after the last comes the first again."""
+        """Return lengths, pace and value of a draw; places beyond the last draw start again at the first."""
         at = place % len(self.drawn)
         return *self.drawn[at], self.values_nanousd[at]
 
     def drawn_of(self, seen: Statistics) -> int:
-        """Return the number of draws, 0 where tiers were taken: these bound urgency by thresholds."""
+        """Return the number of draws, 0 where tiers were taken, because their thresholds bound urgency."""
         return 0 if are_chosen(seen) else len(self.drawn)
 
 
@@ -240,7 +240,7 @@ def _value_of(
 def _value_beside(
     observed: Statistics, leaving: LeavingTests, answers: Sequence[Answers], random: np.random.Generator
 ) -> ValueEstimate | None:
-    """Return the value by choices and leaving beside a stated value, None where nobody chose or leaving is not read.
+    """Return the value by choices and leaving where a value is stated, None where nobody chose or leaving is not read.
 
     Raises:
         CannotEstimate: choices and leaving rule out the stated value, or contradict each other.

@@ -1,4 +1,4 @@
-"""Whether customers who leave mid-answer can be read as impatient: three ways in which they could not be."""
+"""Tests of whether customers who leave in the middle of an answer are impatient, against three other explanations."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from pricing.market.answers import Floats, Ints
 EARLY_S, UNTIMED_S = EARLY_MS / 1000, UNTIMED_MS / 1000
 
 TIMEOUTS_S = (30, 60, 600)
-"""Timeouts of the usual client libraries, seconds: they give up then, urgent caller or not."""
+"""Time-outs of the usual client libraries, seconds: they give up then, whether or not their caller is urgent."""
 
 NEIGHBOURS_S = 6
-"""The seconds on either side of a time-out that it is compared with."""
+"""The seconds on either side of a time-out with which the time-out is compared."""
 
 ALPHA = 0.001
-"""A test rejects where chance alone would do so this rarely: each holds back a whole source."""
+"""The level of each test: small, because a test that rejects excludes a whole source."""
 
 SPIKE_LEAST = 1.5
-"""A time-out shows as at least so many times the rate beside it: a slope that falls by nature is none."""
+"""A time-out shows as a rate above this multiple of the rate around it, so that a natural decline is not a time-out."""
 
 DRIFT_LEAST = 0.1
-"""Rates early and late in a wait that differ by less than this share do no harm, however sure it is that they do."""
+"""Rates early and late in a wait that differ by at most this share do no harm, however significant the difference is."""
 
 EXCESS_LEAST = 0.1
-"""Nor does a variance between days that is above that of a constant rate by less than this share."""
+"""A variance between days that exceeds that of a constant rate by at most this share does no harm either."""
 
 
 OTHERWISE_MOST = 0.15
-"""Where more conversations than this end for another reason than impatience, what is left tells urgency too badly."""
+"""Where a larger share of conversations ends for another reason than impatience, the rest identifies urgency too poorly."""
 
 EARLY = "Customers leave more often soon after the start than a constant urgency makes them"
 LATE = "Customers leave more often late than a constant urgency makes them"
@@ -44,17 +44,17 @@ LATE = "Customers leave more often late than a constant urgency makes them"
 
 @dataclass(frozen=True, slots=True)
 class LeavingTests:
-    """What the tests say of leaving as a measure of urgency; None for a test whose data were not kept.
+    """The results of the tests of leaving as a measure of urgency; None for a test whose data were not kept.
 
     Attributes:
-        hazard_p: that each customer leaves at the same rate early and late in a wait (two-sided).
+        hazard_p: p-value of each customer leaving at the same rate early and late in a wait (two-sided).
         hazard_drift: how much higher the rate is early than late, as a share of their sum; -1 to 1.
-        spikes_s: the time-outs at which more leave than just before and after.
-        dispersion_p: that a customer's rate on even and on odd days differs no more than chance makes it (one-sided).
-        dispersion_excess: by what share the variance of that difference is above what chance makes it.
-        untimed_only: whether only the first ``UNTIMED_MS`` of each wait may be read, since clients give up later.
-        refused: why this source is not used, one sentence; None if it is.
-        otherwise: how many leave for other reasons, which are taken out; None where nothing says that any do.
+        spikes_s: the time-outs at which more customers leave than just before and after, seconds.
+        dispersion_p: p-value of a customer's rates on even and on odd days differing only by chance (one-sided).
+        dispersion_excess: the share by which the variance of that difference exceeds its variance by chance.
+        untimed_only: whether only the first ``UNTIMED_MS`` of each wait may be read, because clients give up later.
+        refused: why leaving is not used, one sentence; None if it is used.
+        otherwise: leaving for other reasons, which the estimate removes; None where there is no sign of it.
     """
 
     hazard_p: float | None
@@ -70,8 +70,8 @@ class LeavingTests:
 def examine(customers: Customers, ages: AgeCounts | None) -> LeavingTests:
     """Return whether disconnects may be read as customers of a constant rate r whose patience ended.
 
-    Each test compares a customer with itself, or a second with its neighbours, so that a market of many urgencies, in
-    which the pooled rate falls as the urgent leave first, is not rejected for that. Where clients time out, waits
+    Each test compares a customer with itself, or a second with its neighbours. So a market of many urgencies, in which
+    the pooled rate falls because the urgent leave first, is not rejected for that reason. Where clients time out, waits
     before the time-out still identify the rate at which customers leave; differences between early and late, and
     between days, are then not tested.
     """
@@ -92,7 +92,10 @@ def examine(customers: Customers, ages: AgeCounts | None) -> LeavingTests:
 
 
 def with_otherwise(tests: LeavingTests, customers: Customers, curve: Survival, pace: Pace) -> LeavingTests:
-    """Return the tests with how many leave for other reasons, where customers leave more often early in a wait, not by chance."""
+    """Return the tests with leaving for other reasons, estimated where customers leave significantly more often early.
+
+    Leaving is refused where the share that leaves for other reasons is above ``OTHERWISE_MOST``.
+    """
     if tests.refused is not None or tests.hazard_p is None or tests.hazard_drift is None:
         return tests
     if tests.hazard_p >= ALPHA or tests.hazard_drift <= 0:
@@ -110,11 +113,11 @@ def with_otherwise(tests: LeavingTests, customers: Customers, curve: Survival, p
 
 
 def spikes_at_timeouts(ages: AgeCounts) -> tuple[int, ...]:
-    """Return the time-outs after which more customers leave than chance and the seconds beside them explain.
+    """Return the time-outs at which more customers leave than chance and the neighbouring seconds explain.
 
-    A time-out at T shows in the seconds T-1 to T+2, by the clock that rounds it. Given how many left there and
-    beside there together, those there are binomial with the share of the waiting done there. Mixtures of constant
-    rates fall smoothly with age, so they do not show up.
+    Depending on how clocks round, a time-out at T shows between T-1 and T+2 seconds. Given the number who left there
+    and in the neighbouring seconds together, the number who left there is binomial, with the share of the waiting there
+    as its probability. Mixtures of constant rates fall smoothly with age, so they do not show up.
     """
     spikes = []
     for timeout in TIMEOUTS_S:
@@ -138,11 +141,12 @@ def _beside(ages: int, near: slice) -> Ints:
 
 
 def _constant_hazard(customers: Customers, early: Part) -> tuple[float, float]:
-    """Return the p-value of a rate that is the same early and late within each customer, and by how much it is not.
+    """Return the p-value of equal rates early and late within each customer, and how much higher the early rate is.
 
-    With d, E early and D, L late, d L - D E compares, over pairs of *different* waits of a customer, leaving early in
-    one wait with waiting late in the other. Its mean is zero for any rate and however waits end; pairs of a wait with
-    itself, D times the early seconds of a wait that was left late, are subtracted.
+    The difference is a share of the sum of the rates. With d, E early and D, L late, d L - D E compares, over pairs of
+    *different* waits of a customer, leaving early in one wait with waiting late in the other. Its mean is zero for any
+    rate and any way in which waits end. Pairs of a wait with itself, D times the early seconds of a wait that was left
+    late, are subtracted.
     """
     late_d = customers.disconnects - early.disconnects
     late_s = customers.waited_s - early.waited_s
@@ -155,9 +159,9 @@ def _constant_hazard(customers: Customers, early: Part) -> tuple[float, float]:
 
 
 def _dispersion(customers: Customers, even: Part) -> tuple[float, float]:
-    """Return the p-value of a customer's rate being the same on even and on odd days, and the excess variance.
+    """Return the p-value of a customer's rate being the same on even and on odd days, and the excess variance as a share.
 
-    V = d E' - d' E has the variance that d E'^2 + d' E^2 estimates without bias; a rate that moves adds to it.
+    d E'^2 + d' E^2 estimates the variance of V = d E' - d' E without bias; a rate that changes adds to the variance.
     """
     odd_d = customers.disconnects - even.disconnects
     odd_s = customers.waited_s - even.waited_s

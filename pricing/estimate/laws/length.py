@@ -1,4 +1,4 @@
-"""How long answers are, seen through the caps that cut them: Kaplan-Meier within each tier, pooled where tiers agree."""
+"""The length of answers that caps cut: Kaplan-Meier curves within each tier, pooled where tiers agree."""
 
 from __future__ import annotations
 
@@ -22,29 +22,31 @@ from pricing.estimate.observations.statistics import LengthCounts
 from pricing.market.answers import Floats, Ints
 
 ALPHA = 0.01
-"""Tiers whose lengths would differ as much by chance less often than this are not pooled ..."""
+"""Tiers are not pooled if chance would make their lengths differ as much with less than this probability ..."""
 
 SAME_WITHIN = 0.01
-"""... unless their survival curves differ by less than this: with enough records every difference is significant."""
+"""... unless their survival curves differ by at most this: with enough records every difference is significant."""
 
 CHANGED_LEAST = 1.1
-"""Answers have changed where they end by more than this factor sooner or later than before, and not by chance."""
+"""Answers have changed where the rate at which they end has changed significantly, and by more than this factor."""
 
 ENDINGS_LEAST = 50
-"""So few answers that ended by themselves tell no curve."""
+"""The fewest answers that ended by themselves from which a curve is estimated."""
 
 BAND = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Survival:
-    """P(length > n) at each observed length, with a pointwise band. Flat between, 1 before the first. Shapes (m,).
+    """P(length > n) at each observed length, with a pointwise band. Shapes (m,).
+
+    The curve is flat between observed lengths, and 1 before the first.
 
     Attributes:
         tokens: lengths at which answers ended or were cut, rising.
         survival: the estimate.
-        low, high: the band's ends, each point covered with probability ``BAND``.
-        unfinished: survival at the last length; lengths beyond it are not identified.
+        low, high: the ends of the band, which covers each point with probability ``BAND``.
+        unfinished: survival at the last length; lengths beyond the last length are not identified.
     """
 
     tokens: Ints
@@ -72,15 +74,17 @@ class LengthEstimate:
 
     Attributes:
         pooled: the curve of all tiers, None where they differ.
-        by_tier: each tier's own curve.
-        p_value: of equal lengths below the smaller caps (log-rank); 1 with one tier.
+        by_tier: the curve of each tier alone.
+        p_value: p-value of equal lengths below the smaller caps (log-rank); 1 with one tier.
         difference: the largest distance between two tiers' curves below the smaller cap.
-        counts: the tiers' counts added up, from which the pooled curve and its bootstrap draws are made.
-        identified_to_tokens: above the largest cap nothing is identified; this is the largest observed length.
+        counts: the sum of the tiers' counts, from which the pooled curve and its bootstrap draws are made.
+        identified_to_tokens: the largest observed length; nothing is identified above the largest cap.
         own: lengths by customer, None if not stored or too few: then answers count as independent.
-        own_share: their share of all conversations.
-        since: the first window of weeks since which answers are as long as in the last window; the curve is since then.
-        changed: the factor by which answers have ended sooner since, length for length; None without a change.
+        own_share: the share of all conversations that ``own`` holds.
+        since: the first window of weeks since which answers are as long as in the last window; the curve is that of the
+            time since.
+        changed: the multiple of the earlier rate at which answers have ended since, length for length; None without a
+            change.
     """
 
     pooled: Survival | None
@@ -125,18 +129,18 @@ def kaplan_meier(
     """Return the Kaplan-Meier curve with Greenwood's variance on the scale of log(-log).
 
     Identifying assumption: within the sample, a cut at n tokens is independent of the rest of the answer. Caps are set
-    before the answer, so they comply; a customer who leaves because the answer *reads* as if about to end does not.
-    The mass at the last length stays there: it is not spread over unobserved lengths.
+    before the answer, so they meet the assumption; a customer who leaves because the answer *reads* as if about to end
+    does not. The mass at the last length stays there: it is not spread over unobserved lengths.
 
     Args:
         tokens: lengths, rising. Shape (m,).
-        observed: conversations, or weights, that ended there. Shape (m,).
-        censored: those cut there; they were still running at n. Shape (m,).
-        factor: by what the rate of ending is multiplied at each length. Shape (m,).
-        error: the standard error of the cumulated rate that the band has at least. Shape (m,).
+        observed: conversations, or weights, that ended at each length. Shape (m,).
+        censored: conversations, or weights, that were cut at each length while still running. Shape (m,).
+        factor: the factor by which the rate of ending is multiplied at each length. Shape (m,).
+        error: the least standard error of the cumulated rate for the band. Shape (m,).
 
     Returns:
-        The band is where the estimate is 1 or 0 just that point. Coverage is checked by simulation.
+        The curve with its band. Where the estimate is 1 or 0, the band is that point. Coverage is checked by simulation.
     """
     leaving = observed + censored
     at_risk = np.cumsum(leaving[::-1])[::-1]
@@ -160,18 +164,18 @@ def estimate_length(
 ) -> LengthEstimate:
     """Return the length of answers: within each tier, and pooled if tiers do not differ below their smaller cap.
 
-    With lengths by customer, tests and bands take customers as the unit, and where answers have changed from one window
-    of weeks to the next, the curve is that of the time since.
+    With lengths by customer, the customer is the unit of tests and bands, and where answers have changed from one
+    window of weeks to the next, the curve is that of the time since.
 
-    Callers who know their prompt choose a tier by the length they expect. Where they do, no curve is common to all,
-    and pooling would join the start of one to the end of another.
+    Callers who know their prompt may choose a tier by the length they expect. Then no curve is common to all tiers, and
+    pooling would join the start of one curve to the end of another.
 
     Not identified: anything above the largest cap; and lengths of a tier above its own cap unless tiers are pooled.
 
     Args:
         tiers: conversations by length and ending, tier by tier.
-        own: the same by customer, in bins; None if not kept.
-        may_differ: whether tiers are pooled all the same.
+        own: conversations by customer, length and ending, in bins; None if not kept.
+        may_differ: whether tiers are pooled even if they differ.
 
     Raises:
         CannotEstimate: fewer than ``ENDINGS_LEAST`` answers ended by themselves, or counts are negative or out of order.
@@ -210,7 +214,7 @@ def _share(own: OwnLengths | None, total: LengthCounts) -> float:
 
 
 def _joined(total: LengthCounts, own: OwnLengths | None, since: int) -> Survival:
-    """Return the curve of all tiers together, its band that of customers who differ."""
+    """Return the curve of all tiers together; with lengths by customer, its band allows for customers who differ."""
     if own is None:
         return _curve(total)
     bins = _bins(total, own)
@@ -220,7 +224,7 @@ def _joined(total: LengthCounts, own: OwnLengths | None, since: int) -> Survival
 
 
 def _bins(total: LengthCounts, own: OwnLengths) -> Ints:
-    """Return the bin of each length, the last one that any customer has for longer lengths."""
+    """Return the bin of each length; longer lengths than any customer's have the last bin that a customer has."""
     return np.minimum(bins_of(np.maximum(total.tokens, 1)), bins_in(own) - 1)
 
 
@@ -228,8 +232,8 @@ def log_rank(tiers: Sequence[LengthCounts], below: int) -> float:
     """Return the chance that tiers of equal lengths differ as much as these do below a length (k-sample log-rank).
 
     Args:
-        tiers: at least two, all with somebody at risk.
-        below: only what ended before so many tokens is compared; from there on a smaller cap shows nothing.
+        tiers: at least two tiers, each with conversations at risk.
+        below: only endings before this number of tokens are compared, because a smaller cap shows none from there on.
     """
     grid = np.unique(np.concatenate([tier.tokens[tier.tokens < below] for tier in tiers]))
     if len(grid) == 0:
@@ -258,7 +262,7 @@ def added(tiers: Sequence[LengthCounts]) -> LengthCounts:
     """Return the counts of all tiers together.
 
     Raises:
-        CannotEstimate: there are none.
+        CannotEstimate: there are no conversations.
     """
     if not tiers or not any(len(tier.tokens) for tier in tiers):
         raise CannotEstimate("There are no conversations.")
@@ -276,9 +280,10 @@ def added(tiers: Sequence[LengthCounts]) -> LengthCounts:
 def _compared(
     tiers: Sequence[LengthCounts], curves: dict[str, Survival], own: OwnLengths | None
 ) -> tuple[float, float]:
-    """Return the p-value of equal lengths and the largest difference, from the largest cap down, two at a time.
+    """Return the p-value of equal lengths, and the largest difference between curves.
 
-    Each tier is compared with all that have a larger cap, below its own cap; Holm's bound holds for all comparisons.
+    Each tier is compared, below its own cap, with all tiers of larger caps together. The p-value is the smallest,
+    multiplied by the number of comparisons (Holm's first step).
     """
     places = sorted(
         range(len(tiers)), key=lambda place: np.inf if (cap := tiers[place].cap_tokens) is None else float(cap)
@@ -305,7 +310,7 @@ def _curve(counts: LengthCounts, *, factor: Floats | None = None, error: Floats 
 
 
 def _on(grid: Ints, tokens: Ints, counts: Ints) -> Ints:
-    """Return counts on a finer grid; what lies off it is left out."""
+    """Return counts on another grid; counts of lengths that are not on the grid are left out."""
     placed = np.zeros(len(grid), dtype=np.int64)
     there = np.isin(tokens, grid)
     placed[np.searchsorted(grid, tokens[there])] = counts[there]
@@ -313,7 +318,7 @@ def _on(grid: Ints, tokens: Ints, counts: Ints) -> Ints:
 
 
 def _at_risk(grid: Ints, tier: LengthCounts) -> Ints:
-    """Return how many conversations of a tier are at least so long."""
+    """Return how many conversations of a tier are at least as long as each length of a grid."""
     running = np.append(np.cumsum((tier.observed + tier.censored)[::-1])[::-1], 0)
     at_risk: Ints = running[np.searchsorted(tier.tokens, grid)]
     return at_risk

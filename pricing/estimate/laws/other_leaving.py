@@ -1,4 +1,4 @@
-"""Conversations left for another reason than impatience: how many they are, and their effect on seeming urgency.
+"""Conversations left for another reason than impatience: their number, and their effect on apparent urgency.
 
 Satisfied customers and broken connections end a wait anywhere in the answer. As some answers are short, this is more
 frequent early in a wait than late, whereas a customer's impatience is constant; the difference identifies it.
@@ -24,13 +24,13 @@ SHARE_MOST = 0.6
 """The largest share of conversations left for other reasons that is estimated here."""
 
 ROUNDS = 4
-"""Rounds of estimating the share again with the seconds that it leaves."""
+"""Rounds of estimating the share; each uses the seconds waited that the share of the previous round implies."""
 
 LEAST = 0.05
-"""The least share of customers' seeming urgency that is their own."""
+"""The least share of a customer's rate of leaving that is the customer's own urgency."""
 
 POINTS = 400
-"""The number of rates between which seeming urgencies are interpolated."""
+"""The number of rates between which rates of leaving are interpolated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,11 @@ class Otherwise:
     """Leaving for other reasons than impatience.
 
     Attributes:
-        share: the share of conversations that would be left so, had nobody left before out of impatience.
-        share_error: its standard error.
+        share: the share of conversations that would be left for other reasons if nobody left earlier out of impatience.
+        share_error: standard error of the share.
         urgency_per_s: rates at which customers discount, rising. 1/s, shape (k,).
-        ended_per_s: the rate at which waiting customers would leave if all conversations were left so. 1/s, shape (k,).
+        ended_per_s: the rate at which waiting customers would leave for other reasons if all conversations were left
+            so. 1/s, shape (k,).
     """
 
     share: float
@@ -56,19 +57,25 @@ class Otherwise:
 
     @property
     def seeming_per_s(self) -> Floats:
-        """Return the rates of leaving, for any reason, at these rates of discounting. 1/s, rising, shape (k,)."""
+        """Return the rates of leaving, for any reason, at each of ``urgency_per_s``. 1/s, rising, shape (k,)."""
         rising: Floats = np.maximum.accumulate(self.urgency_per_s + self.share * self.ended_per_s)
         return rising
 
     def seeming(self, urgency_per_s: Floats) -> Floats:
-        """Return at what rates customers leave who discount at these; 0 and infinity stay what they are."""
+        """Return the rates at which customers leave, for any reason, from the rates at which they discount.
+
+        1/s; 0 and infinity are returned unchanged.
+        """
         inside = (urgency_per_s > 0) & np.isfinite(urgency_per_s)
         rates = np.clip(np.where(inside, urgency_per_s, 1.0), self.urgency_per_s[0], None)
         more = np.interp(np.log(rates), np.log(self.urgency_per_s), self.seeming_per_s - self.urgency_per_s)
         return np.where(inside, rates + more, urgency_per_s)
 
     def own(self, seeming_per_s: Floats) -> Floats:
-        """Return at what rates customers discount who leave at these, at least ``LEAST`` of them. Rising like these."""
+        """Return the rates at which customers discount, from the rates at which they leave, in the same order.
+
+        1/s; each is at least ``LEAST`` times the rate of leaving.
+        """
         own = np.interp(np.log(seeming_per_s), np.log(self.seeming_per_s), np.log(self.urgency_per_s))
         beyond = seeming_per_s >= self.seeming_per_s[-1]
         last = self.seeming_per_s[-1] - self.urgency_per_s[-1]
@@ -76,14 +83,14 @@ class Otherwise:
         return np.maximum(rates, LEAST * seeming_per_s)
 
     def seeming_of(self, intervals: Intervals) -> Intervals:
-        """Return the intervals of the rates at which those leave who choose so."""
+        """Return intervals of urgency as intervals of the rates at which customers leave."""
         return Intervals(self.seeming(intervals.low), self.seeming(intervals.high))
 
 
 def as_own(mixing: Mixing, otherwise: Otherwise, number: int, random: np.random.Generator) -> Mixing:
-    """Return the distribution of customers' own urgency, from that of the rates at which they leave.
+    """Return the distribution of customers' own urgency, from the distribution of the rates at which they leave.
 
-    The share that leaves for other reasons is drawn ``number`` times from its uncertainty; 0 takes the estimate.
+    The share that leaves for other reasons is drawn ``number`` times from its uncertainty; with 0, the estimate is used.
     """
     own = otherwise.own(mixing.urgency_per_s)
     if number == 0:
@@ -98,7 +105,7 @@ def as_own(mixing: Mixing, otherwise: Otherwise, number: int, random: np.random.
 
 
 def _moved(share: Floats, from_per_s: Floats, to_per_s: Floats) -> Floats:
-    """Return shares of some urgencies as shares of others, each split between its two neighbours."""
+    """Return shares of some urgencies as shares of other urgencies; each share is split between its two neighbours."""
     at = np.interp(np.log(from_per_s), np.log(to_per_s), np.arange(len(to_per_s)))
     below = np.minimum(at.astype(np.int64), len(to_per_s) - 2)
     upper = share * (at - below)
@@ -107,19 +114,19 @@ def _moved(share: Floats, from_per_s: Floats, to_per_s: Floats) -> Floats:
 
 
 def left_otherwise(customers: Customers, curve: Survival, pace: Pace) -> Otherwise | None:
-    """Return how many conversations are left for other reasons than impatience, None where there is no sign of it.
+    """Return the share of conversations left for other reasons than impatience, None where there is no sign of any.
 
     With d, E a customer's disconnects and seconds early in its waits and D, L late, d L - D E over different waits is
-    zero on average at any constant rate. If a share b of the conversations ends anywhere in the answer, by b h per second
-    early and b h' late, it is b (h - h') E L, which gives b.
+    zero on average at any constant rate. If a share b of the conversations ends anywhere in the answer, at the rate b h
+    per second early and b h' late, that average is b (h - h') E L, which gives b.
 
-    Identifying assumptions: such an ending is as likely at any place of its answer, for every customer and every
-    length of answer. Not identified: endings that come at a constant rate, for they look like impatience.
+    Identifying assumptions: such an ending is equally likely anywhere in its answer, for every customer and every
+    length of answer. Not identified: endings that come at a constant rate, because they look like impatience.
 
     Args:
         customers: a row for each customer.
         curve: the length of answers.
-        pace: the time that they take.
+        pace: the time that answers take.
     """
     early = customers.early
     if early is None:
@@ -146,7 +153,10 @@ def left_otherwise(customers: Customers, curve: Survival, pace: Pace) -> Otherwi
 
 
 def _times(curve: Survival, pace: Pace) -> tuple[Floats, Floats]:
-    """Return the times when answers end, s, with probabilities; unfinished answers count as ending with the last."""
+    """Return the times at which answers end, s, with their probabilities, as at most ``POINTS`` means if there are more.
+
+    Unfinished answers count as ending at the last length.
+    """
     chance: Floats = -np.diff(curve.survival, prepend=1.0)
     chance[-1] += curve.unfinished
     times: Floats = pace.first_token_s + np.maximum(curve.tokens, 1) / pace.tokens_per_s
@@ -161,10 +171,10 @@ def _times(curve: Survival, pace: Pace) -> tuple[Floats, Floats]:
 
 
 def _ended_and_waited(rates: Floats, times: Floats, chance: Floats, share: float, end: float) -> tuple[Floats, Floats]:
-    """Return, of each rate, how many conversations would end otherwise by ``end`` if all did, and the seconds waited by then.
+    """Return, for each rate, per conversation, other endings by the age ``end`` if all ended so, and the seconds waited.
 
-    Of an answer of t seconds the other ending comes evenly in them: by e^(-r a)/t at the age a, while 1 - b a/t of those
-    who have not lost patience are still there.
+    In an answer of t seconds the other ending is spread evenly: at the age a its density is e^(-r a)/t, and of the
+    customers who have not lost patience the share 1 - b a/t, with b = ``share``, still waits.
     """
     until = np.minimum(times, end)
     far = np.multiply.outer(rates, until)

@@ -1,4 +1,4 @@
-"""Lengths that depend on urgency: how much sooner answers of the urgent end, and the worth of complete answers."""
+"""Lengths that depend on urgency: how much sooner answers of urgent customers end, and the worth of complete answers."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from pricing.estimate.observations.statistics import Customers
 from pricing.market.answers import Floats, Ints
 
 STEPS = 50
-"""The most steps of Newton's method, which converges long before."""
+"""The most steps of Newton's method, which usually needs far fewer."""
 
 RIDGE = 1e-3
-"""Keeps the slope at 0 where all customers are equally urgent."""
+"""A penalty that keeps the slope at 0 where all customers are equally urgent."""
 
 SEEMING: Floats = np.geomspace(1e-7, 1e4, 4001)
-"""Urgencies that may stand for others, neighbours 0.6 % apart; between them worth is interpolated. 1/s."""
+"""The urgencies between which equivalent urgencies are interpolated by worth, neighbours 0.6 % apart. 1/s."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnLaws:
-    """By how much sooner than all answers those of an urgency end: a polynomial in the logarithm of the urgency.
+    """How much sooner answers of an urgency end than all answers: a polynomial in the logarithm of the urgency.
 
     Attributes:
-        middle, low, high: about which logarithm it is one, and between which it was seen.
-        coefficients: of the logarithm of the multiple of the rate at which answers end. Shape (3,).
+        middle: the logarithm of the urgency about which the polynomial is expanded.
+        low, high: the logarithms of the urgency between which the polynomial applies; it is constant beyond them.
+        coefficients: coefficients of the logarithm of the multiple of the rate at which answers end. Shape (3,).
     """
 
     middle: float
@@ -37,15 +38,16 @@ class OwnLaws:
     coefficients: Floats
 
     def times(self, urgency_per_s: Floats) -> Floats:
-        """Return the multiple of the rate at which answers of each urgency end, token for token. Shapes (n,)."""
+        """Return the multiple of the common rate at which answers of each urgency end, token for token. Shapes (n,)."""
         at = np.clip(np.log(urgency_per_s), self.low, self.high) - self.middle
         return np.exp(_powers(at) @ self.coefficients)
 
     def seeming(self, urgency_per_s: Floats, curve: Survival, pace: Pace, grid: Ints) -> Floats:
-        """Return the urgencies to which whole answers of the common law are worth what its own are to each. Shapes (n,).
+        """Return the urgencies to which complete answers of the common law are worth as much as own answers are to each.
 
-        A menu of one tier without a cap is made of these worths alone, so a market of these urgencies and one law of
-        lengths prices it as one whose types have laws of their own. With caps it would not.
+        A menu of one tier without a cap depends on these worths alone. So a market of these urgencies with one law of
+        lengths prices such a menu like a market whose types have laws of their own; with caps it would not. 1/s, shapes
+        (n,).
         """
         time_s, survival = pace.first_token_s + grid / pace.tokens_per_s, curve.at(grid)
         common = np.exp(-np.outer(SEEMING, time_s)) @ -np.diff(survival, prepend=1.0)
@@ -58,12 +60,12 @@ class OwnLaws:
 def own_laws(own: OwnLengths, customers: Customers, urgency_per_s: Floats, share: Floats) -> OwnLaws:
     """Return how much sooner answers end the more urgent a customer is, length for length and within its tier.
 
-    Each customer's urgency is what its leaving makes it on average (regression calibration), and its answers that ended
-    are Poisson about those that would have, at the rate of all and times a multiple of its own.
+    The logarithm of each customer's urgency is its posterior mean given its leaving (regression calibration). The
+    number of its answers that ended is Poisson: the number expected at the common rate, times the customer's multiple.
 
     Args:
         own: lengths by customer.
-        customers: with disconnects and seconds.
+        customers: disconnects and seconds of each customer.
         urgency_per_s, share: the distribution of urgency. Shapes (n,).
     """
     tiers, bins = int(own.tier.max(initial=0)) + 1, bins_in(own)

@@ -11,7 +11,7 @@ from pricing.estimate.observations.statistics import PaceCounts
 CALLS_LEAST = 10
 
 CALLS_COMPARED = 100
-"""With fewer streamed calls the correlation of tokens and time tells nothing."""
+"""The fewest streamed calls for which the correlation of tokens and time is computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,9 @@ class Pace:
 
     Attributes:
         tokens_per_s: tokens generated in a second of generation.
-        first_token_s: time to the first token less one token, as ``market.json`` has it; at least 0.
-        calls: streamed calls it was learnt from.
-        correlation: of the tokens of an answer and the time that they take, None where too few calls tell.
+        first_token_s: time to the first token less the time of one token, as in ``market.json``; at least 0.
+        calls: the number of streamed calls behind the estimate.
+        correlation: correlation of an answer's tokens and the time that they take, None where there are too few calls.
     """
 
     tokens_per_s: float
@@ -34,14 +34,14 @@ class Pace:
 
 
 def estimate_pace(counts: PaceCounts) -> Pace:
-    """Return the speed as all tokens after the first over all seconds after it, a ratio of sums.
+    """Return the speed: all tokens after the first token, divided by all seconds after the first token.
 
-    Errors are those of a ratio of means (delta method). Identifying assumption: a token's time does not depend on
-    how many have come. Not identified: the delay of calls that are not streamed, for they have no first token, and
-    how speed varies from call to call, which the market has no place for.
+    Errors are those of a ratio of means (delta method). Identifying assumption: the time of a token does not depend on
+    how many tokens have come. Not identified: the delay of calls that are not streamed, because they record no first
+    token; and how speed varies from call to call, for which the market has no field.
 
     Raises:
-        CannotEstimate: fewer than ``CALLS_LEAST`` streamed calls, or none of more than one token.
+        CannotEstimate: fewer than ``CALLS_LEAST`` streamed calls, or none with a second token after the first.
     """
     if counts.calls < CALLS_LEAST:
         raise CannotEstimate(f"{counts.calls:,} streamed calls do not tell the speed; {CALLS_LEAST} are the least.")

@@ -21,18 +21,18 @@ CONTRADICTING, UNEXPLAINED = "customers_contradicting", "choices_unexplained"
 """Reasons for which customers and choices are left out."""
 
 READ_ANEW_MOST = 30_000
-"""The most customers for whom choices are read again under each draw. Of so many, with ten conversations each, the
-least precise threshold between three tiers has a standard error of 2 %; of 300, of 16 %."""
+"""The most customers for whom choices are read again under each draw. With this many customers of ten conversations
+each, the least precise threshold between three tiers has a standard error of 2 %; with 300 customers, of 16 %."""
 
 READINGS = 20
 """The number of draws of lengths and pace under which choices are read, or the number of requested draws of the market
 if that is smaller ..."""
 
 CANDIDATES = 200
-"""... resampled from so many, weighted by the likelihood of the choices ..."""
+"""... resampled from this many draws, weighted by the likelihood of the choices ..."""
 
 LEAVING_DRAWS = 400
-"""... averaged over so many draws of urgency by leaving alone ..."""
+"""... averaged over this many draws of urgency by leaving alone ..."""
 
 MASS_LEAST = 1e-6
 """... in which each tier has at least this share: an urgency absent from all draws is not impossible."""
@@ -48,11 +48,10 @@ def read_anew(
     random: np.random.Generator,
     readings: int = READINGS,
 ) -> tuple[list[tuple[Survival, Pace]], list[tuple[Rows, Chosen]]]:
-    """Return draws of lengths and pace, resampled by the likelihood of the conversations' choices, and customers and
-    choices as read under each of them.
+    """Return draws of lengths and pace, and the customers and choices as read under each draw.
 
-    The likelihood is averaged over ``before``, urgency by leaving alone; without it, all draws are equally likely, as
-    they are where tiers were taken for accounts only.
+    The draws are resampled by the likelihood of the conversations' choices, averaged over ``before``, urgency by leaving
+    alone. Without ``before``, all draws are equally likely, as they are where tiers were taken only for accounts.
     """
     possible = [answers_of(curve, grid, speed, value_nanousd) for curve, speed in drawn]
     read = [[seeming(taken_by(offer, answers), leaving) for offer in seen.offers] for answers in possible]
@@ -76,7 +75,7 @@ def read_anew(
 
 
 def seeming(intervals: Intervals, leaving: LeavingTests) -> Intervals:
-    """Return the intervals as rates of leaving, for whatever reason customers leave."""
+    """Return intervals of urgency as intervals of rates of leaving, for any reason."""
     return intervals if leaving.otherwise is None else leaving.otherwise.seeming_of(intervals)
 
 
@@ -87,7 +86,7 @@ def are_chosen(seen: Statistics) -> bool:
 
 
 def are_named(seen: Statistics) -> bool:
-    """Return whether tiers were named for single conversations, whose choices tell which lengths are likely."""
+    """Return whether tiers were named for single conversations; such choices make some lengths likelier than others."""
     return any(offer.taken is not None for offer in seen.offers)
 
 
@@ -103,9 +102,12 @@ def leaving_alone(
 def as_read(
     seen: Statistics, offers: list[Intervals], leaving: LeavingTests
 ) -> tuple[Rows, Chosen, tuple[str, ...], dict[str, int]]:
-    """Return the data of all usable sources, the sources' names, and counts of what no urgency explains, by reason.
+    """Return the data of all usable sources, the names of the sources, and counts of unexplained choices, by reason.
 
-    Intervals are of rates of leaving, see ``seeming``.
+    ``offers`` are intervals of rates of leaving, see ``seeming``.
+
+    Raises:
+        CannotEstimate: no source is usable.
     """
     sources, unexplained = [], 0
     customers = as_timed(seen.customers, leaving)
@@ -129,7 +131,7 @@ def as_read(
 
 
 def answers_of(curve: Survival, grid: Ints, pace: Pace, value_nanousd: float) -> Answers:
-    """Return a law of length as the steps of a market.
+    """Return a law of lengths as the steps of a market.
 
     Args:
         curve: the probability that an answer is longer than each number of tokens.
@@ -157,7 +159,7 @@ def paced(pace: Pace, random: np.random.Generator) -> Pace:
 
 
 def as_timed(customers: Customers, leaving: LeavingTests) -> Customers:
-    """Return customers with the waits that may be read: where clients time out, only the part before that."""
+    """Return customers with the waits that may be read: where clients time out, only the first ``UNTIMED_MS`` of each."""
     if not leaving.untimed_only:
         return customers
     assert customers.untimed is not None

@@ -9,19 +9,19 @@ import numpy as np
 from pricing.market.answers import Floats
 
 READ_ROWS = 400_000
-"""Rows times sweeps of the chain of one of many readings stay below this, as the cost grows with both."""
+"""Rows times discarded sweeps, in the single chain of each of many readings, stay below this: cost grows with both."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweeps:
-    """How long the sampler runs; the defaults are production's.
+    """How long the sampler runs; the defaults are those of production.
 
     Attributes:
-        chains: chains from different starts.
-        burnt: discarded sweeps of each.
-        kept: retained sweeps of each.
-        each_least, each_most: bounds of the discarded sweeps, and as many retained, of the single chain for each of
-            many readings.
+        chains: the number of chains, from different starts, of a single reading.
+        burnt: discarded sweeps of each of these chains.
+        kept: retained sweeps of each of these chains.
+        each_least, each_most: with many readings, bounds of the discarded sweeps of the single chain of each reading,
+            which retains as many sweeps as it discards.
     """
 
     chains: int = 4
@@ -34,8 +34,8 @@ class Sweeps:
         """Return the chains of each reading, and the discarded and the retained sweeps of each chain.
 
         Args:
-            readings: their number.
-            rows: those of the reading that has the most.
+            readings: the number of readings.
+            rows: the number of rows of the reading with the most rows.
         """
         if readings == 1:
             return self.chains, self.burnt, self.kept
@@ -49,7 +49,7 @@ FULL = Sweeps()
 def disagreement(traces: Floats) -> float:
     """Return Gelman and Rubin's ratio: 1 if chains agree as well as their own lengths allow.
 
-    Chains are compared within a reading, not between. Shape (readings, chains, sweeps).
+    Chains are compared within readings, not between them. Shape (readings, chains, sweeps).
     """
     within = float(traces.var(axis=2, ddof=1).mean())
     between = float(traces.mean(axis=2).var(axis=1, ddof=1).mean())

@@ -13,27 +13,28 @@ from pricing.estimate.observations.statistics import BOUGHT, Customers, Offer
 from pricing.market.answers import Floats, Ints
 
 LAPSES = 0.01
-"""The share that chooses by something else, so that a few odd choices do not rule out a value."""
+"""The share of choices made for reasons outside the model, so that a few odd choices do not rule out a value."""
 
 STEP = 0.05
 """Neighbours on the grid of urgencies differ by this share."""
 
 BIN = 0.06
-"""Customers of the same disconnects and choices whose seconds differ by less than this share are grouped."""
+"""Customers with the same disconnects and choices whose seconds differ by less than this share are grouped."""
 
 UNKNOWN = -1
-"""Stands among choices for a customer that was not offered a menu, or whose choice is not known."""
+"""The choice of a customer that was not offered a menu, or whose choice is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Takers:
-    """What customers did, alike ones in a row: left so often in so many seconds, and took what.
+    """Customers' behaviour: leaving, waiting and choices, with similar customers in a row.
 
     Attributes:
         urgency_per_s: grid, rising, even in its logarithm. 1/s, shape (n,).
         likelihood: r^d e^(-r E) of each row at each urgency, the largest of a row being 1. Shape (rows, n).
-        taken: what each row took of each offer, 0 for none, ``UNKNOWN``, or ``BOUGHT``. Shape (rows, offers).
-        weight: customers of each row; a conversation's choice counts what a customer has for each of its own. Shape (rows,).
+        taken: the tier that each row took of each offer, 0 for none, ``UNKNOWN``, or ``BOUGHT``. Shape (rows, offers).
+        weight: customers of each row; the choice of a single conversation counts customers / conversations. Shape
+            (rows,).
     """
 
     urgency_per_s: Floats
@@ -42,15 +43,15 @@ class Takers:
     weight: Floats
 
     def of_at_most(self, customers: float) -> Takers:
-        """Return the takers scaled down to at most so many customers, in the same proportions."""
+        """Return the takers with their weights scaled down to at most ``customers`` in total."""
         return replace(self, weight=self.weight * min(1.0, customers / float(self.weight.sum())))
 
 
 def takers_of(offers: Sequence[Offer], customers: Customers) -> Takers | None:
     """Return the customers' behaviour, None where no choice or no wait was observed.
 
-    Choices of single conversations, whose customer is not known, are rows without waits. They count once for each
-    customer, not for each conversation: customers choose alike every time.
+    Choices of single conversations, whose customer is unknown, are rows without waits. They count once for each
+    customer, not once for each conversation, because a customer's choices are alike.
     """
     disconnects, waited = _now(customers)
     count, has_waited = len(waited), waited > 0
@@ -83,11 +84,11 @@ def takers_of(offers: Sequence[Offer], customers: Customers) -> Takers | None:
 
 @dataclass(frozen=True, slots=True)
 class Climbed:
-    """The distributions of urgency that make customers' behaviour most likely, one a value, and their log likelihoods.
+    """The distribution of urgency that makes customers' behaviour most likely at each value, and its log likelihood.
 
     Attributes:
         share: the distributions. Shape (values, n).
-        log_likelihood: of all that customers did. Shape (values,).
+        log_likelihood: log likelihood of the customers' behaviour. Shape (values,).
     """
 
     share: Floats
@@ -95,18 +96,20 @@ class Climbed:
 
 
 class Slopes:
-    """The likelihood of customers' behaviour at several values of an answer, to climb at all of them at once.
+    """The likelihood of customers' behaviour at several values of an answer, maximised at all values at once.
 
-    Rows that took the same tiers differ between values by one factor for each urgency. So the likelihood of leaving is
-    held once, and a step at all values is one product of matrices for each combination of tiers taken.
+    Between values, the likelihoods of rows that took the same tiers differ by one factor for each urgency. So the
+    likelihood of leaving is stored once, and a step at all values is one matrix product for each combination of tiers
+    taken.
     """
 
     def __init__(self, takers: Takers, chances: Sequence[Sequence[Floats]]) -> None:
-        """Hold the behaviour and, for each value and offer, the chance that each urgency takes each option.
+        """Store the behaviour, grouped by the tiers taken, with the chances of these tiers at each value.
 
         Args:
             takers: the customers' behaviour.
-            chances: the first option of an offer is no tier. Shapes (values, offers, n, tiers + 1).
+            chances: for each value and offer, the chance that each urgency takes each option; the first option of an
+                offer is no tier. Shapes (values, offers, n, tiers + 1).
         """
         self.weight, self._values = takers.weight, len(chances)
         options, group = np.unique(takers.taken, axis=0, return_inverse=True)
@@ -115,12 +118,12 @@ class Slopes:
         self._factor = [np.stack([_chance_of(taken, offers) for offers in chances], axis=1) for taken in options]
 
     def climb(self, share: Floats | None, steps: int, weight: Floats | None = None) -> Climbed:
-        """Return the distributions that so many steps of expectation-maximisation climb to.
+        """Return the distributions that some steps of expectation-maximisation reach.
 
         Args:
             share: the start at every value; None starts from an even distribution. Shape (n,).
-            steps: their number.
-            weight: customers of each row, if not the takers'. Shape (rows,).
+            steps: the number of steps.
+            weight: customers of each row; None takes the weights of the takers. Shape (rows,).
         """
         weight = self.weight if weight is None else weight
         weights, total = [weight[rows][:, None] for rows in self._groups], float(weight.sum())
@@ -140,7 +143,7 @@ class Slopes:
 
 
 def _chance_of(taken: Ints, chances: Sequence[Floats]) -> Floats:
-    """Return the chance that each urgency takes these options, one of each offer, at one value. Shape (n,)."""
+    """Return the chance that each urgency takes the options ``taken``, one of each offer, at one value. Shape (n,)."""
     chance: Floats = np.ones(1)
     for option, offer in zip(taken.tolist(), chances, strict=False):
         if option != UNKNOWN:
@@ -163,11 +166,11 @@ def chances_of(
 def as_seen(
     offers: Sequence[Offer], answers: Answers, values_nanousd: Floats, otherwise: Otherwise | None
 ) -> list[list[Intervals]]:
-    """Return for each value and offer the rates of leaving that take each option, for whatever reason customers leave.
+    """Return, for each value and offer, the rates of leaving for any reason at which customers take each option.
 
     Args:
         offers, answers: the menus, and the law of lengths under which their tiers are taken.
-        values_nanousd: values of an answer; that of ``answers`` is not used. Shape (values,).
+        values_nanousd: values of an answer; ``answers.value_nanousd`` is not used. Shape (values,).
         otherwise: leaving for other reasons than impatience.
     """
     by_offer = [intervals_at(offer, answers, values_nanousd) for offer in offers]
@@ -177,7 +180,10 @@ def as_seen(
 
 
 def of_intervals(intervals: Intervals, urgency_per_s: Floats) -> Floats:
-    """Return how much of each point's surroundings on the grid lies in each interval, all but ``LAPSES`` of it."""
+    """Return the share of each grid point's cell that lies in each interval, with ``LAPSES`` spread over all intervals.
+
+    The cell of a point reaches halfway to its neighbours in logarithms. Shape (n, tiers + 1).
+    """
     middle = np.log(urgency_per_s)
     half = (middle[1] - middle[0]) / 2
     with np.errstate(divide="ignore"):
@@ -190,7 +196,7 @@ def of_intervals(intervals: Intervals, urgency_per_s: Floats) -> Floats:
 
 
 def _now(customers: Customers) -> tuple[Ints, Floats]:
-    """Return disconnects and seconds of the time since customers last changed."""
+    """Return the disconnects and seconds since customers last changed."""
     if customers.windows is None:
         return customers.disconnects, customers.waited_s
     return customers.windows.disconnects[:, -1], customers.windows.waited_s[:, -1]

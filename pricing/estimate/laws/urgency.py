@@ -27,13 +27,14 @@ KINDS = 30
 """The fewest kinds of customers that a market may have: the truncation of the Dirichlet process."""
 
 CONCENTRATIONS = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
-"""Concentrations of the Dirichlet process: how readily it opens another kind; the chain samples which applies."""
+"""Concentrations of the Dirichlet process, which set how readily it opens another kind; the chain samples among them."""
 
 REGROUPED = 3
 """Proposals per sweep to join two kinds or split a kind ..."""
 
 APART = (float(np.log(0.02)), float(np.log(2.0)))
-"""... into two whose logarithms of urgency differ by an amount in this range, given in logarithms again."""
+"""... into two kinds whose urgencies differ in logarithms by 0.02 to 2; this is the range of the logarithm of that
+difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ class Mixing:
 
     Attributes:
         urgency_per_s: grid, rising. 1/s, shape (n,).
-        share: its posterior mean, for which menus are made. Shape (n,).
-        draws: draws from the posterior. Shape (draws, n).
+        share: posterior mean of the share of each urgency, for which menus are made. Shape (n,).
+        draws: draws of these shares from the posterior. Shape (draws, n).
         by_reading: the posterior mean under each reading of the choices. Shape (readings, n).
         rows: the number of rows in the likelihood.
         apart: disagreement of the chains: Gelman and Rubin's ratio for the mean of ln r, 1 at best. With many
@@ -76,18 +77,18 @@ def mixing_of(
     """Return the distribution of urgency, weighted by conversations, with draws from its posterior.
 
     The prior is a Dirichlet process over a log-uniform law of urgency; the posterior is sampled by blocked Gibbs
-    sampling (Ishwaran and James 2001, with a finite Dirichlet in place of the broken stick). For a given menu profit
+    sampling (Ishwaran and James 2001, with a finite Dirichlet in place of the broken stick). For a given menu, profit
     is linear in the distribution, so the menu that is best on average is the best menu of the posterior mean. Atoms
-    stay sharp where data are plenty and are as wide as their uncertainty where they are few.
+    stay sharp where data are plentiful, and are as wide as their uncertainty where data are few.
 
-    Identifying assumptions: leaving, customers leave at the rate r at which they discount; choosing, see ``choices``.
-    Not identified: how mass is spread far below 1 / a customer's seconds, or above 1 / its shortest waits, of which
-    only the total is known; or within an interval where only choices were observed.
+    Identifying assumptions: customers leave at the rate r at which they discount; for choices of tiers, see
+    ``choices``. Not identified: how mass is spread far below 1 / a customer's seconds or above 1 / its shortest waits,
+    where only the total is known; and how mass is spread within an interval where only choices were observed.
 
     Args:
-        readings: customers, and choices of single conversations by anybody: once, or as read under each of several
-            draws of what sets the thresholds between tiers. Readings are equally likely; each has its own chain.
-        draws: their number; draw k is of reading k modulo the number of readings.
+        readings: customers, and choices of single conversations: once, or as read under each of several draws of the
+            lengths and pace that set the thresholds between tiers. Readings are equally likely; each has its own chain.
+        draws: the number of draws; draw k belongs to reading k modulo the number of readings.
         random: the source of randomness.
         sweeps: how long the sampler runs.
 
@@ -129,8 +130,9 @@ def mixing_of(
 class _Sampler:
     """A Markov chain over markets of finitely many kinds of customers, each with an urgency on the grid.
 
-    Between thresholds lie cells. A kind keeps its cell, so that how many choose an interval can move its mass as a
-    whole; a Dirichlet process restricted to a cell is one again, independent of the others.
+    Thresholds divide the grid into cells, and a kind keeps its cell, so that the number of choices of an interval can
+    move the mass of its cells as a whole. A Dirichlet process restricted to a cell is again a Dirichlet process,
+    independent of those in other cells.
     """
 
     def __init__(self, rows: Rows, chosen: Chosen, grid: Floats, random: np.random.Generator) -> None:
@@ -167,9 +169,9 @@ class _Sampler:
         self.everybody = bool(inside.all())
 
     def begin(self, kinds: int) -> None:
-        """Start with so many kinds in each cell, evenly among the customers that may be there.
+        """Start with ``kinds`` kinds in each cell, spread evenly over the customers whose own rates lie in the cell.
 
-        Too few part quickly, since it is likely that they should; too many take long to join.
+        Too few kinds split quickly, because splits are likely to be accepted; too many kinds take long to join.
         """
         number = len(self.cell)
         self.place = self.random.integers(self.ends[self.cell], self.ends[self.cell + 1])
@@ -189,7 +191,7 @@ class _Sampler:
         self.log_weight = np.tile(np.log(weight / weight.sum()), (len(self.strata), 1))
 
     def sweep(self) -> None:
-        """Draw who is of which kind, then how many each kind has, how urgent it is, and how much it was before."""
+        """Draw the kind of each customer, then the kinds' weights, their urgencies, and the factors of earlier windows."""
         rows = self.rows
         rate, log_rate = self.grid[self.place], self.log_grid[self.place]
         chance = np.multiply.outer(rows.disconnects, log_rate)
@@ -214,9 +216,9 @@ class _Sampler:
 
         ``counts`` and ``is_used`` are changed in place.
 
-        Single customers seldom all move from a kind to a similar kind, so without this too many kinds would survive. A
-        kind is split by the odds of two urgencies on either side of its own, at a random distance and with random
-        weights; a join is weighed against the probability of the split that would reverse it.
+        Moves of single customers seldom empty a kind into a similar kind, so without this step too many kinds would
+        survive. A kind is split by the odds of two urgencies on either side of its own, at a random distance and with
+        random weights; a join is weighed against the probability of the split that would reverse it.
         """
         kinds = self.kinds_of[self.random.integers(len(self.kinds_of))]
         used, free = kinds[is_used[kinds]], kinds[~is_used[kinds]]
@@ -261,13 +263,16 @@ class _Sampler:
             is_used[other] = splits
 
     def _evidence(self, cell: int, disconnects: Floats, waited_s: Floats) -> Floats:
-        """Return the log of the likelihood of each kind's customers, averaged over where in the cell it may be."""
+        """Return the log of the likelihood of each kind's customers, averaged over the kind's possible urgencies."""
         logs, highest = self._logs(cell, disconnects, waited_s)
         evidence: Floats = highest + np.log(np.exp(logs, out=logs).sum(axis=1) / self.base_of[cell])
         return evidence
 
     def _logs(self, cell: int, disconnects: Floats, waited_s: Floats) -> tuple[Floats, Floats]:
-        """Return the log of each kind's likelihood at each point of a cell, less the most, and the most. Shape (kinds, points)."""
+        """Return each kind's log likelihood times prior at the points of a cell, less its maximum, and the maximum.
+
+        Shapes (kinds, points), (kinds,).
+        """
         points = self.points_of[cell]
         logs = disconnects[:, None] * self.log_grid[points]
         logs -= waited_s[:, None] * self.grid[points]
@@ -280,7 +285,7 @@ class _Sampler:
         return int(places[self.random.integers(len(places))])
 
     def _concentrate(self, customers: Floats) -> None:
-        """Draw how readily the process opens another kind, from how many there are. Shape (strata, kinds)."""
+        """Draw the concentration of the process, given the number of customers of each kind. Shape (strata, kinds)."""
         logs = (gammaln(customers + self.alphas) - self.log_gamma).sum(axis=(1, 2))
         of_all = CONCENTRATIONS[:, None]
         logs += (gammaln(of_all) - gammaln(of_all + customers.sum(axis=1))).sum(axis=1)
@@ -302,9 +307,9 @@ class _Sampler:
         self.share = share / share.sum()
 
     def _tilted(self, weight: Floats, customers: Floats) -> Floats:
-        """Return weights whose sums over cells follow the conversations that chose them as well.
+        """Return weights whose sums over cells also follow the choices of conversations.
 
-        What all cells that could be chosen have together is left to the customers, if there are any.
+        If there are customers, the choices leave the total of all cells that could be chosen unchanged.
         """
         by_cell = self._cells(weight)
         volume = self.rows.conversations @ self.member.T if len(self.rows.customers) else np.ones(1)
@@ -320,7 +325,7 @@ class _Sampler:
         if len(self.rows.customers):
             drawn *= by_cell[:, covered].sum(axis=1, keepdims=True) / drawn[:, covered].sum(axis=1, keepdims=True)
         drawn = np.where(covered, drawn, by_cell)
-        # Weights of a cell that nobody is in may all be 0 to the last digit; then its kinds are alike.
+        # The weights of a cell without customers may all underflow to 0; then its kinds get equal weights.
         empty = by_cell[:, self.cell] <= 1e-290
         weight = np.where(empty, 1.0, weight)
         return weight / self._cells(weight)[:, self.cell] * drawn[:, self.cell]
@@ -329,7 +334,7 @@ class _Sampler:
         return np.add.reduceat(values, self.starts, axis=1)
 
     def _place(self, disconnects: Floats, waited_s: Floats) -> None:
-        """Draw each kind's urgency from what its customers did: without any, from the prior. Shapes (kinds,)."""
+        """Draw each kind's urgency given its customers' behaviour, or from the prior without any. Shapes (kinds,)."""
         self.near = []
         for cell, (kinds, points) in enumerate(zip(self.kinds_of, self.points_of, strict=True)):
             drawn = self.random.random(len(kinds))
@@ -342,9 +347,10 @@ class _Sampler:
             self.near.append((used, logs))
 
     def _change(self, rate_per_s: Floats) -> None:
-        """Draw by what factor all were more urgent in each window than in the last; a wait then counts for as much more.
+        """Draw the factor by which customers were more urgent in each window than in the last window.
 
-        The prior of each factor is log-uniform. ``rate_per_s`` is that of the customers of a row together. Shape (rows,).
+        A wait in a window counts as that many times as long. The prior of each factor is log-uniform. ``rate_per_s`` is
+        the sum of the rates of all customers of a row. Shape (rows,).
         """
         expected = rate_per_s @ self.rows.waited_in_s
         drawn = self.random.standard_gamma(self.rows.left_in) / np.maximum(expected, 1e-300)
@@ -353,7 +359,7 @@ class _Sampler:
         self.waited_s = self.rows.waited_in_s @ self.factor
 
     def expected(self) -> Floats:
-        """Return the distribution given the customers' kinds, averaged over the kinds' urgencies. Shape (n,)."""
+        """Return the distribution given the kinds of the customers, averaged over the kinds' urgencies. Shape (n,)."""
         pieces = []
         for kinds, (used, near), prior in zip(self.kinds_of, self.near, self.prior_of, strict=True):
             share = self.share[kinds]
@@ -373,7 +379,7 @@ def _thresholds(rows: Rows, chosen: Chosen) -> Floats:
 
 
 def _grid(rows: Rows, edges: Floats) -> Floats:
-    """Return rates, evenly in logarithms, across all that the rows can distinguish, and the thresholds."""
+    """Return rates across all urgencies that the rows can distinguish, evenly in logarithms between the thresholds."""
     has_waited = rows.waited_s > 0
     rates = (rows.disconnects[has_waited] + 0.5) / rows.waited_s[has_waited]
     lows = [float(np.min(0.1 / rows.waited_s[has_waited])) if has_waited.any() else np.inf, *(edges / 10)]
@@ -385,6 +391,6 @@ def _grid(rows: Rows, edges: Floats) -> Floats:
         raise CannotEstimate("Nothing that was seen tells one urgency from another.")
     ends = np.concatenate(([low], edges[(edges > low) & (edges < high)], [high]))
     points = [max(IN_CELL, int(np.ceil(np.log(after / before) / STEP))) for before, after in pairwise(ends)]
-    # Ends are inserted exactly: a threshold off by a last digit would lie on the wrong side of itself.
+    # The ends are inserted exactly, because a rounded grid point could lie on the wrong side of its threshold.
     pieces = [np.geomspace(a, b, number + 1)[1:-1] for (a, b), number in zip(pairwise(ends), points, strict=True)]
     return np.unique(np.concatenate((ends, *pieces)))

@@ -1,4 +1,4 @@
-"""Estimates the value of an answer from choices of tiers, and tests a stated value against it."""
+"""Estimates the value of an answer from choices of tiers, and tests a stated value against these choices."""
 
 from __future__ import annotations
 
@@ -16,45 +16,51 @@ from pricing.estimate.observations.statistics import Customers, Offer
 from pricing.market.answers import Floats
 
 MULTIPLES: Floats = np.geomspace(1 / 4, 4, 36)
-"""The values that are tried, as multiples of the stated value: neighbours differ by 8 %."""
+"""The values of the coarse grid, as multiples of the stated value: neighbours differ by 8 %."""
 
 SOUGHT: Floats = np.geomspace(1 / 2, 64, 62)
-"""The same where no value is stated, as multiples of the highest price: a customer that pays it expects more for it."""
+"""The coarse grid where no value is stated, as multiples of the highest price: answers are worth more to its buyers."""
 
 FINE, FAR = 33, 6.0
-"""Then so many values, evenly in logarithms, across those whose log likelihood is below the best by at most this ..."""
+"""The number of values of the fine grid, evenly in logarithms, across the values of the coarse grid whose log likelihood
+is below the best by at most ``FAR`` ..."""
 
 CUSTOMERS_MOST = 3_000.0
-"""More customers do not make the value more precise: the distance of a climb from its top grows with their number."""
+"""More customers count as this many: the distance of a climb from its maximum grows with the number of customers."""
 
 LENGTHS, FEW_LENGTHS, MANY_CUSTOMERS = 8, 3, 30_000
-"""... under so many draws of lengths and pace; under few where so many customers identify lengths precisely."""
+"""... under ``LENGTHS`` draws of lengths and pace, or under ``FEW_LENGTHS`` with more than ``MANY_CUSTOMERS`` customers,
+who identify lengths precisely."""
 
 STEPS, MORE_STEPS = 120, 120
-"""Steps of climbing for the distribution of urgency at each value: from an even one, then from the average over likely
-values. All start alike, so that of values that put the same customers into the same tiers none is nearer its top."""
+"""Steps of expectation-maximisation for the distribution of urgency at each value: from an even distribution on the
+coarse grid, from the average over likely values on the fine grid. All values of a grid start alike, so that of values
+that put the same customers into the same tiers none is nearer its maximum."""
 
 DROP_LEAST, DROP_MOST = 0.7, 1.92
-"""The interval has the values whose log likelihood is lower by no more than chance makes it in 95 of 100 redrawn
-crowds. That drop is bounded by these two; the upper bound is half of the 95 % point of chi-squared."""
+"""The interval contains the values whose log likelihood is lower by at most the drop that chance makes in 95 of 100
+redrawn crowds. That drop is bounded by these two; the upper bound is half of the 95 % point of chi-squared."""
 
 REDRAWN, REDRAWN_STEPS = 40, 60
-"""The number of redrawn crowds, and the steps that the distribution of urgency climbs at each value in each of them."""
+"""The number of redrawn crowds, and the steps of expectation-maximisation at each value in each of them."""
 
 LIKELY = 0.5
-"""The middle of the values whose log likelihood is lower by at most this is the best: peaks of a plateau are chance."""
+"""The best value is the middle of the values whose log likelihood is lower by at most this: peaks of a plateau are
+chance."""
 
 CONTRADICTED = 6.0
-"""The stated value is contradicted where its log likelihood is lower by more, by chance once in two thousand ..."""
+"""The stated value is contradicted where its log likelihood is lower than the best by more than this, which happens by
+chance once in two thousand times, and where that is so for all values within ``NEAR``."""
 
 MOVES: Floats = np.geomspace(1 / 2, 2, 15)
 """The factors by which a single threshold is moved."""
 
 DISAGREES = 0.001
-"""No single value explains the choices where chance would this rarely make separate thresholds so much better."""
+"""No single value explains the choices where chance makes separate thresholds so much likelier less often than this."""
 
 NEAR = 1.1
-"""... as is that of all values within this factor: thresholds next to many customers depend on lengths, too."""
+"""The factor within which values count as near the stated value: thresholds next to many customers depend on lengths,
+too."""
 
 WIDE = 1.7
 """An interval whose ends are further apart, as a ratio, leaves the value open."""
@@ -62,20 +68,20 @@ WIDE = 1.7
 
 @dataclass(frozen=True, slots=True)
 class ValueEstimate:
-    """The value of an answer by customers' choices, by their likelihood given the urgency that leaving alone implies.
+    """The value of an answer, by the likelihood of customers' leaving and choices of tiers.
 
     Attributes:
-        best_nanousd: the most likely value; where it is a range, the middle of the range in logarithms.
-        low_nanousd, high_nanousd: the 95 % interval; at an end of the tried values the interval has no end.
-        is_bounded: whether both ends lie within the tried values.
+        best_nanousd: the most likely value; where a range is about as likely, the middle of the range in logarithms.
+        low_nanousd, high_nanousd: the 95 % interval; an end that is an end of the coarse grid is open.
+        is_bounded: whether both ends lie inside the coarse grid.
         below_best: by how much the log likelihood of the stated value, or of any value near it, lies below the best;
             0 where no value is stated.
         values_nanousd: the fine grid of values. Shape (values,).
-        chance: the probability of each value with each draw of lengths, under a uniform prior in logarithms; adds up
-            to 1. Shape (lengths, values).
+        chance: the joint probability of each value and each draw of lengths, under a uniform prior in logarithms; the
+            probabilities add up to 1. Shape (lengths, values).
         drop: by how much the log likelihood is lower at the ends of the interval than at the best value.
         agrees_p: p-value of the hypothesis that a single value explains the choices as well as separate thresholds
-            between any two tiers, with urgency read from leaving; None where there is only one threshold.
+            between the tiers do, with urgency read from leaving; None with fewer than two thresholds.
     """
 
     best_nanousd: float
@@ -108,7 +114,7 @@ class ValueEstimate:
 
     @property
     def is_open(self) -> bool:
-        """Return whether values too far apart to be represented by a single value are about as likely."""
+        """Return whether the interval is too wide to be represented by a single value."""
         return self.high_nanousd > WIDE * self.low_nanousd
 
     @property
@@ -130,7 +136,7 @@ class ValueEstimate:
         )
 
     def open_end(self) -> str:
-        """Return why choices that leave an end of the interval open give no value, and what would identify it."""
+        """Return why choices that leave an end of the interval open give no value, and what would identify the value."""
         where = f"at least {self.low_nanousd:,.0f}" if self.high_nanousd >= self.values_nanousd[-1] else "very little"
         return (
             f"Choices tell no more of what an answer is worth than {where} nano-units; say its value, or offer tiers at "
@@ -138,10 +144,10 @@ class ValueEstimate:
         )
 
     def drawn(self, number: int, random: np.random.Generator) -> tuple[list[int], list[float]]:
-        """Return joint draws of lengths, by index, and of the value, with the probability that choices give them.
+        """Return joint draws of lengths, by index, and of the value, with the probabilities ``chance``.
 
-        Where choices leave the value open, values around the least possible one are drawn: a menu made for more than
-        an answer is worth loses buyers; made for less, it loses no more than the difference.
+        Where choices leave the value open, values around the low end of the interval are drawn: a menu made for more
+        than an answer is worth loses buyers; a menu made for less loses no more than the difference.
         """
         near = self.values_nanousd <= NEAR * self.low_nanousd if self.is_open else np.ones(len(self.values_nanousd))
         reached = np.cumsum(self.chance * near)
@@ -166,22 +172,23 @@ def value_by_choices(
 ) -> ValueEstimate | None:
     """Return the value of an answer by choices and leaving together, None where nobody chose or waited.
 
-    A value moves all thresholds between tiers. The likelihood of a value is that of customers' leaving and choices
-    under the distribution of urgency that makes it highest: a profile likelihood. It is flat between values that put
-    the same customers into the same tiers; its drop by chance among redrawn customers bounds the 95 % interval. It is
-    averaged over draws of lengths and pace, first on a coarse grid of values, then on a fine grid around the best.
+    A value moves all thresholds between tiers. The likelihood of a value is the likelihood of customers' leaving and
+    choices under the distribution of urgency that makes it highest: a profile likelihood. It is flat between values
+    that put the same customers into the same tiers; its drop by chance among redrawn customers bounds the 95 %
+    interval. It is computed under the estimated lengths and pace on a coarse grid of values, then averaged over their
+    draws on a fine grid around the best values.
 
     Identifying assumptions: customers leave at the rate at which they discount, and choose as in ``choices``, all but
-    ``LAPSES`` of them. Not identified: which of two values that put the same customers into the same tiers.
+    the share ``LAPSES``. Not identified: which of two values that put the same customers into the same tiers is true.
 
     Args:
-        answers: as estimated, with the stated value; where none is stated, with the highest price.
-        draws: of answers.
+        answers: the estimated lengths and times, with the stated value; where none is stated, with the highest price.
+        draws: draws of ``answers``.
         offers: menus, with the tiers taken of each for single conversations.
-        customers: with the tier that each took for its account, by offer.
+        customers: customers, with the tier that each took for its account, by offer.
         random: the source of randomness.
         is_said: whether a value is stated.
-        otherwise: how many customers leave for other reasons than impatience.
+        otherwise: leaving for other reasons than impatience.
     """
     takers = takers_of(offers, customers)
     if takers is None:
@@ -217,7 +224,7 @@ def value_by_choices(
 def _slopes(
     takers: Takers, offers: Sequence[Offer], otherwise: Otherwise | None, answers: Answers, values_nanousd: Floats
 ) -> Slopes:
-    """Return the likelihood of what customers did at each value of an answer, under one law of lengths."""
+    """Return the likelihood of customers' behaviour at each value of an answer, under one law of lengths."""
     return Slopes(takers, chances_of(offers, answers, values_nanousd, takers, otherwise))
 
 
@@ -227,10 +234,10 @@ def _lengths_read(customers: Customers) -> int:
 
 
 def _agreement(takers: Takers, intervals: Sequence[Intervals], share: Floats) -> float | None:
-    """Return the chance that thresholds moved separately are so much likelier than those of a single value.
+    """Return the p-value of separate thresholds being so much likelier than those of a single value.
 
     The thresholds of each offer are moved in turn to where they make customers' behaviour most likely: a likelihood
-    ratio with one degree of freedom less than there are thresholds.
+    ratio with one degree of freedom less than there are thresholds. None with fewer than two thresholds.
     """
     thresholds = sum(len(_edges(ends)) for ends in intervals)
     if thresholds < 2:
@@ -263,7 +270,7 @@ def _edges(intervals: Intervals) -> Floats:
 
 
 def _by_shares(takers: Takers, offer: int, intervals: Intervals, share: Floats) -> Intervals:
-    """Return the thresholds that put as many customers into each tier as took it, with urgency by leaving alone."""
+    """Return the thresholds that put as many customers into each tier as took the tier, with urgency by leaving alone."""
     options = np.arange(len(intervals.low))
     taken = np.array([takers.weight[takers.taken[:, offer] == option].sum() for option in options])
     if not taken.sum():
@@ -290,17 +297,18 @@ def _drop(
     share: Floats,
     random: np.random.Generator,
 ) -> float:
-    """Return by how much the middle of the likeliest values is below the best value in 95 of 100 redrawn crowds.
+    """Return the drop of the log likelihood, from the best value to the middle of the likeliest, in redrawn crowds.
 
-    The distribution of urgency adapts to each value, so a profile likelihood drops by less than chi-squared: an
-    interval by chi-squared would hold the true value in more than 99 of 100 markets. Where few kinds of customers leave
-    the value open, though, levels differ by more than redrawn crowds show, and the upper bound applies.
+    The drop is the 95th percentile over the crowds, within ``DROP_LEAST`` and ``DROP_MOST``. The distribution of
+    urgency adapts to each value, so a profile likelihood drops by less than chi-squared: an interval by chi-squared
+    would contain the true value in more than 99 of 100 markets. Where few kinds of customers leave the value open,
+    levels differ by more than redrawn crowds show, and the upper bound applies.
 
     Args:
         weight: customers of each row. Shape (rows,).
-        at: the likelihood of their behaviour at some values.
+        at: returns the likelihood of their behaviour at some values.
         values, logs: values and their log likelihoods, 0 for the best value. Shapes (values,).
-        share: the distribution of urgency that climbing starts from. Shape (n,).
+        share: the distribution of urgency from which each maximisation starts. Shape (n,).
         random: the source of randomness.
     """
     _, low, high = _interval(values, logs, DROP_MOST)
@@ -319,9 +327,10 @@ def _drop(
 
 
 def _interval(values: Floats, logs: Floats, drop: float) -> tuple[float, float, float]:
-    """Return the likeliest value and the ends of the interval, no nearer than neighbours on the grid of urgencies.
+    """Return the likeliest value and the ends of the interval, which are at least ``STEP`` away from it, as a share.
 
-    Kinds of customers lie between points of the grid, so the value at which a kind changes its tier is no more precise.
+    Kinds of customers lie between points of the grid of urgencies, so the value at which a kind changes its tier is no
+    more precise than that.
     """
     inside, likeliest = np.flatnonzero(logs >= -drop), values[logs >= -LIKELY]
     low, high = (_crossing(values, logs, int(inside[at]), step, drop) for at, step in ((0, -1), (-1, 1)))

@@ -1,4 +1,4 @@
-"""From usage records to sums over conversations, record by record; standard library only.
+"""From usage records to sums over conversations, one record at a time, with the standard library alone.
 
 The sums are plain tables, ``{key: amounts}``, so that SQL can store them and add to them as records arrive.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 IDLE_MS = 3_600_000
 LONGEST_MS = 86_400_000
-"""A conversation ends an hour after its last call, a day after its first."""
+"""A conversation ends an hour after its last call, and at the latest a day after its first call."""
 
 DAY_MS = 86_400_000
 WEEK_MS = 7 * DAY_MS
@@ -23,33 +23,33 @@ DURATION_MS_MOST = DAY_MS
 """The duration of a call longer than a day is an error of its clock."""
 
 TIME_MS_MOST = 253_402_300_799_999
-"""The end of the year 9999, the last that a calendar has."""
+"""The end of the year 9999, the last year that calendars support."""
 
 TOKENS_AT_ONCE, TOKENS_A_MS = 10_000, 50
-"""No model generates more tokens of one choice than so many, plus so many each millisecond: a larger figure is a
-fault, and a single such figure would dominate the estimates of length and speed."""
+"""No model generates more than ``TOKENS_AT_ONCE`` tokens of one choice plus ``TOKENS_A_MS`` per millisecond. A larger
+figure is a fault, and a single such figure would dominate the estimates of length and speed."""
 
 EARLY_MS = 5_000
-"""Where waits are cut in two, to test whether a customer leaves at the same rate before and after."""
+"""The age at which waits are split, to test whether a customer leaves at the same rate before and after."""
 
 UNTIMED_MS = 25_000
-"""No usual client times out earlier than this; where some time out later, waits count up to here."""
+"""No usual client times out earlier than this; where clients time out later, waits count up to this age."""
 
 AGES = 700
-"""The number of seconds of a wait that are counted separately; the last includes all later seconds."""
+"""The number of seconds of a wait that are counted separately; the last of them includes all later seconds."""
 
 WINDOWS_MOST = 4
 """The most windows of whole weeks into which time is cut, to test whether customers have changed."""
 
 AMOUNTS = 9
-"""Amounts of a customer in ``Sums.customers``."""
+"""The number of amounts of a customer in ``Sums.customers``."""
 
 POOLED_MOST = 100
-"""The most conversations of one customer that are pooled in a week with those of others, for lengths, waits and speed.
-A program that hangs up a million times would dominate the pool, and a pooled customer cannot be excluded afterwards."""
+"""The most conversations per week that a customer adds to the sums over all customers, of lengths, waits and speed.
+A program that hangs up a million times would dominate these sums, and a customer cannot be taken out of them."""
 
 BINS_A_DOUBLING = 4
-"""Bins in which a customer's own answers are counted by length: each bin ends 19 % above the one before."""
+"""The bins per doubling in which a customer's own answers are counted by length: each bin ends 19 % above the last."""
 
 NOT_CONVERSATIONS = frozenset({"/v1/embeddings"})
 
@@ -76,7 +76,8 @@ _CUT = frozenset(
 _ENDINGS = _CUT | {"complete", "tool_calls"}
 
 UNHEARD = frozenset({"drained", "timed", "granted"})
-"""Sources of token counts after the caller had left: such a record's time is the caller's, its tokens are not."""
+"""Sources of token counts after the caller had left: the record's time is the caller's wait, but its tokens are not the
+tokens generated in that time."""
 
 DRAINED, GRANTED = "drained", "granted"
 """Endings of conversations that were left: a drained answer's complete length is known, a granted answer's is not."""
@@ -87,13 +88,12 @@ LEFT = frozenset({"disconnect", DRAINED, GRANTED})
 def ending_of(finish: str, billed_tokens: int, cap_tokens: int | None) -> Ending:
     """Return how a conversation's last record bears on the length of its answer.
 
-    An answer that ended by itself is an observation of its length. A cut answer is longer than what was billed by an
-    unknown amount: it is censored there, as is any answer that used its entire cap, whatever its last record says.
-    Tool calls are no ending; the conversation goes on. A fault cuts answers regardless of their length, so these are
-    censored as well.
+    An answer that ended by itself is an observation of its length. A cut answer is longer than the tokens billed, by an
+    unknown amount: it is censored there, as is a complete answer that used its entire cap. Tool calls are no ending,
+    because the conversation goes on. A fault cuts answers regardless of their length, so these are censored as well.
 
     Args:
-        finish: ``finish`` of the conversation's last usage record, as ``finish_in`` reads it.
+        finish: the end of the conversation's last usage record, as ``finish_in`` returns it.
         billed_tokens: tokens billed for all its calls.
         cap_tokens: the conversation's cap, None where there is none.
 
@@ -111,7 +111,7 @@ def ending_of(finish: str, billed_tokens: int, cap_tokens: int | None) -> Ending
 
 @dataclass(slots=True)
 class Going:
-    """A conversation that may go on. Times are ms since 1970; the wait for its last call is in no sum yet."""
+    """A conversation that may go on. Times are ms since 1970; the wait for its last call is not yet in ``Sums.ages``."""
 
     customer: str
     conversation: str
@@ -130,11 +130,11 @@ class Going:
     finish: str
     duration_ms: int
     fault: str = ""
-    """Why it is set aside; empty if it is not."""
+    """Why the conversation is set aside; empty if it is not."""
 
     @property
     def end(self) -> tuple[int, str, str]:
-        """Return when the conversation has ended if no call follows, and its names, which put equal ends in order."""
+        """Return the time at which the conversation ends if no call follows, and its names, which order equal times."""
         return min(self.first + LONGEST_MS, self.last + IDLE_MS), self.customer, self.conversation
 
     def is_open(self, now_ms: int) -> bool:
@@ -151,19 +151,20 @@ class Sums:
 
     Attributes:
         lengths: (week, menu version, tier, tokens) to conversations that ended there by themselves, and that were cut;
-            at most ``POOLED_MOST`` a week for each customer.
+            at most ``POOLED_MOST`` conversations a week of each customer.
         own_lengths: (week, customer, menu version, tier, whether the day's number since 1970 is even, ``length_bin``) to
-            conversations that ended there by themselves, and that were cut; of the same conversations.
+            conversations that ended there by themselves, and that were cut, among the conversations in ``lengths``.
         customers: (week, customer) to conversations, disconnects, ms waited; disconnects and ms within the first
-            ``EARLY_MS`` of each wait; the same of days whose number since 1970 is even; the same within the first
-            ``UNTIMED_MS`` of each wait.
+            ``EARLY_MS`` of each wait; disconnects and ms on days whose number since 1970 is even; disconnects and ms
+            within the first ``UNTIMED_MS`` of each wait.
         tiers: (week, customer, menu version, tier, whether it was named for the conversation) to conversations.
-        ages: (week, age in s) to waits that ended at this age, those of them that were disconnects, ms into that second;
-            of the same conversations.
-        pace: (week,) to streamed calls, ms to the first token, its square, tokens after it, its square, ms after
-            it, its square, tokens times ms; at most ``POOLED_MOST`` a week of each customer, as they are settled.
-        paced: (week, customer) to the streamed calls of these.
-        aside: (week, reason) to the number set aside.
+        ages: (week, age in s) to waits that ended at this age, how many of them were disconnects, and ms into that
+            second; the last wait of a conversation beyond ``POOLED_MOST`` is left out.
+        pace: (week,) to streamed calls, ms to the first token, its square, tokens after the first token, their square,
+            ms after it, their square, and tokens times ms; at most ``POOLED_MOST`` calls a week of each customer, in
+            the order of the records.
+        paced: (week, customer) to the streamed calls in ``pace``.
+        aside: (week, reason) to the number of conversations set aside.
     """
 
     lengths: Table = field(default_factory=dict)
@@ -179,8 +180,8 @@ class Sums:
 def finish_in(record: Mapping[str, Any]) -> str:
     """Return how a call ended; for a call that its caller left, this depends on how its tokens were counted.
 
-    The length of an answer that was drained to its end is known, unless that end was its grant. The length of an answer
-    that was billed its grant is unknown. An answer billed by time, or by the tokens that passed, is cut there.
+    The length of an answer that was drained to its end is known, unless that end was the call's grant. The length of an
+    answer that was billed its grant is unknown. An answer billed by time, or by the tokens sent, is cut there.
     """
     finish, source = record["finish"] or "", record.get("usage_source")
     if finish != "disconnect" or source not in (DRAINED, GRANTED):
@@ -190,7 +191,7 @@ def finish_in(record: Mapping[str, Any]) -> str:
 
 
 def is_of_a_conversation(record: Mapping[str, Any]) -> bool:
-    """Return whether a record is of a conversation, as calls and corrections are; fees, credits, embeddings are not."""
+    """Return whether a record belongs to a conversation: calls and corrections do, fees, credits and embeddings do not."""
     return (
         record["kind"] in ("usage", "correction")
         and record["conversation"] is not None
@@ -199,15 +200,15 @@ def is_of_a_conversation(record: Mapping[str, Any]) -> bool:
 
 
 class Watch:
-    """Takes in usage records and adds up the conversations that have ended.
+    """Reads usage records and adds up the conversations that have ended.
 
-    Records may arrive somewhat out of order, as they are settled: each is matched to its conversation by customer, name
-    and time. A name that recurs after its conversation ended is another conversation.
+    Records may arrive somewhat out of order, because they arrive as they are settled: each record is matched to its
+    conversation by customer, name and time. A name that recurs after its conversation ended is another conversation.
 
     Args:
         going: the conversations that were open when an earlier watch stopped.
         counted: (week, customer) to the conversations that earlier watches have added up.
-        paced: (week, customer) to the streamed calls that they have added to the pace.
+        paced: (week, customer) to the streamed calls that earlier watches have added to the pace.
     """
 
     def __init__(
@@ -222,7 +223,7 @@ class Watch:
         self.latest_ms = 0
 
     def see(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Take in some records: calls into the pace in their own order, and into conversations in that of their times."""
+        """Read some records: the pace reads calls in the given order, conversations read them in the order of time."""
         of_conversations = [record for record in records if is_of_a_conversation(record)]
         for record in of_conversations:
             if record["kind"] == "usage" and record["stream"] and record.get("usage_source") not in UNHEARD:
@@ -245,7 +246,7 @@ class Watch:
             self._goes_on(conversation, record, duration, fault)
 
     def _goes_on(self, conversation: Going, record: Mapping[str, Any], duration: int, fault: str) -> None:
-        """Add a call to its conversation: the later call's ending counts, the earlier call is a served wait."""
+        """Add a call to its conversation: the ending of the later call counts, and the earlier call is a served wait."""
         is_later = (record["time"], record["id"]) >= (conversation.at, conversation.record)
         week = conversation.first // WEEK_MS
         _add(self.sums.ages, (week, *_age(conversation.duration_ms if is_later else duration)), left=False)
@@ -280,7 +281,7 @@ class Watch:
         return ended
 
     def close_all(self) -> int:
-        """Add up all conversations as they stand; return the number of those that may go on."""
+        """Add up all conversations as they stand; return the number of conversations that may go on."""
         open_count = sum(going.is_open(self.latest_ms) for going in self.going.values())
         for going in sorted(self.going.values(), key=lambda going: going.end):
             self._close(going)
@@ -288,7 +289,7 @@ class Watch:
         return open_count
 
     def _close(self, going: Going) -> None:
-        """Add up a conversation. Without a token it has no length, but its customer's wait counts."""
+        """Add up a conversation. Without a token it has no length, but the wait of its customer counts."""
         sums, week = self.sums, going.first // WEEK_MS
         if going.fault:
             _sum(sums.aside, (week, going.fault), (1,))
@@ -337,7 +338,7 @@ def fault_of(record: Mapping[str, Any]) -> str:
 
 
 def length_bin(tokens: int) -> int:
-    """Return the bin of a length, from 0 for one token on."""
+    """Return the bin of a length; a length of one token is in bin 0."""
     return int(BINS_A_DOUBLING * log2(tokens) + 1e-9)
 
 
@@ -391,7 +392,7 @@ def windows_of(first_week: int, last_week: int) -> tuple[int, ...]:
 
 
 def by_window(week: int, amounts: Sequence[int], windows: Sequence[int]) -> list[int]:
-    """Return a customer's amounts in a week, then disconnects and ms waited for each window but the last."""
+    """Return a customer's amounts in a week, then its disconnects and ms waited in each window except the last."""
     row = [*amounts, *(0 for _ in range(2 * (len(windows) - 1)))]
     place = bisect_right(windows, week) - 1
     if place < len(windows) - 1:

@@ -1,4 +1,4 @@
-"""From sums over conversations, wherever they are stored, to the statistics from which a market is estimated."""
+"""Turns sums over conversations, wherever they are stored, into the statistics from which a market is estimated."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROWS_AT_ONCE = 50_000
 UNKNOWN_TIER = "conversations_of_unknown_tiers"
 BEYOND_CAP = "conversations_beyond_their_cap"
 OPEN_TIER = ""
-"""The name for no tier: conversations that were only observed."""
+"""The name that means no tier: the conversation was only observed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,15 @@ class Summed:
     """Sums over all counted weeks, row by row.
 
     Attributes:
-        lengths: (menu version, tier, tokens, observed, censored); the same key may occur more than once.
+        lengths: (menu version, tier, tokens, observed, censored); the same first three may occur more than once.
         customers: (customer, then ``by_window`` of the amounts of ``Sums.customers``), each customer once.
-        tiers: (customer, menu version, tier, whether named for the conversation, conversations).
+        tiers: (customer, menu version, tier, whether it was named for the conversation, conversations).
         ages: (age, waits, disconnects, ms into that second).
         pace: the eight amounts of ``Sums.pace``.
-        aside: numbers set aside, by reason.
+        aside: numbers of conversations and records set aside, by reason.
         going: the number of counted conversations that may go on.
         windows: the first week of each window.
-        own_lengths: (week, customer, menu version, tier, even, bin, observed, censored), of some customers at least.
+        own_lengths: (week, customer, menu version, tier, even, bin, observed, censored), perhaps of some customers only.
     """
 
     lengths: Iterable[tuple[str, str, int, int, int]]
@@ -78,9 +78,9 @@ class Choosing:
     """Which customers chose their tier.
 
     Attributes:
-        chose: whether a customer took its tier of a menu version itself.
-        refusing: by menu version, customers without any tier who could have taken a tier of it; they may have had
-            conversations under other menus.
+        chose: whether a customer, the first argument, chose its tier of a menu version, the second, itself.
+        refusing: by menu version, customers without any tier who could have taken a tier of that menu; they may have
+            had conversations under other menus.
     """
 
     chose: Callable[[str, str], bool] = nobody
@@ -89,7 +89,13 @@ class Choosing:
 
 @dataclass(slots=True)
 class _Taken:
-    """Choices from a menu: conversations by tier where tiers were named, and the naming customers; else by customer."""
+    """Choices from a menu.
+
+    Attributes:
+        named: for each tier, the conversations for which the tier was named.
+        kept: for each customer who chose a tier for its account, its conversations and the tier.
+        naming: the customers who named tiers for conversations.
+    """
 
     named: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     kept: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -97,7 +103,7 @@ class _Taken:
 
 
 def summed(sums: Sums, *, since_week: int = 0, going: int = 0) -> Summed:
-    """Return the rows of sums in memory, from a week on."""
+    """Return the rows of sums in memory, from the week ``since_week`` on."""
     weeks = [key[0] for key in sums.customers if key[0] >= since_week]
     windows = windows_of(min(weeks), max(weeks)) if weeks else (0,)
     customers: dict[str, list[int]] = {}
@@ -132,9 +138,9 @@ def statistics_of(given: Summed, menus: Mapping[str, Menu], choosing: Choosing) 
 
     Args:
         given: the sums.
-        menus: every menu of the records, by version. Lengths under an unknown menu, of a tier that its menu does not have,
-            or beyond the cap of their tier are set aside with their number: the cap that cut them is unknown.
-        choosing: which customers chose their tier; a menu that nobody chose from is no offer.
+        menus: every menu of the records, by version. Lengths under an unknown menu, of a tier that its menu does not
+            have, or beyond the cap of their tier are set aside and counted: the cap that cut them is unknown.
+        choosing: which customers chose their tier; a menu that nobody chose from or refused is no offer.
     """
     aside = dict(given.aside)
     lengths, excluded = _lengths(given.lengths, menus)
@@ -169,7 +175,7 @@ def statistics_of(given: Summed, menus: Mapping[str, Menu], choosing: Choosing) 
 def _lengths(
     rows: Iterable[tuple[str, str, int, int, int]], menus: Mapping[str, Menu]
 ) -> tuple[tuple[LengthCounts, ...], Mapping[str, int]]:
-    """Return the counts by tier and cap, across menus, and how many conversations have no known cap, by reason."""
+    """Return the counts by tier and cap, across menus, and the number of conversations without a known cap, by reason."""
     counts: dict[tuple[str, int | None], dict[int, list[int]]] = defaultdict(dict)
     excluded: dict[str, int] = defaultdict(int)
     for version, name, tokens, observed, censored in rows:
@@ -192,7 +198,7 @@ def _lengths(
 def _own(
     sums: Summed, menus: Mapping[str, Menu], names: Sequence[str], lengths: Sequence[LengthCounts]
 ) -> OwnLengths | None:
-    """Return the lengths by customer; those of tiers that no menu has are left out, None if none remain."""
+    """Return the lengths by customer, None if there are none; lengths of tiers that no menu has are left out."""
     places = {counts.tier: place for place, counts in enumerate(lengths)}
     rows = {name: row for row, name in enumerate(names)}
     entries = []
@@ -252,7 +258,7 @@ def _windows(amounts: Ints, starts: tuple[int, ...]) -> Windows | None:
 def _taken(
     rows: Iterable[tuple[str, str, str, bool, int]], menus: Mapping[str, Menu], choosing: Choosing
 ) -> dict[str, _Taken]:
-    """Return the choices from each menu for which the mechanism's thresholds hold: one price a conversation."""
+    """Return the choices from each menu for which the mechanism's thresholds hold: one price per conversation."""
     taken: dict[str, _Taken] = {}
     for customer, version, name, named, conversations in rows:
         if not named and not choosing.chose(customer, version):
@@ -297,7 +303,10 @@ def _offer(menu: Menu, taken: _Taken) -> Offer:
 
 
 def _choices(names: Sequence[str], menus: Mapping[str, Menu], taken: Mapping[str, _Taken]) -> Ints | None:
-    """Return each customer's tier of each menu: its place from 1, ``BOUGHT`` for several, -1 without a choice."""
+    """Return each customer's tier of each menu: its place, 1 for the smallest, -1 without a choice; None if none chose.
+
+    ``BOUGHT`` is for customers who named tiers for conversations. Shape (n, menus).
+    """
     if not any(menu_taken.kept or menu_taken.naming for menu_taken in taken.values()):
         return None
     rows = {name: row for row, name in enumerate(names)}
@@ -314,14 +323,15 @@ def _choices(names: Sequence[str], menus: Mapping[str, Menu], taken: Mapping[str
 def with_refusals(
     customers: Customers, column: int, refusing: int, offers: int, known: Sequence[int] = ()
 ) -> Customers:
-    """Return the customers, with those added who took no tier.
+    """Return the customers together with customers who took no tier of an offer.
 
     Args:
         customers: customers with conversations.
         column: the refused offer.
-        refusing: the number without conversations; each is taken to have the median number of the others.
+        refusing: the number of refusing customers without conversations; each counts with the median number of
+            conversations of the others.
         offers: the number of offers.
-        known: rows of customers with conversations that took no tier of this offer.
+        known: rows of customers with conversations who took no tier of this offer.
     """
     number = len(customers.conversations)
     median_conversations = max(1, int(np.median(customers.conversations))) if number else 1
@@ -359,7 +369,10 @@ def with_refusals(
 
 
 def _ages(rows: Iterable[tuple[int, int, int, int]]) -> AgeCounts:
-    """Return the time waited at each age: a second for longer waits, the elapsed part for waits that ended there."""
+    """Return the disconnects and the time waited at each age.
+
+    The time is a second for each longer wait, and the elapsed part of a second for each wait that ended at this age.
+    """
     counts = np.zeros((AGES, 3), dtype=np.int64)
     for age, *amounts in rows:
         counts[age] += amounts

@@ -1,4 +1,4 @@
-"""The statistics that the estimators need, from usage records in memory."""
+"""Usage records in memory, turned into the statistics that the estimators need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ REPEATED = "records_repeated"
 MALFORMED = "records_malformed"
 
 CUSTOMERS_TESTED, CUSTOMERS_SHARING, CONVERSATIONS_EACH = 60, 2, 1.05
-"""Of so many customers, so many to a name of a conversation, with at most so many conversations, the fields are swapped."""
+"""The fields customer and conversation are swapped where at least ``CUSTOMERS_TESTED`` customers, at least
+``CUSTOMERS_SHARING`` per name of a conversation, have at most ``CONVERSATIONS_EACH`` conversations each on average."""
 
 WHOLE = ("time", "billed_output_tokens", "output_tokens")
 MAYBE_WHOLE = ("settled", "ttft_ms", "duration_ms")
@@ -30,8 +31,10 @@ def seen_in_records(
     """Return the statistics of usage records.
 
     Args:
-        records: roughly in the order of their time; a repeated record counts once.
-        own_tiers: whether customers took the tier of their account themselves.
+        records: usage records, roughly in the order of their time; a repeated record counts once.
+        menus: the menus, by version.
+        own_tiers: whether customers chose the tier of their account themselves.
+        since_ms: records of weeks before this time are left out, ms since 1970.
 
     Raises:
         CannotEstimate: records, or the menus that they name, are in several currencies.
@@ -73,17 +76,17 @@ def _currencies(record: Mapping[str, Any], menus: Mapping[str, Menu]) -> set[str
 
 
 def _call(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what tells a call from all others, whatever its id: a call that was exported twice may have two."""
+    """Return the fields that identify a call without its id: a call that was exported twice may have two ids."""
     return tuple(
         record[name] for name in ("kind", "customer", "conversation", *WHOLE, *MAYBE_WHOLE, "finish", "endpoint")
     )
 
 
 def _refuse_swapped(customers: int, amounts: Iterable[Sequence[int]], names: int) -> None:
-    """Refuse records whose customers have a conversation each and share the names of conversations between them.
+    """Refuse records whose customers have one conversation each and share the names of conversations.
 
     Raises:
-        CannotEstimate: customer and conversation stand for each other.
+        CannotEstimate: the fields customer and conversation are swapped.
     """
     if customers < CUSTOMERS_SHARING * max(names, 1) or customers < CUSTOMERS_TESTED:
         return

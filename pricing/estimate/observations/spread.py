@@ -1,7 +1,7 @@
 """Lengths by customer: tests whose unit is the customer, and how much differences between customers widen a band.
 
-Answers of one customer are alike, so a thousand answers of ten customers tell less than those of a thousand. Everything
-here is a sum over customers, and its variance that of such a sum.
+Answers of a customer are alike, so a thousand answers of ten customers tell less than a thousand answers of a thousand
+customers. Every statistic in this file is a sum over customers and has the variance of such a sum.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class OwnLengths:
-    """Conversations by customer and length, in bins; one entry for each that anything fell into. Shapes (m,).
+    """Conversations by customer and length, in bins; an entry for each combination that occurs. Shapes (m,).
 
     Attributes:
         customer: row of the customer.
-        tier: place of its tier among the length counts.
-        window: place of the window of weeks, 0 where there is but one.
+        tier: place of the tier among the length counts.
+        window: place of the window of weeks, 0 where there is only one window.
         even: 1 for days whose number since 1970 is even.
-        bin: of the length, ``length_bin``.
+        bin: bin of the length, as ``length_bin`` returns it.
         observed, censored: conversations that ended there by themselves, and that were cut.
     """
 
@@ -69,7 +69,7 @@ class OwnLengths:
 
 @dataclass(frozen=True, slots=True)
 class Risks:
-    """Of groups of conversations, bin by bin, how many ended and how many were there to end. Shapes (groups, bins)."""
+    """For groups of conversations, how many ended in each bin, and how many were at risk. Shapes (groups, bins)."""
 
     ended: Floats
     at_risk: Floats
@@ -79,7 +79,7 @@ class Risks:
         return self.at_risk * self.hazard()
 
     def hazard(self, weight: Floats | None = None) -> Floats:
-        """Return the share that ends in each bin, groups weighted. Shape (bins,)."""
+        """Return the share at risk that ends in each bin, with weighted groups. Shape (bins,)."""
         weight = np.ones(len(self.ended)) if weight is None else weight
         hazard: Floats = (weight @ self.ended) / np.maximum(weight @ self.at_risk, 1e-300)
         return hazard
@@ -97,7 +97,7 @@ def risks_of(own: OwnLengths, group: Ints, groups: int, bins: int) -> Risks:
 
 
 def bins_in(own: OwnLengths) -> int:
-    """Return how many bins there are."""
+    """Return the number of bins."""
     return int(own.bin.max(initial=0)) + 1
 
 
@@ -111,8 +111,8 @@ class Differing:
     """Whether two groups of conversations end at different rates.
 
     Attributes:
-        p_value: two-sided, customers being the unit.
-        ratio: at what multiple of the other group's rate the first one's answers end, length for length.
+        p_value: two-sided p-value, with the customer as the unit.
+        ratio: the rate at which answers of the first group end, as a multiple of the other group's, length for length.
     """
 
     p_value: float
@@ -120,12 +120,12 @@ class Differing:
 
 
 def compared(own: OwnLengths, first: Flags, below_bin: int | None = None) -> Differing:
-    """Return whether some entries end at another rate than the others: a log-rank test over customers.
+    """Return whether some entries end at another rate than the other entries: a log-rank test over customers.
 
     Args:
         own: the entries.
-        first: which of them are the one group; a customer may be in both. Shape (m,).
-        below_bin: only lengths in bins below this one are compared.
+        first: which entries are the first group; a customer may be in both groups. Shape (m,).
+        below_bin: only lengths in bins below this bin are compared; None compares all.
     """
     bins = bins_in(own) if below_bin is None else min(below_bin, bins_in(own))
     customers, which = np.unique(own.customer, return_inverse=True)
@@ -143,13 +143,13 @@ def compared(own: OwnLengths, first: Flags, below_bin: int | None = None) -> Dif
 def by_urgency(own: OwnLengths, disconnects: Floats, waited_s: Floats, even: tuple[Floats, Floats]) -> Differing | None:
     """Return whether customers who leave soon have answers of other lengths than those who stay, None if too few.
 
-    Leaving on odd days measures a customer's urgency on even days, whose lengths depend on it only through the
-    customer, and the other way round. Answers are compared with those of the same tier.
+    Leaving on odd days measures the urgency that is compared with lengths on even days, and leaving on even days that
+    for odd days: the two halves are connected only through the customer. Answers are compared within their tier.
 
     Args:
         own: the entries.
-        disconnects, waited_s: of each customer. Shapes (n,).
-        even: the same of even days alone.
+        disconnects, waited_s: disconnects and seconds waited of each customer. Shapes (n,).
+        even: disconnects and seconds waited on even days alone. Shapes (n,).
     """
     if not own.is_enough:
         return None
@@ -183,9 +183,9 @@ def by_urgency(own: OwnLengths, disconnects: Floats, waited_s: Floats, even: tup
 
 
 def own_errors(own: OwnLengths) -> Floats:
-    """Return the standard error of the cumulated rate at each bin's end, where customers are the unit. Shape (bins,).
+    """Return the standard error of the cumulated rate at each bin's end, with the customer as the unit. Shape (bins,).
 
-    The error of the rate is a sum over customers of the excess of answers that ended above the expected number.
+    The error of the rate is a sum over customers of the number of answers that ended, less the expected number.
     """
     customers, which = np.unique(own.customer, return_inverse=True)
     risks = risks_of(own, which, len(customers), bins_in(own))
@@ -196,7 +196,7 @@ def own_errors(own: OwnLengths) -> Floats:
 
 
 def own_spread(own: OwnLengths) -> float:
-    """Return by how much the rates at which answers end differ between customers: standard deviation, as a share of the mean.
+    """Return the standard deviation, between customers, of the rate at which answers end, as a share of the mean.
 
     If answers are independent given the customer, the variance of a customer's number of endings is the expected
     number, plus the square of that number times the variance of the rate.
@@ -212,13 +212,16 @@ def own_spread(own: OwnLengths) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """The risks of each customer in the last windows, and the rates of all customers in all windows. Shape (bins,)."""
+    """The risks of each customer in the last windows, and ``pooled``, the rates of all customers in all windows.
+
+    ``pooled`` has shape (bins,).
+    """
 
     risks: Risks
     pooled: Floats
 
     def factors(self, weight: Floats) -> Floats:
-        """Return by what factor the rate in each bin differs from the pooled one, customers weighted. Shape (bins,)."""
+        """Return the rate in each bin, with weighted customers, as a multiple of the pooled rate. Shape (bins,)."""
         is_known = (weight @ self.risks.at_risk > 0) & (self.pooled > 0)
         pooled = np.where(self.pooled > 0, self.pooled, 1.0)
         changed: Floats = np.where(is_known, self.risks.hazard(weight) / pooled, 1.0)
@@ -226,16 +229,17 @@ class Recent:
 
 
 def recent(own: OwnLengths, since: int) -> Recent:
-    """Return the risks of each customer since a window."""
+    """Return the risks of each customer from the window ``since`` on, and the pooled rates of all windows."""
     bins, late = bins_in(own), own.where(own.window >= since)
     pooled = risks_of(own, np.zeros(len(own.bin), dtype=np.int64), 1, bins).hazard()
     return Recent(risks_of(late, late.customer, int(own.customer.max()) + 1, bins), pooled)
 
 
 def steady_from(own: OwnLengths, alpha: float, ratio_least: float) -> tuple[int, Differing | None]:
-    """Return the first window since which answers end at the last window's rate, and the difference to those before.
+    """Return the first window since which answers end at the last window's rate, and the difference to the window before.
 
-    Going back from the last window, each is compared with all later windows found alike.
+    Going back from the last window, each window is compared with all later windows, which were found alike. Without a
+    change, the result is window 0 and None.
     """
     first = int(own.window.max(initial=0))
     while first > 0:

@@ -1,4 +1,4 @@
-"""The statistics of all usage records that estimators need: counts and sums, by customer, none by call."""
+"""The statistics of usage records that estimators need: counts and sums, at most by customer, never by call."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from pricing.estimate.observations.spread import OwnLengths
 from pricing.market.answers import Floats, Ints
 
 VOLUME_MOST = 1_000
-"""A customer with more than so many times the median's conversations is a program, or a fault, and is set aside."""
+"""A customer with more than this multiple of the median number of conversations is a program, or a fault, and is set
+aside."""
 
 
 BOUGHT = -2
-"""Stands among choices for a customer who named various tiers for single conversations."""
+"""The choice of a customer who named tiers for single conversations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,11 @@ class LengthCounts:
     """Conversations of one tier by length and ending.
 
     Attributes:
-        tier: its name, and behind a space what tells it from others of that name; conversations of one cap belong to one.
-        cap_tokens: its cap, None for none.
+        tier: the tier's name, then a space and its cap, which distinguishes tiers of one name.
+        cap_tokens: the tier's cap, None for no cap.
         tokens: lengths, positive and rising. Shape (m,).
-        observed: conversations that ended by themselves after so many tokens. Shape (m,).
-        censored: conversations that were cut there. Shape (m,).
+        observed: conversations that ended by themselves at each length. Shape (m,).
+        censored: conversations that were cut at each length. Shape (m,).
     """
 
     tier: str
@@ -44,8 +45,8 @@ class PaceCounts:
     """Sums over streamed calls of w = ttft, x = tokens after the first, y = seconds after the first.
 
     Attributes:
-        calls: how many.
-        set_aside: calls with negative or impossible times, not in any sum.
+        calls: the number of calls.
+        set_aside: the number of calls with negative or impossible times, which are in no sum.
     """
 
     calls: int
@@ -60,7 +61,7 @@ class PaceCounts:
 
 
 def pace_counts(ttft_ms: Ints, duration_ms: Ints, output_tokens: Ints) -> PaceCounts:
-    """Return the sums over streamed calls; one whose clock ran backwards or jumped is counted apart. Shapes (n,)."""
+    """Return the sums over streamed calls; calls whose clock ran backwards or jumped are only counted. Shapes (n,)."""
     possible = (ttft_ms >= 0) & (duration_ms >= ttft_ms) & (duration_ms <= DURATION_MS_MOST) & (output_tokens >= 1)
     first = ttft_ms[possible] / 1000.0
     seconds = (duration_ms - ttft_ms)[possible] / 1000.0
@@ -80,23 +81,23 @@ def pace_counts(ttft_ms: Ints, duration_ms: Ints, output_tokens: Ints) -> PaceCo
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some of each customer's waiting: disconnects and seconds. Shapes (n,)."""
+    """A part of each customer's waits: disconnects and seconds. Shapes (n,)."""
 
     disconnects: Ints
     waited_s: Floats
 
     def only(self, rows: Ints) -> Part:
-        """Return the same for some customers."""
+        """Return the part for some customers."""
         return Part(self.disconnects[rows], self.waited_s[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Customers by time, to see whether they have changed.
+    """Customers' behaviour by window of time, to test whether they have changed.
 
     Attributes:
-        starts: the first week of each window, rising; each goes on to the next.
-        disconnects, waited_s: of each customer in each window. Shapes (n, windows).
+        starts: the first week of each window, rising; a window ends where the next one starts.
+        disconnects, waited_s: disconnects and seconds waited of each customer in each window. Shapes (n, windows).
     """
 
     starts: tuple[int, ...]
@@ -104,24 +105,24 @@ class Windows:
     waited_s: Floats
 
     def only(self, rows: Ints) -> Windows:
-        """Return the same for some customers."""
+        """Return the windows for some customers."""
         return Windows(self.starts, self.disconnects[rows], self.waited_s[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class Customers:
-    """One row a customer.
+    """Customers, one row each.
 
     Attributes:
         disconnects: conversations that the customer left while the model ran, d. Shape (n,).
         waited_s: seconds waited in all conversations, E. Shape (n,).
-        conversations: how many. Shape (n,).
-        early: the first ``EARLY_MS`` of every wait alone; None if not stored.
-        even: the days alone whose number since 1970 is even; None if not stored.
-        untimed: the first ``UNTIMED_MS`` of every wait alone; None if not stored.
-        windows: the same by time; None if there is but one window.
-        choices: the tier taken under each offer, 1 the smallest, 0 none of them, -1 never offered, ``BOUGHT`` some.
-            Shape (n, offers).
+        conversations: the number of conversations. Shape (n,).
+        early: disconnects and seconds within the first ``EARLY_MS`` of every wait; None if not stored.
+        even: disconnects and seconds on days whose number since 1970 is even; None if not stored.
+        untimed: disconnects and seconds within the first ``UNTIMED_MS`` of every wait; None if not stored.
+        windows: disconnects and seconds by window of time; None if there is only one window.
+        choices: the tier taken under each offer: 1 for the smallest, 0 for no tier, -1 for no known choice, ``BOUGHT``
+            for tiers named for single conversations. Shape (n, offers).
     """
 
     disconnects: Ints
@@ -152,8 +153,8 @@ class AgeCounts:
     """All waits by age: place k is from k to k + 1 seconds after the call.
 
     Attributes:
-        disconnects: how many left at that age. Shape (ages,).
-        waited_s: seconds waited at that age, at most one for each wait. Shape (ages,).
+        disconnects: the number of customers who left at that age. Shape (ages,).
+        waited_s: seconds waited at that age, at most one second for each wait. Shape (ages,).
     """
 
     disconnects: Ints
@@ -162,11 +163,12 @@ class AgeCounts:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A menu as it stood: caps rising, None for no cap, with the price of a conversation.
+    """A menu that customers chose from: caps rising, None for no cap, with the price of a conversation.
 
     Attributes:
-        taken: conversations by the tier chosen *for them*, from the smallest; None where customers chose once for all.
-        refused: conversations for which no tier was taken; None where nobody counted.
+        taken: conversations by the tier chosen *for the single conversation*, from the smallest; None where customers
+            chose once for all their conversations.
+        refused: conversations for which no tier was taken; None where they were not counted.
     """
 
     caps_tokens: tuple[int | None, ...]
@@ -180,10 +182,10 @@ class Statistics:
     """The statistics of the usage records.
 
     Attributes:
-        set_aside: records left out before the counting, by reason, such as those of deleted tiers.
-        going: conversations among them that may go on; they are counted as they stand.
+        set_aside: numbers of records, conversations and customers that are left out, by reason.
+        going: the number of counted conversations that may go on; they are counted as they stand.
         own: lengths by customer, None if not stored.
-        currency: of all prices, None if it is not known.
+        currency: the currency of all prices, None if it is unknown.
     """
 
     lengths: tuple[LengthCounts, ...]
@@ -198,11 +200,11 @@ class Statistics:
 
 
 def cleaned(statistics: Statistics) -> Statistics:
-    """Return the statistics without impossible customers, each reason with its count.
+    """Return the statistics without impossible customers, whose numbers ``set_aside`` counts by reason.
 
-    A wait cannot be negative or not a number, nobody leaves more conversations than there are, nobody leaves without
-    having waited or takes a tier that was not offered, and more than ``VOLUME_MOST`` times the median's conversations
-    are not a customer's.
+    A wait that is negative or not a number is impossible, and so is a customer who left more conversations than it had,
+    left without having waited, or took a tier that was not offered. A customer with more than ``VOLUME_MOST`` times the
+    median number of conversations is set aside as well.
     """
     customers = statistics.customers
     impossible = ~np.isfinite(customers.waited_s) | (customers.waited_s < 0)
@@ -233,5 +235,5 @@ def cleaned(statistics: Statistics) -> Statistics:
 
 
 def are_outsized(conversations: Ints) -> NDArray[np.bool_]:
-    """Return which rows have too many more conversations than the median to be customers. Shape (n,)."""
+    """Return which rows have more than ``VOLUME_MOST`` times the median number of conversations. Shape (n,)."""
     return conversations > VOLUME_MOST * (float(np.median(conversations)) if len(conversations) else 0.0)
