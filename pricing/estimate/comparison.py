@@ -181,7 +181,7 @@ def beyond_limits(
         for limit, (old, new), factor in (("cap", caps, cap_factor), ("price", prices, price_factor)):
             if max(new / old, old / new) > factor:
                 return (
-                    f"The {limit} of {name} would go from {old:,.0f} to {new:,.0f} as {destination}, by a factor of "
+                    f"The {limit} of {name} would change from {old:,.0f} to {new:,.0f} in {destination}, by a factor of "
                     f"{max(new / old, old / new):.3g}, and {factor:g} is the most at once."
                 )
     return None

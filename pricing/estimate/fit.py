@@ -58,7 +58,7 @@ UNREAD_DRAWS = 8
 LENGTHS_ALPHA, RATIO_LEAST = 0.001, 1.25
 """Lengths depend on urgency where the p-value is below the first number and the rates of ending differ by the second."""
 
-ANYWAY = "Say that lengths may differ to have one law of lengths all the same, and a menu of one tier, which they hurt least."
+ANYWAY = "State that lengths may differ to estimate one law of lengths, and a menu of one tier, which differences hurt least."
 
 BAND = (2.5, 97.5)
 """The percentiles of the draws that are the ends of an interval."""
@@ -225,8 +225,8 @@ def _kept(statistics: Statistics, inputs: Given) -> Statistics:
         raise CannotEstimate(f"{few} too few; {CUSTOMERS_LEAST} are the least.{_aside(observed)}")
     if not observed.lengths:
         raise CannotEstimate(
-            "No answer's length is known: no conversation of a known menu and tier has a token and an end other than a call of "
-            f"tools.{_aside(observed)}"
+            "No answer's length is known: no conversation of a known menu and tier has a token and an end other than tool "
+            f"calls.{_aside(observed)}"
         )
     return observed
 
@@ -242,7 +242,7 @@ def _pooled(observed: Statistics, inputs: Given) -> LengthEstimate:
     if length.pooled is None:
         raise CannotEstimate(
             f"Answers of different tiers differ in length below the smaller cap (p = {length.p_value:.2g}), so callers "
-            f"choose tiers by it, and no one market has them all. {ANYWAY}"
+            f"choose tiers by length, and no single market describes all of them. {ANYWAY}"
         )
     return length
 

@@ -138,14 +138,14 @@ def of_holders(customers: Customers, parted: tuple[Ints, Ints], kept: tuple[floa
     effect = ""
     if kept is not None:
         effect = (
-            f" Of what a menu for the others earns among them this one keeps {kept[0]:.0%}, and of what this one earns among "
-            f"all that one keeps {kept[1]:.0%}."
+            f" Among the others, this one keeps {kept[0]:.0%} of the profit of a menu made for them; among all, that menu keeps "
+            f"{kept[1]:.0%} of the profit of this one."
         )
     is_single = len(holders) == 1
     return (
         f"{len(holders):,} of {len(holders) + len(others):,} customers {'holds' if is_single else 'hold'} {held:.0%} "
-        f"of the conversations, and the menu is made for {'it' if is_single else 'them'} as much: "
+        f"of the conversations, and {'its' if is_single else 'their'} weight in the menu is as large: "
         f"{'it leaves' if is_single else 'they leave'} {rates[0]:.3g} times a second on average, the others "
-        f"{rates[1]:.3g}.{effect} Estimate without {'it' if is_single else 'them'} (--without-holders) where the menu "
+        f"{rates[1]:.3g}.{effect} Estimate without {'it' if is_single else 'them'} (--without-holders) if the menu "
         "is for the others."
     )

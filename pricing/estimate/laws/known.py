@@ -151,8 +151,8 @@ def _refuse_unexplained(observed: Statistics, left_out: Mapping[str, int]) -> No
         if unexplained > UNEXPLAINED_MOST * number:
             raise CannotEstimate(
                 f"{unexplained:,} of {number:,} {unit} took tiers that are best for nobody at the prices and caps of "
-                "the menus that the records name, whatever the urgency: the menus are not those that were on sale, or "
-                "the value is far from the one that was said."
+                "the menus that the records name, whatever the urgency: these menus are not those that were on sale, or "
+                "the value is far from the stated value."
             )
 
 
@@ -165,7 +165,7 @@ def _dearest(offers: Sequence[Offer]) -> float:
     dearest = max((price for offer in offers for price in offer.prices_nanousd), default=0)
     if dearest <= 0:
         raise CannotEstimate(
-            "Nobody chose a tier for a price, so nothing tells what an answer is worth: say its value."
+            "Nobody chose a tier for a price, so nothing tells what an answer is worth: state its value."
         )
     return float(dearest)
 
@@ -208,7 +208,7 @@ def _value_of(
     """
     if leaving.refused is not None:
         raise CannotEstimate(
-            f"{leaving.refused} So leaving does not tell urgency, and nothing tells the value: say it."
+            f"{leaving.refused} So leaving does not tell urgency, and nothing tells the value: state it."
         )
     estimate = value_by_choices(
         answers[0],
@@ -222,13 +222,13 @@ def _value_of(
     if estimate is None and blurred:
         under = "the menu" if blurred == 1 else f"{blurred} menus"
         raise CannotEstimate(
-            f"Who takes the largest tiers of {under} hangs on answers longer than all lengths seen, so choices there do not tell "
-            "what an answer is worth: say its value, or estimate from more conversations."
+            f"The choice of the largest tiers of {under} depends on answers longer than all lengths seen, so choices there do not "
+            "tell what an answer is worth: state its value, or estimate from more conversations."
         )
     if estimate is None:
         raise CannotEstimate(
-            "Only leaving and choices of tiers together tell what an answer is worth, and they are not both there: say "
-            "its value."
+            "Only leaving and choices of tiers together tell what an answer is worth, and one of them was not observed: "
+            "state its value."
         )
     if not estimate.is_bounded:
         raise CannotEstimate(estimate.open_end())

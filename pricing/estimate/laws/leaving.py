@@ -106,8 +106,8 @@ def with_otherwise(tests: LeavingTests, customers: Customers, curve: Survival, p
     low, high = others.interval
     refused = (
         f"{EARLY} (p = {tests.hazard_p:.2g}): {others.share:.0%} of the conversations ({low:.0%} to {high:.0%}) end "
-        f"as if customers had what they need or connections broke. With more than {OTHERWISE_MOST:.0%} of these, "
-        "leaving tells too little of urgency."
+        f"as if customers had what they need or connections broke. Above {OTHERWISE_MOST:.0%}, leaving tells too little of "
+        "urgency."
     )
     return replace(tests, refused=refused)
 

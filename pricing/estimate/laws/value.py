@@ -103,8 +103,9 @@ class ValueEstimate:
         """Return why nothing is estimated where leaving and choices disagree, and possible causes."""
         return (
             f"No value of an answer explains both how soon customers leave and which tiers they take (p = {self.agrees_p:.2g}): "
-            "many leave for other reasons than impatience, satisfied or cut off, choose by answers of their own lengths, or value "
-            "answers each in its own way. Prices made from the one would lose buyers by the other."
+            "many leave for other reasons than impatience, satisfied or cut off, choose by the lengths of their own answers, or "
+            "value answers differently from each other. Prices that fit leaving would lose buyers if choices are right, and the "
+            "other way round."
         )
 
     @property
@@ -131,15 +132,15 @@ class ValueEstimate:
         """Return why nothing is estimated with the stated value, and what to state instead."""
         return (
             f"Customers chose as if an answer were worth {self.best_nanousd:,.0f} ({self.between}), not "
-            f"{said_nanousd:,.0f}: given how soon they leave, their tiers rule that out. Prices made for it would lose "
-            "buyers or give answers away; say a value that their choices bear."
+            f"{said_nanousd:,.0f}: given how soon they leave, their tiers rule that value out. Prices made for it would lose "
+            "buyers or give answers away; state a value that their choices support."
         )
 
     def open_end(self) -> str:
         """Return why choices that leave an end of the interval open give no value, and what would identify the value."""
         where = f"at least {self.low_nanousd:,.0f}" if self.high_nanousd >= self.values_nanousd[-1] else "very little"
         return (
-            f"Choices tell no more of what an answer is worth than {where} nano-units; say its value, or offer tiers at "
+            f"Choices tell no more of what an answer is worth than {where} nano-units; state its value, or offer tiers at "
             "prices that some customers refuse."
         )
 

@@ -92,8 +92,8 @@ def _refuse_swapped(customers: int, amounts: Iterable[Sequence[int]], names: int
         return
     if sum(row[0] for row in amounts) <= CONVERSATIONS_EACH * customers:
         raise CannotEstimate(
-            f"{customers:,} customers have a conversation each, and these have {names:,} names: in the records customer and "
-            "conversation stand for each other, so nothing tells one customer from another."
+            f"{customers:,} customers have a conversation each, and these have {names:,} names: the records' fields customer and "
+            "conversation are swapped, so customers cannot be told apart."
         )
 
 
@@ -101,7 +101,7 @@ def _one_of(currencies: set[str]) -> str | None:
     if len(currencies) > 1:
         raise CannotEstimate(
             f"Records and their menus are in {' and '.join(sorted(currencies))}; prices are compared in one currency, so "
-            "estimate from those of one."
+            "estimate from the records of one currency."
         )
     return next(iter(currencies), None)
 

@@ -355,7 +355,7 @@ def test_where_choices_hang_on_answers_that_nobody_saw_a_value_is_asked_for_with
     statistics = watched(crowd_of(truth, 200, 20, random), truth, CHOOSING, random)
 
     with pytest.raises(
-        CannotEstimate, match=r"Who takes the largest tiers of the menu hangs on answers longer than all"
+        CannotEstimate, match=r"The choice of the largest tiers of the menu depends on answers longer than all"
     ):
         briefly(statistics, Given(None, 0.0), draws=2, random=np.random.default_rng(41))
 

@@ -74,7 +74,7 @@ def every_other(**changes: Any) -> Callable[[list[Record]], list[Record]]:
         (all_with(currency="EUR"), r"Records and their menus are in EUR and USD"),
         (
             lambda records: [{**one, "customer": one["conversation"], "conversation": one["customer"]} for one in records],
-            r"[0-9,]+ customers have a conversation each, and these have [0-9,]+ names: .* stand for each other",
+            r"[0-9,]+ customers have a conversation each, and these have [0-9,]+ names: .* are swapped",
         ),
     ],
 )  # fmt: skip
