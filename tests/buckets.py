@@ -1,4 +1,4 @@
-"""What all buckets have together, by one command that looks at all of them: to ask each bucket takes ten times as long."""
+"""Totals over all buckets, read by one command: a command for each bucket takes ten times as long."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.holds.store.inflight import InFlight, Survey, calls_in_flight
 
 
 def all_in_flight(client: redis.Redis) -> dict[str, list[InFlight]]:
-    """Return the in-flight calls of everybody, by bucket."""
+    """Return the in-flight calls of all customers, by bucket."""
     return calls_in_flight(client, [bucket for bucket, state in Survey(client).take().items() if state.has_calls])
 
 
@@ -18,5 +18,5 @@ def records_waiting(client: redis.Redis) -> int:
 
 
 def generations(client: redis.Redis) -> dict[str, str]:
-    """Return the generation that is in force in each bucket, an empty text where none is."""
+    """Return the generation that is in force in each bucket, an empty string for a bucket without one."""
     return {bucket: state.generation for bucket, state in Survey(client).take().items()}

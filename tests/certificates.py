@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority of their own, and a server that it vouches for."""
+"""TLS certificates for tests: a certificate authority of their own, and a server certificate that it signs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Certified:
     server: Path
 
     def context(self) -> ssl.SSLContext:
-        """Return what a server speaks TLS with."""
+        """Return the SSL context of a server that presents this certificate."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.server)
         return context
@@ -49,7 +49,7 @@ def _name(name: str) -> x509.Name:
 
 
 def _usage(is_authority: bool) -> x509.KeyUsage:
-    """Return what the key is for, without which Python 3.13 and later trust no authority."""
+    """Return the key usage extension: Python 3.13 and later trust no authority without it."""
     others = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only")
     return x509.KeyUsage(
         digital_signature=not is_authority,

@@ -1,4 +1,4 @@
-"""A monotonic clock that tests put forward by hand."""
+"""A monotonic clock that tests set by hand."""
 
 from __future__ import annotations
 

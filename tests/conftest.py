@@ -1,6 +1,6 @@
-"""Fixtures every test may use: real servers, one of each a session, as clean for each test as if it were new.
+"""Fixtures that every test may use: real servers, started once a session and emptied for each test.
 
-A server that cannot start is an error of the test that wanted it, never a skip.
+A server that cannot start is an error of the test that needs it, never a skip.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from tests.servers import (
 
 KINDS = ("sqlite", "postgresql")
 
-# No test is about how fast the machine is, so an example may take as long as it takes.
+# No test measures the speed of the machine, so an example may take any time.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-# Processes of tests share the cores, and the threads of linear algebra wait for each other by spinning. Read by numpy as it loads.
+# Test processes share the cores, and the threads of linear algebra spin while they wait for each other.
+# numpy reads this variable when it loads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 LONGEST_FIRST = (
@@ -75,20 +76,20 @@ LONGEST_FIRST = (
     "tests/wire/test_transcripts.py",
     "tests/wire/test_splits.py",
 )
-"""The files that take longest by the clock: begun first, so that no process works alone at the end."""
+"""The files that take longest by the clock. They begin first, so that no process works alone at the end."""
 
 
 GARBAGE = 50_000
-"""New objects before a look for garbage among them, as a worker of the gateway has it."""
+"""How many new objects start a garbage collection, as in a worker of the gateway."""
 
 
 def pytest_sessionstart() -> None:
-    """Collect without looking for garbage: nearly all that is made stays."""
+    """Turn garbage collection off while pytest collects the tests: nearly every new object stays."""
     gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported and collected out of every look for garbage: a look at all of it takes a fifth of a second."""
+    """Exclude the objects made so far from every garbage collection: visiting all of them takes a fifth of a second."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE)
@@ -97,7 +98,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish() -> None:
-    """Look for garbage once: pytest looks five times more, for errors in what nobody refers to, and finds nothing left."""
+    """Collect garbage once; pytest collects five times more, to find errors in unreachable objects."""
     gc.collect()
     gc.freeze()
 
@@ -118,9 +119,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let TLS clients trust one authority, of the tests' own: to read all the public ones takes twenty times as long.
+    """Make TLS clients trust only the tests' own authority: reading all public authorities takes twenty times as long.
 
-    Each client of httpx reads them, and the tests make tens of thousands.
+    Each client of httpx reads the authorities that it trusts, and the tests make tens of thousands of clients.
     """
     before = os.environ.get("SSL_CERT_FILE")
     os.environ["SSL_CERT_FILE"] = str(certified(tmp_path_factory.mktemp("authority")).authority)
@@ -165,7 +166,7 @@ def cluster_url(cluster_server: str) -> str:
 
 @pytest.fixture
 def postgres_programs() -> Iterator[None]:
-    """PostgreSQL's programs of the server that the tests have, before those of the machine."""
+    """Puts the programs of the tests' PostgreSQL on the PATH before those of the machine."""
     before = os.environ["PATH"]
     os.environ["PATH"] = f"{POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)]}{os.pathsep}{before}"
     yield
@@ -195,7 +196,7 @@ def migrated_url(postgres_server: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def emptying(migrated_url: str) -> Iterator[psycopg.Connection]:
-    """The connection on which that database is emptied."""
+    """The connection that empties the migrated database."""
     with psycopg.connect(migrated_url, autocommit=True) as connection:
         yield connection
 

@@ -10,12 +10,12 @@ from typing import Any
 
 
 class Library:
-    """A module that whoever asks for one of its names loads."""
+    """A module that is loaded when one of its names is first read."""
 
     def __init__(self, name: str) -> None:
         self._module = name
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # pytest asks every object in a file of tests for some
+        if name.startswith("_"):  # pytest reads a few such names of every object in a file of tests
             raise AttributeError(name)
         return getattr(import_module(self._module), name)

@@ -1,4 +1,4 @@
-"""The rules of a house with one model and no settings, for journeys that are put together without ``gateway.app``."""
+"""The rules of a house with one model and no settings, for journeys that are built without ``gateway.app``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real servers for tests, each from a wheel: started in a short temporary directory, gone when the tests are."""
+"""Real servers for tests, each from a wheel: started in a temporary directory with a short path, stopped afterwards."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def short_directory() -> Iterator[Path]:
 
 
 def emptied(url: str) -> str:
-    """Return a server's address once it holds nothing: another test's installation is not this one's."""
+    """Empty a server and return its address, so that no test finds the data of another test."""
     with connect(url) as client:
         client.flushall()
     return url
@@ -54,7 +54,7 @@ def emptied(url: str) -> str:
 
 @contextmanager
 def ends_with_us(pid: int, signal: str) -> Iterator[None]:
-    """Send ``signal`` to ``pid`` should this process die before it leaves: a killed test run leaves no server behind.
+    """Send ``signal`` to ``pid`` if this process dies inside the block: a killed test run leaves no server behind.
 
     The watcher waits for the end of its standard input, which is a pipe that only this process holds open.
     """
@@ -68,10 +68,10 @@ def ends_with_us(pid: int, signal: str) -> Iterator[None]:
 
 
 def valkey_command(directory: Path) -> list[str]:
-    """Return the command of a server in ``directory``: what it has answered survives its own end.
+    """Return the command of a server in ``directory`` that loses no acknowledged write when it ends.
 
-    Only the machine's end is survived less well than in production, where each answer waits for the disk: with that, a
-    write costs ten times as much.
+    Only a crash of the machine can lose more than in production, where each answer waits for the disk: that wait makes
+    a write ten times as expensive.
     """
     return [
         *(str(get_binary_path()), "--port", "0", "--dir", str(directory)),
@@ -82,14 +82,14 @@ def valkey_command(directory: Path) -> list[str]:
 
 @dataclass
 class SetClock:
-    """A clock that a test sets, for a server that is started with its ``environment``."""
+    """A clock that a test sets, for a server that is started with the clock's ``environment``."""
 
     path: Path
     url: str | None = None
-    """The server that shows it, once it runs."""
+    """The server that runs on this clock, once the server has started."""
 
     def set(self, ahead_s: float) -> None:
-        """Let it be so far ahead of the machine's; return once the server shows it, which a few questions may precede."""
+        """Set the clock this far ahead of the machine's; return once the server shows it, perhaps after a few reads."""
         part = self.path.with_suffix(".part")
         part.write_text(f"{ahead_s:+.3f}\n")
         part.replace(self.path)
@@ -121,7 +121,7 @@ def _seconds_of(client: redis.Redis) -> float:
 
 @contextmanager
 def valkey_in(directory: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Run Valkey in ``directory`` and yield its URL; a second run in the same directory finds the first one's data."""
+    """Run Valkey in ``directory`` and yield its URL; a second run in the same directory finds the data of the first."""
     url = f"unix://{directory / 'valkey.sock'}"
     with (directory / "valkey.log").open("ab") as log:
         server = subprocess.Popen(
@@ -139,7 +139,7 @@ def valkey_in(directory: Path, environment: Mapping[str, str] | None = None) -> 
 
 @contextmanager
 def valkey_cluster_in(directory: Path, nodes: int = 3) -> Iterator[str]:
-    """Run a cluster of Valkey nodes without replicas and yield its URL; all is lost with it."""
+    """Run a cluster of Valkey nodes without replicas and yield its URL; the data is lost when the cluster ends."""
     ports = free_ports(2 * nodes)
     with ExitStack() as stack:
         for place in range(nodes):
@@ -162,7 +162,7 @@ def valkey_cluster_in(directory: Path, nodes: int = 3) -> Iterator[str]:
 
 
 def _form_cluster(clients: list[redis.Redis], ports: list[int]) -> None:
-    """Give each node its share of the slots and introduce all to the first."""
+    """Give each node its share of the slots, and make the first node meet all the others."""
     nodes = len(clients)
     for place, client in enumerate(clients):
         first, last = SLOTS * place // nodes, SLOTS * (place + 1) // nodes - 1
@@ -181,10 +181,10 @@ def _said(client: redis.Redis, command: str, *arguments: str | int) -> Any:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports for who has to know them before it listens.
+    """Return free ports for a server whose port must be known before it listens.
 
-    They are below those that the system gives out by itself, and of a share that other processes of the run do not
-    take from: nobody listens there in the meantime.
+    The ports are below the range that the system assigns from, and from a range that other processes of the run do not
+    use: nobody listens on them in the meantime.
     """
     found: list[int] = []
     while len(found) < count:
@@ -208,7 +208,7 @@ def _answers(url: str) -> bool:
 def postgres_in(directory: Path) -> Iterator[str]:
     """Run PostgreSQL in ``directory`` and yield the URL of its maintenance database.
 
-    Nothing but the machine's own end is survived less well than in production: only flushing to disk is off.
+    Only a crash of the machine can lose more than in production: the one difference is that flushing to disk is off.
     """
     server = get_server(directory / "data", cleanup_mode="delete")
     pid = server.get_pid()
@@ -225,7 +225,7 @@ def postgres_in(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def fresh_database(server_url: str) -> Iterator[str]:
-    """Create an empty database, yield its URL, drop it whoever is still connected."""
+    """Create an empty database, yield its URL, and drop the database even if clients are still connected."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -236,9 +236,9 @@ def fresh_database(server_url: str) -> Iterator[str]:
 
 
 def empty_tables(connection: psycopg.Connection, tables: Sequence[str]) -> None:
-    """Delete every row and start every count again: as good as a new database, and thirty times as fast.
+    """Delete every row and restart every sequence: as good as a new database, and thirty times as fast.
 
-    On a connection that is kept it is twice as fast again: a new one reads the description of every table.
+    A connection that stays open makes this twice as fast again: a new connection reads the description of every table.
     """
     deletions = [sql.SQL("DELETE FROM {};").format(sql.Identifier(table)) for table in tables]
     with connection.transaction():
@@ -258,13 +258,13 @@ def migrate(url: str) -> None:
 
 
 def new_ledger(path: Path) -> None:
-    """Write a SQLite ledger with its tables and no rows: a copy, since to migrate takes longer than most tests."""
+    """Write a SQLite ledger with its tables and no rows: a copy, since a migration takes longer than most tests."""
     path.write_bytes(_migrated())
 
 
 @cache
 def _migrated() -> bytes:
-    """Return the file of a ledger that was migrated, once in a process."""
+    """Return the bytes of a migrated ledger; the migration runs once in each process."""
     with short_directory() as directory:
         path = directory / "ledger.sqlite"
         migrate(f"sqlite:///{path}")

@@ -15,7 +15,7 @@ from tests.waiting import until
 
 
 async def outlived(scope: Scope, receive: Receive, send: Send) -> bool:
-    """Answer a server's start and stop to their end; return whether that was what an app was called for."""
+    """Answer the lifespan messages of a server until it stops; return whether this was a lifespan call."""
     if scope["type"] != "lifespan":
         return False
     while (message := await receive())["type"] != "lifespan.shutdown":
@@ -25,7 +25,7 @@ async def outlived(scope: Scope, receive: Receive, send: Send) -> bool:
 
 
 def call_id(scope: Scope) -> str:
-    """Return the id of the call that an upstream is asked, as its record has it."""
+    """Return the id of the call that an upstream received, as the usage record of the call has it."""
     return "req_" + dict(scope["headers"])[b"x-request-id"].decode()
 
 
@@ -42,8 +42,8 @@ async def body_of(receive: Receive) -> bytes:
 def served(app: Any) -> Iterator[str]:
     """Serve ``app`` on a free port of 127.0.0.1 and yield its address.
 
-    Idle connections are kept as the gateway keeps them. Uvicorn's own five seconds are httpx's, too: of the calls that
-    come after just that long some meet a connection that is being closed.
+    Idle connections are kept open as the gateway keeps them. Uvicorn's default of five seconds is httpx's default, too:
+    some calls that are made after exactly that time meet a connection that is being closed.
     """
     server = uvicorn_server(app, 5, Door())
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:

@@ -12,7 +12,7 @@ Found = TypeVar("Found")
 FIRST_PAUSE_S = 0.005
 LONGEST_PAUSE_S = 0.1
 SHARE = 0.1
-"""A pause's share of the time waited so far: who waits long may wait a tenth longer, and asks a tenth as often."""
+"""A pause as a share of the time waited so far: a long wait may last a tenth longer, and checks a tenth as often."""
 
 
 def until(condition: Callable[[], Found], deadline_s: float = 60.0) -> Found:

@@ -1,4 +1,4 @@
-"""The loop as most tests want it: one gateway, a fast simulated model, SQLite."""
+"""The loop that most tests use: one gateway, a fast simulated model, SQLite."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def loop(valkey_url: str, sqlite_url: str, tmp_path: Path) -> Iterator[Rig]:
 
 @pytest.fixture(scope="session")
 def shared_valkey() -> Iterator[str]:
-    """A Valkey for loops that many tests share; that of the session is emptied for each test."""
+    """A Valkey for loops that many tests share; the session's Valkey is emptied for each test."""
     with short_directory() as directory, valkey_in(directory) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def shared(shared_valkey: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
-    """What a loop that all tests of a file share is made with: an empty Valkey, a ledger to be, a data directory."""
+    """Arguments of a loop that all tests of a file share: an empty Valkey, a path for a ledger, a data directory."""
     folder = tmp_path_factory.mktemp("shared")
     return emptied(shared_valkey), f"sqlite:///{folder / 'ledger.sqlite'}", folder
 
 
 @pytest.fixture
 def calls_before(loop: Rig) -> int:
-    """How many calls the simulated model has had before a test of a shared loop."""
+    """How many calls the simulated model has received before a test of a shared loop."""
     count: int = loop.counted()["calls"]
     return count
 

@@ -30,7 +30,7 @@ from tests.serving import served
 from tests.waiting import until
 
 EACH = 20
-"""Calls at a time of a client, where there are many."""
+"""Simultaneous calls of each client, where there are many."""
 
 FAST = Law(tokens_per_s=float("inf"), first_token_s=0, mean_tokens=40)
 
@@ -49,7 +49,7 @@ class Sold:
 
 @dataclass(frozen=True)
 class Rig:
-    """What a test holds in its hands. ``urls`` are the gateways'; ``upstream`` is the model's address."""
+    """What a test uses to drive the loop. ``urls`` are the gateways'; ``upstream`` is the model's address."""
 
     urls: list[str]
     upstream: str
@@ -61,7 +61,7 @@ class Rig:
         return self.urls[0]
 
     def tier(self, name: str, **fields: Any) -> None:
-        """Type a tier by hand."""
+        """Create or replace a tier."""
         answer = self.admin.put(f"/admin/tiers/{name}", json=fields)
         assert answer.status_code in (200, 201), answer.text
 
@@ -81,13 +81,13 @@ class Rig:
         return account
 
     def until_booked(self) -> None:
-        """Wait until what is settled by now is in the ledger, however slow the machine is."""
+        """Wait until every call settled by now is in the ledger, however slow the machine is."""
         if self.settings.redis_url:
             with connect(self.settings.redis_url) as client:
                 wait_until_booked(client, within_s=30)
 
     def usage(self, who: Sold | None = None) -> list[dict[str, Any]]:
-        """Return every usage record, as the admin API shows them once what is settled by now is in the ledger."""
+        """Return every usage record from the admin API, once every call settled by now is in the ledger."""
         self.until_booked()
         records: list[dict[str, Any]] = []
         query: dict[str, Any] = {"limit": 1000} | ({"customer": who.id} if who else {})
@@ -135,9 +135,9 @@ def rig(
     books_clock: Callable[[], float] = time.monotonic,
     **settings: Any,
 ) -> Iterator[Rig]:
-    """Run the loop; ``upstream`` is an ASGI app that stands in for the simulated model, or the address of one.
+    """Run the loop; ``upstream`` is an ASGI app in place of the simulated model, or the address of a model.
 
-    The bookkeeper may have a way to Redis and a clock of its own.
+    The bookkeeper may have its own address of Redis and its own clock.
     """
     with ExitStack() as stack:
         app = upstream if upstream is not None else build_simulator(law)
@@ -160,7 +160,7 @@ def rig(
 
 @asynccontextmanager
 async def clients(at_once: int, **settings: Any) -> AsyncIterator[list[httpx.AsyncClient]]:
-    """Yield clients for so many calls at a time, a few for each: httpx looks through all calls of a client at each one's end."""
+    """Yield clients for ``at_once`` calls, few for each: at the end of a call, httpx visits all calls of its client."""
     async with AsyncExitStack() as stack:
         clients_made = [
             httpx.AsyncClient(limits=httpx.Limits(max_connections=None), **settings) for _ in range(1 + at_once // EACH)

@@ -1,4 +1,4 @@
-"""An upstream that sends what a test wrote down, and stops where the test says until it may go on."""
+"""An upstream that sends fixed answers, and pauses before the first piece until the test lets it go on."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ ASKED: dict[str, dict[str, Any]] = {
     "/v1/responses": {"input": "Hi"},
     "/v1/embeddings": {"input": "Hi"},
 }
-"""What a caller asks in each format, beside the model."""
+"""The fields of a request in each format, without the model."""
 
 FORMATS = tuple(STREAMS)
 
 
 @dataclass
 class Scripted:
-    """The ASGI app. Between the head and the first piece it sends ``before``, and waits while ``may_go_on`` is not set."""
+    """The ASGI app. Before the first piece of a stream it sends ``before``, and waits until ``may_go_on`` is set."""
 
     before: bytes = b""
     may_go_on: threading.Event = field(default_factory=threading.Event)

@@ -1,4 +1,4 @@
-"""OpenAI's own client reads a customer's usage and costs, and they are what its records say."""
+"""OpenAI's own client reads a customer's usage and costs, and both agree with the customer's records."""
 
 from __future__ import annotations
 

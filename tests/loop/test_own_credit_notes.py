@@ -1,4 +1,4 @@
-"""What a customer sees of its credit notes: its own, by number, and nobody else's."""
+"""A customer reads its own credit notes, page by page and by id, and nobody else's."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def credited(loop: Rig, who: Sold, invoice: str, amount: int) -> str:
 
 
 def test_a_customer_reads_its_own_credit_notes(loop: Rig) -> None:
-    """As the operator sees them, page by page; another's is not there, nor is a credit that has no note."""
+    """The notes are the same as the operator's, page by page, without those of another customer."""
     (acme, first), (other, second) = invoiced(loop, 1), invoiced(loop, 2)
     ids = [credited(loop, acme, first, 900), credited(loop, other, second, 70), credited(loop, acme, first, 5)]
     own = [ids[0], ids[2]]

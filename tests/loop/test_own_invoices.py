@@ -1,4 +1,4 @@
-"""What a customer sees of its invoices and its prepaid credit: its own, and nobody else's."""
+"""A customer reads its own invoices and its own prepaid credit, and nobody else's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def get(loop: Rig, who: Sold, path: str) -> httpx.Response:
 
 
 def test_a_customer_reads_its_own_invoices(loop: Rig) -> None:
-    """The draft of the open month is what its calls were charged; another's is not there."""
+    """The draft of the open month has the charges of the customer's calls; another customer's invoice is not found."""
     acme, other = loop.customer("small"), loop.customer("small")
     body: dict[str, Any] = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}]}
     for _ in range(2):
@@ -42,7 +42,7 @@ def test_a_customer_reads_its_own_invoices(loop: Rig) -> None:
 
 
 def test_a_customer_reads_what_is_left_of_its_prepaid_credit(loop: Rig) -> None:
-    """Its calls are drawn from it; a customer without any has nothing left."""
+    """Calls draw on the credit; a customer without credit has nothing left."""
     acme, other = loop.customer("small"), loop.customer("small")
     paid = {"amount_nanousd": 10**9, "reason": "Transfer"}
     loop.admin.post(f"/admin/customers/{acme.id}/prepaid", json=paid).raise_for_status()

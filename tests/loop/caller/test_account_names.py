@@ -1,4 +1,4 @@
-"""Of the names in a body only those reach the upstream that are the customer's own, or that it was given here."""
+"""The upstream receives only names that belong to the customer, or that the gateway gave to the customer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def call(loop: Rig, who: Sold, path: str, **more: Any) -> httpx.Response:
     ],
 )
 def test_a_name_of_the_customers_choice_is_its_own(loop: Rig, model: Scripted, path: str, name: str) -> None:
-    """The same again for the same customer, another for everybody else, and nobody reads it from what is sent."""
+    """A name becomes the same text for one customer and another text for any other, and no text contains the name."""
     one, other = loop.customer("open"), loop.customer("open")
     sent = []
     for who, value in ((one, "ann"), (one, "ann"), (one, "bob"), (other, "ann")):
@@ -96,7 +96,7 @@ def test_what_the_house_keeps_is_nobodys_to_name(
 
 
 def test_a_conversation_of_the_upstreams_is_not_named_there(loop: Rig, model: Scripted) -> None:
-    """It names the conversation here; which ones the upstream has, no customer was told."""
+    """The field names the gateway's conversation; the upstream's own conversations are never shown to a customer."""
     answer = call(loop, loop.customer("open"), RESPONSES, conversation="conv_1")
 
     assert answer.headers["x-tokencap-conversation"] == "conv_1"

@@ -1,5 +1,5 @@
-"""What Claude Code and Codex send, as requests of our own making: each gets its whole answer before every engine that
-speaks its format, and is told the cap where that ends it."""
+"""Requests of our own in the form of Claude Code's and Codex's get a whole answer from every engine that speaks their
+format, and the answer names the cap where a cap ends it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ CLAUDE_LATER: dict[str, Any] = {
     ],
     "output_config": {"effort": "medium"},
 }
-"""As version 2.1.332 has it, whose first turn ends with a word of the house's."""
+"""The body of version 2.1.332, whose first turn ends with a message of the role ``system``."""
 
 ASKS = {
     "role": "user",
@@ -120,7 +120,7 @@ CODEX_LATER: dict[str, Any] = {
     "parallel_tool_calls": False,
     "reasoning": {"effort": "low", "context": "all_turns"},
 }
-"""As version 0.171 has it, whose input begins with its tools, and whose items have names of its own."""
+"""The body of version 0.171, whose input begins with its tools, and whose items have ids of their own."""
 
 BROUGHT = {
     "type": "additional_tools",
@@ -149,7 +149,7 @@ before_all_with_responses = pytest.mark.parametrize("before", SPEAK[RESPONSES], 
 def before(
     request: pytest.FixtureRequest, valkey_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Rig]:
-    """A gateway before an engine of a kind, which leaves hosted tools out as Codex's defaults need it."""
+    """A gateway before one kind of engine; the gateway drops hosted tools, as Codex's defaults need."""
     folder: Path = tmp_path_factory.mktemp("agents")
     settings: dict[str, Any] = {"upstream_profile": request.param, "hosted_tools": "drop"}
     law = replace(FAST, profile=request.param)
@@ -161,7 +161,7 @@ def before(
 
 
 def answer_of(before: Rig, who: Sold, endpoint: str, body: dict[str, Any], headers: dict[str, str]) -> Any:
-    """Return what the vendor's own client makes of the answer."""
+    """Return the answer as the vendor's own client parses it."""
     path = endpoint + ("?beta=true" if endpoint == MESSAGES else "")
     answer = httpx.post(before.url + path, json=body, headers={**who.headers, **headers}, timeout=60)
     assert answer.status_code == 200, answer.text
@@ -177,7 +177,7 @@ def answer_of(before: Rig, who: Sold, endpoint: str, body: dict[str, Any], heade
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize(("sent", "begins"), [(CLAUDE, [ASKS]), (CLAUDE_LATER, [ASKS, SURROUNDINGS])])
 def test_claude_code_has_a_tool_used(before: Rig, tier: str, stream: bool, sent: Any, begins: list[Any]) -> None:
-    """Also under a cap below its budget of thought, and with a word of the house among its messages."""
+    """A tool call is answered also under a cap below the thinking budget, and with system messages among the turns."""
     who, body = before.customer(tier), {**sent, "stream": stream, "messages": begins}
 
     called = answer_of(before, who, MESSAGES, body, CLAUDE_HEADERS)
@@ -208,7 +208,7 @@ def test_claude_code_has_a_tool_used(before: Rig, tier: str, stream: bool, sent:
     ("sent", "begins"), [(CODEX, BEGINS), (CODEX_LATER, [BROUGHT, *({**one, "id": "msg_1"} for one in BEGINS)])]
 )
 def test_codex_has_a_tool_used(before: Rig, tier: str, sent: Any, begins: list[Any]) -> None:
-    """Its defaults have a tool that the upstream would run; it brings back its reasoning encrypted."""
+    """Codex's defaults include a tool that the upstream would run, and Codex returns its reasoning encrypted."""
     who, body = before.customer(tier), {**sent, "input": begins}
 
     called = answer_of(before, who, RESPONSES, body, CODEX_HEADERS)
@@ -233,7 +233,7 @@ def test_codex_has_a_tool_used(before: Rig, tier: str, sent: Any, begins: list[A
     indirect=["before"],
 )
 def test_a_cap_that_ends_an_answer_is_told_as_each_format_does(before: Rig, endpoint: str) -> None:
-    """Whatever an engine calls it: the tokens that were granted come, and the record says why no more."""
+    """Whatever an engine calls the reason, the granted tokens are delivered, and the record says ``cap``."""
     for stream in (True, False):
         who = before.customer("of_3")
         turns: dict[str, Any] = {"messages": [ASKS], "max_tokens": 100} if endpoint == MESSAGES else {"input": BEGINS}
@@ -250,7 +250,7 @@ def test_a_cap_that_ends_an_answer_is_told_as_each_format_does(before: Rig, endp
 
 @before_all_with_responses
 def test_an_item_is_brought_back_by_its_id(before: Rig) -> None:
-    """As Vercel's client does by default; an id that the model does not know is its own 400."""
+    """Vercel's client refers to items by default; the model itself answers 400 for an id that it does not know."""
     who = before.customer("open")
     body: dict[str, Any] = {"model": "aligned-1", "input": BEGINS}
     first = answer_of(before, who, RESPONSES, body, {})

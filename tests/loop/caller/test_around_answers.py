@@ -1,4 +1,4 @@
-"""What stands around an answer: signs of life in a silence, headers for proxies and browsers, and nothing of what it costs."""
+"""What surrounds an answer: keep-alives in a silence, headers for proxies and browsers, and no trace of its cost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model() -> Scripted:
 def house_and_customer(
     model: Scripted, valkey_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Rig, Sold]]:
-    """A gateway whose streams are never silent for long, which pages of one origin may call, and who calls it."""
+    """A gateway whose streams are never silent for long and which pages of one origin may call, and a customer."""
     folder: Path = tmp_path_factory.mktemp("caller")
     settings: dict[str, Any] = {"stream_keep_alive_s": 0.1, "cors_origins": (PAGE,), "embedding_model": EMBEDDER}
     with rig(

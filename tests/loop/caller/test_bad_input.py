@@ -30,7 +30,7 @@ LIMITS = [0, -1, "500", 1.5, True, [], {}, 1e18]
 
 @pytest.fixture(scope="module")
 def loop(shared: tuple[str, str, Path]) -> Iterator[Rig]:
-    """One for all tests, none of which makes a call that is served."""
+    """A loop that all tests share; none of them makes a call that is served."""
     with rig(*shared) as running:
         running.tier("open", period_tokens_max=1_000_000)
         yield running
@@ -42,7 +42,7 @@ def who(loop: Rig) -> dict[str, str]:
 
 
 def refused(loop: Rig, answer: httpx.Response, status: int, code: str, param: str | None) -> None:
-    """Assert one refusal in the OpenAI shape, and that it cost nothing."""
+    """Assert that the answer is one refusal in the OpenAI shape, and that the call cost nothing."""
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert (error["code"], error["param"]) == (code, param)
@@ -62,7 +62,7 @@ def test_a_bad_body(loop: Rig, who: dict[str, str], name: str) -> None:
 
 
 def test_a_limit_that_is_not_a_positive_integer(loop: Rig, who: dict[str, str]) -> None:
-    """Whatever name the limit goes by; 1e18 is a fraction as JSON writes it."""
+    """A limit is refused under each of its names; 1e18 is not an integer in JSON."""
     for field in ("max_tokens", "max_completion_tokens", "n", "n_predict"):
         for value in LIMITS:
             answer = httpx.post(loop.url + CHAT, json={**GOOD, field: value}, headers=who)
@@ -74,7 +74,7 @@ def test_a_limit_that_is_not_a_positive_integer(loop: Rig, who: dict[str, str]) 
 
 
 def test_a_limit_beyond_what_a_record_can_say(loop: Rig, who: dict[str, str]) -> None:
-    """An answer that no record can be written of would be an answer for nothing."""
+    """An answer too long for any usage record could not be charged."""
     answer = httpx.post(loop.url + CHAT, json={**GOOD, "max_tokens": 2**53}, headers=who)
 
     refused(loop, answer, 400, "integer_above_max_value", "max_tokens")

@@ -1,4 +1,4 @@
-"""A caller hears which of its fields did not reach the model, streamed, whole and repeated; the operator sees a count."""
+"""An answer, streamed, whole or replayed, names the fields that did not reach the model; the operator sees a count."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ TOO_LITTLE = {
         "code": "integer_below_min_value",
     }
 }
-"""As OpenAI refuses it."""
+"""OpenAI's refusal of too small a limit."""
 
 VLLM = list(PROFILES).index("vllm")
 UNREFUSED: dict[str, Any] = {"container": {}, "context_management": {"edits": []}}
-"""What has to be more than a word, or is refused for its value before it is dropped."""
+"""Values for fields whose text value would be refused before the field is dropped."""
 
 MORE: dict[str, dict[str, Any]] = {
     COMPLETIONS: {"prompt": "Hello", "messages": None},
@@ -47,7 +47,7 @@ MORE: dict[str, dict[str, Any]] = {
     COUNT_TOKENS: {"max_tokens": None},
     EMBEDDINGS: {"model": "aligned-1-embedding", "input": "Hello", "messages": None, "max_tokens": None},
 }
-"""What each route wants besides, or cannot have."""
+"""Fields that each route needs in addition; ``None`` marks a field that the route cannot have."""
 
 ASKED = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
 
@@ -86,7 +86,7 @@ def model() -> Model:
 def house_and_customer(
     model: Model, valkey_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Rig, Sold]]:
-    """A gateway before a vLLM, and who calls it."""
+    """A gateway before a vLLM, and a customer."""
     folder: Path = tmp_path_factory.mktemp("dropped")
     settings: dict[str, Any] = {"upstream": model, "upstream_profile": "vllm", "passed_headers": "X-Team"}
     settings["embedding_model"] = "aligned-1-embedding"
@@ -112,7 +112,7 @@ def test_the_answer_names_what_was_dropped(house_and_customer: tuple[Rig, Sold],
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_a_budget_of_thought_has_room_in_the_cap(house_and_customer: tuple[Rig, Sold], stream: bool) -> None:
-    """As Claude Code asks for it; a cap that leaves no room for thinking is said, and is no error of the caller's."""
+    """Under a cap without room for Claude Code's thinking budget, the budget is dropped and named, and is no error."""
     loop, _ = house_and_customer
     thinks = {**ASKED, "stream": stream, "max_tokens": 32000, "thinking": {"type": "enabled", "budget_tokens": 31999}}
     for tier, most, dropped in (("narrow", 1024, "thinking"), ("wide", 5000, None)):
@@ -126,7 +126,7 @@ def test_a_budget_of_thought_has_room_in_the_cap(house_and_customer: tuple[Rig, 
 
 
 def test_headers_of_a_request_pass_by_an_allow_list(house_and_customer: tuple[Rig, Sold], model: Model) -> None:
-    """Those of tracing, of the format and of the operator; whose account it is, is not the caller's to say."""
+    """Headers of tracing, the format and the operator's list pass; a caller cannot choose the upstream account."""
     loop, who = house_and_customer
 
     answer = httpx.post(f"{loop.url}/v1/messages", json=ASKED, headers={**who.headers, **SENT_ON, **KEPT_BACK})
@@ -154,7 +154,7 @@ def test_no_setting_lets_what_is_kept_here_pass(name: str) -> None:
 def test_less_than_the_upstream_takes_is_a_cap_reached(
     house_and_customer: tuple[Rig, Sold], limit: int | None, status: int, code: str
 ) -> None:
-    """Nobody hears of a field that it did not send; who sent too small a limit hears of that."""
+    """No refusal names a field that the caller did not send; a caller who sent too small a limit reads that."""
     loop, _ = house_and_customer
     loop.tier("tiny", conversation_tokens_max=10, price_nanousd=1000)
     who = loop.customer("tiny")
@@ -171,7 +171,7 @@ def test_less_than_the_upstream_takes_is_a_cap_reached(
 def test_every_field_that_a_vllm_does_not_know_is_named_and_counted(
     house_and_customer: tuple[Rig, Sold], endpoint: str
 ) -> None:
-    """Each that some table has and its own has not: as many to a body as the header has room for."""
+    """Each body has as many fields that only other profiles know as the header has room for."""
     loop, who = house_and_customer
     names = sorted(HOUSES | {name for name, fate in fates(endpoint).items() if fate[VLLM] == "dropped"})
     body = {name: value for name, value in {**ASKED, **MORE.get(endpoint, {})}.items() if value is not None}
@@ -189,7 +189,7 @@ def test_every_field_that_a_vllm_does_not_know_is_named_and_counted(
 
 
 def test_what_was_dropped_is_counted_by_names_that_are_known(house_and_customer: tuple[Rig, Sold]) -> None:
-    """A caller's own names are one series, so no caller makes series."""
+    """All unknown names count in one series, so a caller cannot create series."""
     loop, who = house_and_customer
     httpx.post(f"{loop.url}/v1/chat/completions", json={**ASKED, "priority": 9, "zzz": 1}, headers=who.headers)
 

@@ -34,7 +34,7 @@ FUNCTION = {"type": "function", "name": "f", "function": {"name": "f"}}
 
 
 class Recorder:
-    """An upstream that remembers what it was sent, and answers whole."""
+    """An upstream that remembers each request, and answers whole."""
 
     def __init__(self) -> None:
         self.sent: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""One Idempotency-Key, one upstream call, one charge: whoever repeats is sent the same answer."""
+"""One Idempotency-Key, one upstream call, one charge: a repeated request is sent the same answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OURS = ("content-type", "x-request-id", "x-tokencap-cap", "x-tokencap-tier", "x-
 
 @pytest.fixture(scope="module")
 def loop(shared: tuple[str, str, Path]) -> Iterator[Rig]:
-    """A model that takes a third of a second for every answer; one loop for all tests, each with customers of its own."""
+    """A loop that all tests share, each with its own customers; its model takes a third of a second for an answer."""
     law = Law(tokens_per_s=100, first_token_s=0, lengths=Table((30,), (1.0,)))
     with rig(*shared, gateways=2, law=law, lease_s=2) as running:
         running.tier("open", conversation_tokens_max=1_000, price_nanousd=7)
@@ -127,7 +127,7 @@ def test_a_failed_call_leaves_the_key_free(valkey_url: str, sqlite_url: str, tmp
 
 
 def test_an_answer_that_broke_off_is_not_kept(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
-    """Its caller has a part of it: asking again is how it gets the rest."""
+    """The caller has a part of the answer, and can only get the rest by asking again."""
     event = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":%b}]}\n\n'
     answers = iter([event % b"null", event % b"null" + event % b'"stop"' + b"data: [DONE]\n\n"])
 

@@ -1,4 +1,4 @@
-"""A customer who comes from elsewhere goes on with the key it has, and whoever took it away takes it away here."""
+"""A customer imported from elsewhere goes on with its own key, which can be revoked here like any other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who comes with a key that opens nothing is told that, and nothing else, whatever else is wrong with the call."""
+"""A caller whose key opens nothing is told that and nothing else, whatever else is wrong with the call."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def loop(shared: tuple[str, str, Path]) -> Iterator[Rig]:
-    """One for all tests, each of which has a customer of its own."""
+    """A loop that all tests share, each with a customer of its own."""
     with rig(*shared, embedding_model="aligned-1-embedding") as running:
         running.tier("open")
         yield running
@@ -51,7 +51,7 @@ def revoked(loop: Rig, who: Sold) -> None:
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_a_key_that_opens_nothing_is_all_its_holder_hears_of(loop: Rig, path: str) -> None:
-    """One that never was, and one that was revoked after this gateway had come to know it."""
+    """The same for a key that never existed and for one that was revoked after this gateway had cached it."""
     who = loop.customer("open")
     good = json.dumps({"model": "aligned-1", **ROUTES[path]}).encode()
     assert httpx.post(loop.url + path, content=good, headers=who.headers).status_code == 200
@@ -68,7 +68,7 @@ def test_a_key_that_opens_nothing_is_all_its_holder_hears_of(loop: Rig, path: st
 
 
 def test_a_revoked_key_is_not_sent_an_answer_that_was_kept_for_it(loop: Rig) -> None:
-    """Nor is it told that the Idempotency-Key came with another body."""
+    """Nor does the refusal reveal that the Idempotency-Key was used with another body."""
     who = loop.customer("open")
     body = {"model": "aligned-1", "messages": TALK}
     once = {"idempotency-key": "once"}

@@ -1,4 +1,4 @@
-"""A large body costs what it may and no more: nothing without a key that opens, and nothing that another caller feels."""
+"""A large body has bounded costs: it is not kept without a valid key, and it does not slow down another caller."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ENOUGH = {
 
 @pytest.fixture(scope="module")
 def loop(shared: tuple[str, str, Path]) -> Iterator[Rig]:
-    """One for all tests, each of which has a customer of its own."""
+    """A loop that all tests share, each with a customer of its own."""
     with rig(*shared, body_max=BODY_MAX, passed_fields=("metadata",)) as running:
         running.tier("open")
         yield running
@@ -61,7 +61,7 @@ def post(loop: Rig, key: str, body: bytes) -> httpx.Response:
 
 
 def kept_most(loop: Rig, key: str, size: int) -> tuple[int, int]:
-    """Send a body in pieces; return the status and how much memory this process took at most for it."""
+    """Send a head and then a body; return the status, and the peak of memory that this process allocated meanwhile."""
     address = httpx.URL(loop.url)
     body = GOOD % (b"Hello", b'"%b"' % (b"x" * size))
     head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -77,7 +77,7 @@ def kept_most(loop: Rig, key: str, size: int) -> tuple[int, int]:
 
 
 def test_a_body_whose_key_opens_nothing_is_not_kept(loop: Rig, who: Sold) -> None:
-    """Unknown, or revoked after this gateway has come to know it; one that opens has its body kept, of course."""
+    """The key is unknown, or revoked after this gateway has cached it; the body of a valid key is kept."""
     size = 3 * 2**20
     status, most = kept_most(loop, who.key, size)
     assert (status, most > size) == (200, True)
@@ -131,7 +131,7 @@ def test_a_body_of_more_bytes_than_are_set_is_refused(loop: Rig, who: Sold) -> N
 
 
 def test_many_large_bodies_at_a_time_are_all_served(loop: Rig, who: Sold) -> None:
-    """They wait for one another's room, of which one customer has a quarter."""
+    """They wait for each other's memory: one customer may have a quarter of the memory for bodies."""
     body = GOOD % (b"Hello", b'"%b"' % (b"x" * (BODY_MAX - 1000)))
     addresses = httpx.URL(loop.url)
     head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {who.key}\r\ncontent-length: {len(body)}\r\n"

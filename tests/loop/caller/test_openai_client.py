@@ -1,4 +1,4 @@
-"""The customer's own client, unmodified but for its address and key: it completes, streams, and is cut at the cap."""
+"""OpenAI's client, unmodified except for its address and key, completes, streams, and is cut at the cap."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def client_of(loop: Rig, who: Sold) -> openai.OpenAI:
 
 @pytest.fixture(scope="module")
 def loop(shared: tuple[str, str, Path]) -> Iterator[Rig]:
-    """One for all tests, each of which has a customer of its own."""
+    """A loop that all tests share, each with a customer of its own."""
     with rig(*shared, model_aliases=("gpt-4o",)) as running:
         yield running
 
@@ -57,7 +57,7 @@ def test_it_streams(loop: Rig) -> None:
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert chunks[-1].choices[0].finish_reason == "stop"
     assert {chunk.model for chunk in chunks} == {"gpt-4o"}, "answers carry the caller's name"
-    assert all(chunk.usage is None for chunk in chunks), "usage is for those who asked"
+    assert all(chunk.usage is None for chunk in chunks), "usage is sent on request only"
 
 
 def test_usage_that_was_asked_for_carries_the_charge(loop: Rig, capped: openai.OpenAI) -> None:
@@ -104,7 +104,7 @@ def test_models_are_the_one_model_under_its_names(loop: Rig) -> None:
 
 
 def test_a_tool_loop_is_one_conversation_and_pays_once(loop: Rig) -> None:
-    """A result that is brought back belongs to the conversation whose answer called the tool."""
+    """A tool result belongs to the conversation whose answer called the tool."""
     loop.tier("open", price_nanousd=9)
     who = loop.customer("open")
     client = client_of(loop, who)

@@ -1,4 +1,4 @@
-"""Why a call was refused: the customer and the operator read which limit it was, and what was used, held and asked."""
+"""The log of refusals: customer and operator read which limit refused a call, and what was used, held and requested."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def log_of(loop: Rig, who: Sold) -> list[dict[str, Any]]:
 
 
 def last(loop: Rig, who: Sold, count: int = 1) -> dict[str, Any]:
-    """Return the newest refusal once there are so many."""
+    """Return the newest refusal once there are at least ``count``."""
     until(lambda: len(log_of(loop, who)) >= count)
     return log_of(loop, who)[0]
 
 
 def test_a_refusal_says_which_limit_it_was_and_how_far_it_was_used(loop: Rig) -> None:
-    """The quota of the period is used up to where a whole conversation has no room any more."""
+    """The quota is refused once what remains of the period has no room for a whole conversation."""
     loop.tier("only", conversation_tokens_max=50, price_nanousd=1_000, period_tokens_max=60)
     who = loop.customer("only")
     served = call(loop, who)
@@ -85,7 +85,7 @@ def test_every_kind_of_limit_is_named(loop: Rig) -> None:
 
 
 def test_what_is_no_limit_of_the_customers_is_not_kept(loop: Rig) -> None:
-    """A body that is refused, an unknown key, a call that is served."""
+    """A refused body, an unknown key and a served call leave no entry."""
     loop.tier("only", conversation_tokens_max=50)
     loop.tier("none", conversation_tokens_max=50, period_tokens_max=1, price_nanousd=1)
     who, stranger = loop.customer("only"), Sold("", "tc-00-nobodys")

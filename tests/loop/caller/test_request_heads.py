@@ -1,4 +1,4 @@
-"""What a request's head says, it says once, and nothing that its route does not know."""
+"""A request's head has each meaningful header once, and no parameter that its route does not know."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NO_KEY = "tc-00-" + "x" * 43
 
 @pytest.fixture(scope="module")
 def loop(shared: tuple[str, str, Path]) -> Iterator[Rig]:
-    """One for all tests, each of which has a customer of its own."""
+    """A loop that all tests share, each with a customer of its own."""
     with rig(*shared) as running:
         running.tier("open")
         yield running
@@ -56,7 +56,7 @@ def who(loop: Rig) -> Sold:
 
 
 def send(loop: Rig, method: str, path: str, *headers: tuple[str, str], body: bytes = ASKED) -> tuple[int, Any]:
-    """Send a request with headers as they are, and return the status and the JSON of its answer."""
+    """Send a request with its headers unchanged, and return the status and the JSON of its answer."""
     address = httpx.URL(loop.url)
     lines = [f"{method} {path} HTTP/1.1", "host: x", *(f"{name}: {value}" for name, value in headers)]
     sent = [] if method == "GET" else [f"content-length: {len(body)}"]
@@ -78,7 +78,7 @@ def key_of(who: Sold) -> tuple[str, str]:
 def test_a_header_that_means_something_comes_once(
     loop: Rig, who: Sold, calls_before: int, method: str, path: str
 ) -> None:
-    """Equal or not: a proxy before us may take the first one, and we the last."""
+    """A second value is refused even if equal: a proxy in front may read the first value and the gateway the last."""
     for name, value in TWICE.items():
         for again in (value, value + "2"):
             status, answer = send(loop, method, path, key_of(who), (name, value), (name.upper(), again))
@@ -103,7 +103,7 @@ def test_a_key_comes_once_whoever_it_belongs_to(loop: Rig, who: Sold, method: st
 
 
 def test_the_same_key_in_both_of_its_headers_or_one_that_is_not_ours_beside_it_is_one_key(loop: Rig, who: Sold) -> None:
-    """Anthropic's clients send both where both are set."""
+    """Anthropic's clients send both headers where both are configured."""
     for beside in (who.key, "sk-ant-0123456789abcdef", ""):
         assert send(loop, "GET", "/v1/account", key_of(who), ("x-api-key", beside))[0] == 200
     assert (
@@ -173,7 +173,7 @@ CURSORS = [
 
 @pytest.mark.parametrize("cursor", CURSORS)
 def test_a_cursor_that_no_list_gave_out_is_refused(loop: Rig, who: Sold, cursor: str) -> None:
-    """By customers' and operators' lists alike, and whatever stands in it."""
+    """Customers' and operators' lists refuse it alike, whatever it contains."""
     answer = httpx.get(f"{loop.url}/v1/account/usage", params={"cursor": cursor}, headers=who.headers)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "cursor"), answer.text
 

@@ -1,4 +1,4 @@
-"""An answer that was cut at its cap and is brought back belongs to its conversation: the next piece is not sold anew."""
+"""An answer that was cut at its cap and is sent back continues its conversation: the next piece is not sold again."""
 
 from __future__ import annotations
 

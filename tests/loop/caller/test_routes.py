@@ -1,4 +1,4 @@
-"""Every door has a meter or is none: odd paths, other methods, headers of the connection, bytes that come in pieces."""
+"""No call gets past the meter by an odd path, another method, connection headers or bytes that arrive in pieces."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CLOSED = [
 
 @pytest.fixture(scope="module")
 def loop(shared: tuple[str, str, Path]) -> Iterator[Rig]:
-    """One for all tests, each of which has a customer of its own."""
+    """A loop that all tests share, each with a customer of its own."""
     with rig(*shared) as running:
         running.tier("open")
         yield running
@@ -58,7 +58,7 @@ def who(loop: Rig) -> Sold:
 
 
 def raw(loop: Rig, *pieces: bytes) -> bytes:
-    """Send bytes as they are, a packet a piece, and return all that comes back until the connection is closed."""
+    """Send raw bytes, one packet for each piece, and return everything received until the connection is closed."""
     address = httpx.URL(loop.url)
     with socket.create_connection((address.host, address.port or 80), timeout=10) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -119,7 +119,7 @@ def test_a_path_has_one_spelling(loop: Rig, who: Sold, calls_before: int, path: 
     "path", ["/admin%2Fcustomers", "/%61dmin/customers", "/admin/customers/", "//admin/customers", "/metrics%2F"]
 )
 def test_the_admin_side_has_one_spelling_too(loop: Rig, path: str) -> None:
-    """Nothing is served, and nothing sent elsewhere, for a path that is written in another way."""
+    """A path in another spelling is neither served nor redirected."""
     token = loop.admin.headers["authorization"]
     line = f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\nconnection: close\r\n\r\n"
 
@@ -149,7 +149,7 @@ def test_a_body_in_chunks_and_in_single_bytes_is_one_body(loop: Rig, who: Sold) 
 
 
 def test_two_lengths_of_one_body_are_refused(loop: Rig, who: Sold, calls_before: int) -> None:
-    """What one server reads as one request and another as two is neither."""
+    """Bytes that one server reads as one request and another server as two are refused."""
     body = json.dumps(ASKED).encode()
     both = head(CHAT, who, f"content-length: {len(body)}", "transfer-encoding: chunked", "connection: close")
     answer = raw(loop, both + b"0\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Which conversation a call belongs to: ids that are not unique lead to nobody else's, sessions of clients are one."""
+"""The conversation of a call: ids that are not unique lead to no other conversation, a client's session is one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SESSIONS = ("2d0c3b8e-76a5-4ad2-a9d0-3cbf5c9a1f01", "9f1b7c55-0f0f-4a63-8d53-6e4
 
 
 async def answer(request: Request) -> JSONResponse:
-    """Call a tool under the id that the body names in its metadata or user."""
+    """Call a tool under the id that the body names in ``stop`` or ``stop_sequences``."""
     body = json.loads(await request.body())
     call = body.get("stop", ["functions.search:0"])[0]
     if request.url.path.endswith("/messages"):
@@ -63,7 +63,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 
 def chat(loop: Rig, who: Sold, messages: list[Any], call: str, **headers: str) -> str:
-    """Make a call that is answered with a tool call under that id; return its conversation."""
+    """Make a call whose answer calls a tool under the id ``call``; return its conversation."""
     tools = [{"type": "function", "function": TOOL}]
     body = {"model": "aligned-1", "messages": messages, "tools": tools, "stop": [call]}
     answer = httpx.post(f"{loop.url}/v1/chat/completions", json=body, headers={**who.headers, **headers}, timeout=30)
@@ -84,7 +84,7 @@ def question(text: str) -> dict[str, Any]:
 
 
 def result(call: str) -> list[dict[str, Any]]:
-    """Return the call and its result, as a chat's client brings them back."""
+    """Return the tool call and its result, as a client of chat completions sends them back."""
     tool_call = {"id": call, "type": "function", "function": {"name": "search", "arguments": "{}"}}
     return [
         {"role": "assistant", "content": None, "tool_calls": [tool_call]},
@@ -93,7 +93,7 @@ def result(call: str) -> list[dict[str, Any]]:
 
 
 def block(call: str) -> list[dict[str, Any]]:
-    """Return the same as a client of Messages brings it back."""
+    """Return the tool call and its result, as a client of Messages sends them back."""
     return [
         {"role": "assistant", "content": [{"type": "tool_use", "id": call, "name": "search", "input": {}}]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call, "content": "found"}]},
@@ -141,7 +141,7 @@ def test_an_id_that_fits_two_conversations_in_all_begins_a_new_one(loop: Rig, ca
 
 
 def test_an_id_from_elsewhere_leads_to_no_conversation(loop: Rig) -> None:
-    """What a client made itself, or another model, is no evidence though a call of ours had the same id."""
+    """An id that a client or another model made is no evidence, although a call of this gateway had the same id."""
     who = loop.customer("open")
     ours = chat(loop, who, [question("Ours")], "call_1")
     theirs = chat(loop, who, [question("Theirs"), *result("call_1")], "call_2")
@@ -151,7 +151,7 @@ def test_an_id_from_elsewhere_leads_to_no_conversation(loop: Rig) -> None:
 
 @pytest.mark.parametrize("call", MADE_ONCE)
 def test_an_id_that_is_made_once_is_evidence_by_itself(loop: Rig, call: str) -> None:
-    """Also where the client has shortened the history."""
+    """The id is enough even where the client has shortened the history."""
     who = loop.customer("open")
     begun = chat(loop, who, [question("A long story")], call)
 
@@ -173,7 +173,7 @@ def test_a_session_that_a_client_names_is_one_conversation(loop: Rig, name: str,
 
 
 def written(session: str) -> list[str]:
-    """Return what Claude Code writes into ``metadata.user_id``, in both ways."""
+    """Return both forms that Claude Code writes into ``metadata.user_id``."""
     named = {"device_id": DEVICE, "account_uuid": ACCOUNT, "session_id": session}
     return [f"user_{DEVICE}_account_{ACCOUNT}_session_{session}", json.dumps(named)]
 

@@ -1,4 +1,4 @@
-"""One customer's burst is not everyone's latency: another's call finds a place at the upstream without waiting."""
+"""A burst of one customer delays no other: another customer's call finds a place at the upstream without waiting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLACES = 4
 
 
 def first_token(loop: Rig, who: Sold, has_come: threading.Event, leave: threading.Event) -> None:
-    """Call, tell when there is a token, and hang up when told."""
+    """Make a call, set ``has_come`` at its first token, and hang up once ``leave`` is set."""
     body = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
     with httpx.stream("POST", f"{loop.url}/v1/chat/completions", json=body, headers=who.headers, timeout=60) as answer:
         for line in answer.iter_lines():
@@ -28,7 +28,7 @@ def first_token(loop: Rig, who: Sold, has_come: threading.Event, leave: threadin
 
 
 def test_a_burst_leaves_others_a_place_at_the_upstream(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
-    """While twelve endless calls of one customer want four places, another's call has its first token."""
+    """While twelve endless calls of one customer want four places, another customer's call has its first token."""
     with rig(valkey_url, sqlite_url, tmp_path, law=ENDLESS, upstream_concurrency_max=PLACES, on_hangup="stop") as loop:
         loop.tier("open")
         acme, beta = loop.customer("open"), loop.customer("open")
@@ -45,7 +45,7 @@ def test_a_burst_leaves_others_a_place_at_the_upstream(valkey_url: str, sqlite_u
 
         assert has_come.wait(20)
         assert loop.counted()["live"] == PLACES
-        assert loop.counted()["closed"] == 0, "nobody had to end for it"
+        assert loop.counted()["closed"] == 0, "no other call had to end for it"
         leave.set()
         for caller in (*burst, other):
             caller.join()

@@ -1,4 +1,4 @@
-"""A cap holds whatever the upstream does: the answer ends at it exactly, and properly."""
+"""A cap holds whatever the upstream does: the answer ends exactly at the cap, in a well-formed way."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONG = Law(tokens_per_s=float("inf"), first_token_s=0, ignore_limits=True, lengt
 
 @pytest.fixture
 def unruly(valkey_url: str, sqlite_url: str, tmp_path: Path) -> Iterator[Rig]:
-    """A loop whose upstream answers with 500 tokens whatever it is told."""
+    """A loop whose upstream answers with 500 tokens whatever limit it receives."""
     with rig(valkey_url, sqlite_url, tmp_path, law=LONG) as running:
         running.tier("small", conversation_tokens_max=20, price_nanousd=1_000)
         yield running
@@ -31,7 +31,7 @@ def body(**more: Any) -> dict[str, Any]:
 
 
 def chunks_of(answer: httpx.Response) -> list[dict[str, Any]]:
-    """Return a stream's chunks, having seen that it ends as streams do."""
+    """Return a stream's chunks, after asserting that it ends with ``[DONE]``."""
     *events, done = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
     assert done == "[DONE]"
     return [json.loads(event) for event in events]
@@ -94,7 +94,7 @@ def test_three_choices_share_one_cap(unruly: Rig, stream: bool) -> None:
 def test_a_caller_who_hangs_up_pays_for_what_was_made_and_the_upstream_is_closed(
     valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> None:
-    """Where its engine stops with its caller, what went by is what was made, if the operator says so."""
+    """Where the operator configures an engine that stops with its caller, only relayed tokens are billed."""
     slow = Law(tokens_per_s=200, first_token_s=0, lengths=Table((100_000,), (1.0,)))
     with rig(valkey_url, sqlite_url, tmp_path, law=slow, on_hangup="stop", hangup_bills="visible") as loop:
         loop.tier("open")

@@ -1,6 +1,6 @@
-"""granted = used + held + remaining, looked at all the time: a breach is seen within a turn, and so is its repair.
+"""granted = used + held + remaining is checked all the time: a breach is seen within a turn, and so is its repair.
 
-It is its customer's matter: whose window does not add up is not served, everybody else is.
+A breach stops only its own customer: a customer whose window does not add up is not served, every other customer is.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def client(loop: Rig) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def acme(loop: Rig) -> Sold:
-    """A customer whose first call is in the books."""
+    """A customer whose first call is in the ledger."""
     loop.tier("only", conversation_tokens_max=5, price_nanousd=7, period_tokens_max=1_000, spend_nanousd_max=1_000)
     customer = loop.customer("only")
     answered = httpx.post(f"{loop.url}/v1/chat/completions", json=ASKED, headers=customer.headers)
@@ -49,7 +49,7 @@ def is_ready(loop: Rig) -> bool:
 
 
 def is_served(loop: Rig, customer: Sold) -> bool:
-    """Make a call; one that is refused is refused for its customer's breach."""
+    """Make a call and return whether it is served; assert that a refusal is for the customer's breach."""
     answered = httpx.post(f"{loop.url}/v1/chat/completions", json=ASKED, headers=customer.headers)
     if answered.is_success:
         return True
@@ -84,7 +84,7 @@ def test_a_breach_made_by_hand_stops_its_customer_and_nobody_else_until_it_is_re
     amount: int,
     sentence: str,
 ) -> None:
-    """Holds and books are looked at, by tokens and by money; the log says by how much it is off, once."""
+    """Holds and records are checked by tokens and by money; the log states the difference, once."""
     other = loop.customer("only")
     window = window_of(client, acme)
 
@@ -105,7 +105,7 @@ def test_a_breach_made_by_hand_stops_its_customer_and_nobody_else_until_it_is_re
 
 
 def test_a_hold_without_its_tokens_in_the_window_is_a_breach(loop: Rig, acme: Sold, client: redis.Redis) -> None:
-    """The other way round: what a hold has is in no window."""
+    """The reverse case: a hold has tokens that no window counts as held."""
     bucket = redis_keys.bucket_of(acme.id)
     hold = b"live\0" + pack("<11d", 7, *[0] * 5, now_ms() + 600_000, now_ms(), 7, 7, 0)
     client.hset(redis_keys.inflight(bucket), "stray", hold + f"w_1\0{window_of(client, acme)}\0{{}}".encode())
@@ -116,7 +116,7 @@ def test_a_hold_without_its_tokens_in_the_window_is_a_breach(loop: Rig, acme: So
 
 
 def test_books_that_lost_a_record_are_a_breach(loop: Rig, acme: Sold, client: redis.Redis) -> None:
-    """What was used is in the window and in no record: nobody would be billed for it."""
+    """Tokens that the window counts as used and no record has would be billed to nobody."""
     window = window_of(client, acme)
     add(client, window, "used", 9)
 
@@ -128,7 +128,7 @@ def test_books_that_lost_a_record_are_a_breach(loop: Rig, acme: Sold, client: re
 
 
 def test_calls_in_flight_and_changes_of_limits_are_no_breach(loop: Rig, client: redis.Redis) -> None:
-    """While calls run, limits fall below what is used and a period changes its kind, everything adds up."""
+    """Everything adds up while calls run, limits fall below what is used, and a period changes its kind."""
     loop.tier("only", conversation_tokens_max=5, price_nanousd=7, period_tokens_max=1_000)
     customer = loop.customer("only")
     for turn in range(60):

@@ -1,4 +1,4 @@
-"""A customer's own users: named in each format its own way, on the record, and limited one by one."""
+"""A customer's end users: named by a field of each format, on the usage record, and limited separately."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GENERATE = [path for path in ROUTES if path not in ("/v1/messages/count_tokens",
 
 @pytest.fixture(scope="module")
 def loop(shared: tuple[str, str, Path]) -> Iterator[Rig]:
-    """One for all tests, each of which has a customer of its own."""
+    """A loop that all tests share, each with a customer of its own."""
     with rig(*shared, law=LONG, embedding_model="aligned-1-embedding") as running:
         running.tier("open")
         running.tier("shared", end_user_period_tokens_max=10, price_nanousd=1)
@@ -51,7 +51,7 @@ def call(loop: Rig, who: Sold, path: str, **fields: Any) -> httpx.Response:
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_the_end_user_whom_a_call_names_is_on_its_record(loop: Rig, path: str) -> None:
-    """In every format; a call that names none has no such field. Either side finds the records by it."""
+    """The record of a call without an end user has no such field. Operator and customer can filter by it."""
     who = loop.customer("open")
     for named_user in (named(path, "ann"), {}, named(path, None), named(path, "")):
         assert call(loop, who, path, **named_user).status_code == 200
@@ -79,7 +79,7 @@ def test_an_end_user_that_is_no_text_is_refused_by_its_name(loop: Rig, path: str
 
 @pytest.mark.parametrize("odd", ["x" * 257, "a\x00b", "line\nline", "\ud800", "\u202e"])
 def test_an_end_user_that_no_record_has_room_for_stands_there_as_its_digest(loop: Rig, odd: str) -> None:
-    """So that two long names that begin alike stay two end users, on every database."""
+    """Two long names that begin alike stay two end users on every database."""
     who = loop.customer("open")
     raw = json.dumps({"model": "aligned-1", **ROUTES["/v1/chat/completions"], "user": odd}).encode()
     answer = httpx.post(f"{loop.url}/v1/chat/completions", content=raw, headers=who.headers, timeout=30)
@@ -100,7 +100,7 @@ def test_openais_newer_word_for_the_end_user_comes_first_and_both_reach_the_mode
 
 @pytest.mark.parametrize("path", GENERATE)
 def test_an_end_user_has_its_own_part_of_the_period_in_every_format(loop: Rig, path: str) -> None:
-    """Ten tokens each: the second call of the one is refused, in the format's own shape, the first of another is not."""
+    """With ten tokens each, one end user's second call is refused in the format's shape; another's first is served."""
     who = loop.customer("shared")
     assert call(loop, who, path, **named(path, "ann")).status_code == 200
     refused = call(loop, who, path, **named(path, "ann"))
@@ -133,7 +133,7 @@ def test_a_customers_own_limit_for_each_end_user_goes_before_its_tiers(loop: Rig
 
 
 def test_what_end_users_have_had_survives_the_loss_of_redis(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
-    """Their windows are written anew from the ledger: of the customers that limit them, and of no others."""
+    """The windows of end users are rebuilt from the ledger, only for customers that limit their end users."""
     with rig(valkey_url, sqlite_url, tmp_path, law=LONG) as loop:
         loop.tier("open")
         limited = loop.customer("open", overrides={"end_user_period_tokens_max": 10})
@@ -155,7 +155,7 @@ def test_what_end_users_have_had_survives_the_loss_of_redis(valkey_url: str, sql
 
 
 def windows(loop: Rig) -> dict[str, int]:
-    """Return what each end user has had whom Redis knows of."""
+    """Return what each end user that Redis knows has used."""
     with connect(loop.settings.redis_url) as client:
         return {name.decode(): int(client.hget(name, "used") or 0) for name in client.keys("*:end_user:*")}
 

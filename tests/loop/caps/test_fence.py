@@ -1,4 +1,4 @@
-"""A worker that cannot renew its holds stops relaying, for others may think it dead and give its tokens away."""
+"""A worker that cannot renew its holds stops relaying: others may take it for dead and give its tokens away."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.waiting import until
 SLOW = Law(tokens_per_s=50, first_token_s=0, mean_tokens=1e6)
 CAP = 500
 SILENT_S = 1.0
-"""An event comes every 20 ms; nothing for so long is a stop."""
+"""An event arrives every 20 ms; a silence this long is a stop."""
 
 
 @contextmanager
 def standing_still(url: str) -> Iterator[None]:
-    """Let a Valkey answer nobody; it is there, and refuses no connection."""
+    """Stop a Valkey from answering while it still accepts connections."""
     with redis.Redis.from_url(url) as client:
         process = int(client.info("server")["process_id"])
     os.kill(process, signal.SIGSTOP)
@@ -36,7 +36,7 @@ def standing_still(url: str) -> Iterator[None]:
 async def test_a_worker_that_cannot_renew_relays_nothing_until_it_has(
     valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> None:
-    """The upstream goes on, and is heard; the caller is told no more than what will be in the books."""
+    """The upstream goes on and is read; the caller receives no more tokens than the record will bill."""
     body = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
     with rig(valkey_url, sqlite_url, tmp_path, law=SLOW, lease_s=0.5) as loop:
         loop.tier("open", conversation_tokens_max=CAP, price_nanousd=1)

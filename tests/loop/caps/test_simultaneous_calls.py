@@ -1,4 +1,4 @@
-"""Four hundred calls at once at a quota that fits exactly sixteen of them: sixteen are served, not one token more."""
+"""Of 400 simultaneous calls under a quota that fits exactly sixteen, sixteen are served, and not one token more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker that has served a customer believes nothing of it that another worker has changed since."""
+"""A worker that has served a customer uses no cached terms that another worker has changed since."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def shared_loop(shared: tuple[str, str, Path]) -> Iterator[Rig]:
 
 @pytest.fixture
 def loop(shared_loop: Rig) -> Rig:
-    """The one that all tests share, each with a customer of its own; the tiers are as they were before others changed them."""
+    """The loop that all tests share, each with a customer of its own; the tiers are set back to their initial terms."""
     shared_loop.tier("open", conversation_tokens_max=400, period_tokens_max=100_000)
     shared_loop.tier("other", conversation_tokens_max=90)
     return shared_loop
@@ -77,7 +77,7 @@ def test_a_limit_that_is_lowered_holds_for_the_next_call(loop: Rig, limit: str, 
 
     answers = [say(loop, who, user="ann").status_code for _ in range(3)]
 
-    assert answers.count(429) >= 2, "what is left, or the turn that comes, is one call's at most"
+    assert answers.count(429) >= 2, "at most one call fits what is left or the next turn"
 
 
 def test_a_cap_that_is_lowered_or_lifted_holds_for_the_next_conversation(loop: Rig) -> None:

@@ -1,4 +1,4 @@
-"""What a call costs, in counts that no other load on the machine changes: commands, connections, functions, modules.
+"""The cost of a call, in counts that no other load changes: commands, connections, functions, modules.
 
 ``python -m benchmarks.gateway.run`` measures time; here a change that makes a call dearer by its nature turns red.
 """
@@ -39,10 +39,10 @@ from tests.loop.rig import FAST, Rig, Sold, rig
 CALLS, AT_ONCE = 200, 20
 OF_A_CALL = (Answer, Exchange, Call, Hold, Live)
 ADMITTED_MOST = 118
-"""Functions, in Python and in C, that our own code calls for a reservation and its settlement."""
+"""The most calls of our own functions, and of C functions by them, for a reservation and its settlement."""
 
 EVENT_MOST = 24
-"""The same for an event of a stream that differs from the one before it in its text."""
+"""The most calls for an event of a stream that differs from the event before it only in its text."""
 
 CALL_MOST = {
     "whole": 435,
@@ -50,19 +50,19 @@ CALL_MOST = {
     "streamed": 627,
     "whole, of an upstream that always streams": 619,
 }
-"""The same for a whole call whose server, upstream and Redis answer at once."""
+"""The most calls for a whole journey whose server, upstream and Redis answer at once."""
 
 MODULES_MOST = 1_081
-"""Four of them for the routes of increases and of credit notes, which a worker serves to the operator, two for months that
-retention dropped, which totals and exports look at, one for prepaid credit, which invoices show, one for the threads
-that a rebuild writes again, one for the parameters of a pricing run, which the run's process reads without FastAPI, one for
-late records, which invoices and exports read, and two that Python 3.11.2 loads and later ones do not."""
+"""Of these, four are for the routes of increases and of credit notes, which a worker serves to the operator; two for
+months that retention dropped, which totals and exports read; one for prepaid credit, which invoices show; one for the
+threads that a rebuild writes again; one for the parameters of a pricing run, which the run's process reads without
+FastAPI; one for late records, which invoices and exports read; and two that only Python 3.11.2 loads."""
 OURS = str(Path(gateway.__file__).parent)
 HEAVY = {"numpy", "scipy", "matplotlib", "alembic", "typer.rich_utils", "pytest"}
 
 
 async def spread(loop: Rig, who: Sold, calls: int) -> None:
-    """Make calls, so many at a time, half of them streams."""
+    """Make calls, at most ``AT_ONCE`` at a time, half of them streams."""
     limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
     async with httpx.AsyncClient(limits=limits, timeout=60, headers=who.headers) as client:
 
@@ -75,7 +75,7 @@ async def spread(loop: Rig, who: Sold, calls: int) -> None:
 
 
 async def test_a_call_is_two_commands_over_one_connection(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
-    """One script reserves and one settles; whatever else there is belongs to the worker, not to the call."""
+    """One script reserves and one settles; every other command belongs to the worker, not to the call."""
     with rig(valkey_url, sqlite_url, tmp_path) as loop:
         loop.tier("open", conversation_tokens_max=1_000, period_tokens_max=10**9, price_nanousd=1)
         who = loop.customer("open")
@@ -89,13 +89,13 @@ async def test_a_call_is_two_commands_over_one_connection(valkey_url: str, sqlit
             connected = client.info("stats")["total_connections_received"] - connected
 
     scripts = commands["cmdstat_evalsha"]["calls"]
-    assert 2 * CALLS <= scripts <= 2 * CALLS + 100, "renewals are told once a second, not once a call"
-    assert commands.get("cmdstat_eval", {"calls": 0})["calls"] <= 3, "a verb is told whole the first time only"
+    assert 2 * CALLS <= scripts <= 2 * CALLS + 100, "renewals are sent once a second, not once a call"
+    assert commands.get("cmdstat_eval", {"calls": 0})["calls"] <= 3, "a script is sent in full the first time only"
     assert connected <= 2
 
 
 async def leave(loop: Rig, who: Sold, calls: int) -> None:
-    """Begin so many streams, and hang up after the first bytes of each."""
+    """Begin ``calls`` streams, and hang up after the first bytes of each."""
     limits = httpx.Limits(max_connections=AT_ONCE)
     async with httpx.AsyncClient(limits=limits, timeout=60, headers=who.headers) as client:
 
@@ -115,7 +115,7 @@ async def leave(loop: Rig, who: Sold, calls: int) -> None:
 async def test_a_call_leaves_nothing_for_the_garbage_collector(
     valkey_url: str, sqlite_url: str, tmp_path: Path, make: Callable[[Rig, Sold, int], Awaitable[None]], law: Law
 ) -> None:
-    """What refers to itself in a circle stays until a collector has looked at everything: a tenth of a second, now and then."""
+    """Objects in a cycle stay until the collector visits everything, which takes a tenth of a second each time."""
     with rig(valkey_url, sqlite_url, tmp_path, law=law) as loop:
         loop.tier("open", conversation_tokens_max=1_000, period_tokens_max=10**9, price_nanousd=1)
         who = loop.customer("open")
@@ -134,7 +134,7 @@ async def test_a_call_leaves_nothing_for_the_garbage_collector(
 
 
 async def commands_of_a_call(harness: HoldsHarness, number: int, **named: str) -> dict[str, int]:
-    """Return how often each command ran for a reservation and its settlement, those inside of scripts too."""
+    """Return how often each command ran for a reservation and its settlement, inside scripts too."""
     harness.blocking.config_resetstat()
     hold = await harness.reserve(f"c{number}", "acme", 100, **named)
     await harness.settlements.settle(hold, harness.outcome(10))
@@ -159,7 +159,7 @@ async def test_naming_an_end_user_costs_no_command_where_end_users_have_no_limit
 
 
 async def functions_called(act: Callable[[], Awaitable[Any]]) -> int:
-    """Return how many functions of our own and of C are called while ``act`` runs."""
+    """Return how many calls of our own functions, and of C functions by them, happen while ``act`` runs."""
     count = 0
 
     def note(frame: Any, event: str, _: Any) -> None:
@@ -232,7 +232,7 @@ STREAMS, PROMPT = 10, b"x" * 1_000_000
 async def begin_and_wait(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answering: list[asyncio.Task[Any] | None]
 ) -> None:
-    """Read a request, begin a stream, and say no more until the other side is gone."""
+    """Read a request, begin a stream, and send nothing more until the peer closes the connection."""
     answering.append(asyncio.current_task())
     head = await reader.readuntil(b"\r\n\r\n")
     if head.startswith(b"POST"):
@@ -248,7 +248,7 @@ async def begin_and_wait(
 
 
 async def test_a_stream_under_way_keeps_nothing_of_its_prompt(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
-    """Prompts are large and answers take minutes: a worker that kept both would hold all prompts of all its streams."""
+    """Prompts are large and answers take minutes: a worker that kept prompts would hold those of all its streams."""
     answering: list[asyncio.Task[Any] | None] = []
     model = await asyncio.start_server(
         lambda reader, writer: begin_and_wait(reader, writer, answering), "127.0.0.1", 0, limit=65_536
@@ -274,7 +274,7 @@ async def test_a_stream_under_way_keeps_nothing_of_its_prompt(valkey_url: str, s
     model.close()
     await asyncio.gather(*(task for task in answering if task is not None))
     for _ in range(3):
-        await asyncio.sleep(0)  # the ends of connections are told in the next turns
+        await asyncio.sleep(0)  # the event loop reports closed connections in its next turns
 
     assert kept < STREAMS * len(PROMPT) / 4
 
@@ -288,7 +288,7 @@ def test_a_worker_loads_what_it_serves_with_and_no_more() -> None:
 
 
 def test_a_command_is_loaded_without_a_look_for_garbage() -> None:
-    """Whole rounds over what was imported so far would be a quarter of a worker's start."""
+    """Full collections over the modules imported so far would be a quarter of a worker's start."""
     program = (
         "import gc, sys; from gateway.cli.main import run; rounds = [];"
         "gc.callbacks.append(lambda _, info: rounds.append(info['generation']));"

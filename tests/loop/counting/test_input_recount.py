@@ -1,4 +1,4 @@
-"""Input that the upstream does not count, or counts as nothing, is counted like output: tokenizer first, then a guess."""
+"""Input that the upstream does not count, or counts as zero, is counted like output: by a tokenizer, else estimated."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ASKED: dict[str, dict[str, Any]] = {
     EMBEDDINGS: {"input": ["one two three", "four"], "model": "aligned-1-embedding"},
 }
 TOKENS = {CHAT: 10, COMPLETIONS: 10, RESPONSES: 5, MESSAGES: 3, EMBEDDINGS: 3}
-"""Words, but that two texts have a line's end between them and no space: it is in the word that it joins."""
+"""The number of words, where a line break between two texts is no space: the words around it count as one."""
 
 ANSWERS: dict[str, dict[str, Any]] = {
     CHAT: {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]},
@@ -56,7 +56,7 @@ UNREPORTED = {
 
 
 class Lying:
-    """An upstream that answers whole, with a usage that a test puts there."""
+    """An upstream that answers whole, with the input count that a test sets."""
 
     def __init__(self) -> None:
         self.input: Any = None
@@ -94,7 +94,7 @@ def lying() -> Lying:
 
 @pytest.fixture
 def upstream(lying: Lying) -> Lying:
-    """The one that all tests share, saying nothing until a test has it say something."""
+    """The upstream that all tests share; it reports no input until a test sets a count."""
     lying.input = None
     return lying
 
@@ -109,7 +109,7 @@ def shared_loop(shared: tuple[str, str, Path], words: str, lying: Lying) -> Iter
 
 @pytest.fixture
 def loop(shared_loop: Rig, upstream: Lying) -> Rig:
-    """One for all tests, each of which has a customer of its own."""
+    """The loop that all tests share, each with a customer of its own."""
     return shared_loop
 
 
@@ -125,7 +125,7 @@ def record_of(loop: Rig, path: str, *, stream: bool = False, **more: Any) -> tup
 @pytest.mark.parametrize("kind", UNREPORTED)
 @pytest.mark.parametrize("path", ASKED)
 def test_input_that_is_not_counted_is_counted_here(loop: Rig, upstream: Lying, path: str, kind: str) -> None:
-    """In every format; the caller is shown what is billed."""
+    """This holds in every format, and the answer shows the caller the billed count."""
     upstream.input = UNREPORTED[kind]
     record, answer = record_of(loop, path)
 
@@ -146,7 +146,7 @@ def test_input_that_the_upstream_counts_is_as_it_says(loop: Rig, upstream: Lying
 
 @pytest.mark.parametrize("path", ASKED)
 def test_input_is_what_the_upstream_says_whatever_was_held(loop: Rig, upstream: Lying, path: str) -> None:
-    """A template, a picture, an earlier answer: the record says what the answer's own usage does, and it is charged."""
+    """Templates, pictures and earlier answers count too: the record has the count of the answer's usage."""
     upstream.input = 50_000
     record, answer = record_of(loop, path)
 
@@ -189,7 +189,7 @@ NOT_TEXT: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", NOT_TEXT)
 def test_input_that_is_not_all_text_is_a_quarter_of_the_bodys_bytes(loop: Rig, upstream: Lying, name: str) -> None:
-    """No tokenizer can tell what the rest comes to. A zero beside it is no more believed than beside text."""
+    """No tokenizer can count the rest. An upstream's count of zero is not believed here either."""
     path, more = NOT_TEXT[name]
     for upstream.input in (None, 0):
         record, answer = record_of(loop, path, **more)

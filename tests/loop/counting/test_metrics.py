@@ -1,4 +1,4 @@
-"""``/metrics`` of two gateways: what they and the bookkeeper counted together is what the ledger and the callers saw."""
+"""``/metrics`` of two gateways: their counts and the bookkeeper's agree with the ledger and with the answers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def total(counts: dict[tuple[str, ...], float], *beginning: str) -> float:
 
 
 def test_metrics_over_two_gateways_are_the_ledgers_figures(two: Rig) -> None:
-    """Calls, tokens by the source of their count, charges, cap hits and refusals; whichever gateway is asked."""
+    """Calls, tokens by the source of their count, charges, cap hits and refusals agree on either gateway."""
     two.tier("small", conversation_tokens_max=5, price_nanousd=7)
     two.tier("large", conversation_tokens_max=500, price_nanousd=20)
     refused: Counter[str] = Counter()
@@ -81,7 +81,7 @@ def test_metrics_over_two_gateways_are_the_ledgers_figures(two: Rig) -> None:
 
 
 def test_gauges_come_back_to_rest(two: Rig) -> None:
-    """With nothing on its way, nothing is held, waits, is set aside or does not add up."""
+    """With no call in flight, the gauges for holds, waiting records, dead letters and breaches are zero."""
     two.tier("small", conversation_tokens_max=5)
     customer = two.customer("small")
     httpx.post(f"{two.url}/v1/chat/completions", json=ASKED, headers=customer.headers)
@@ -99,7 +99,7 @@ def test_gauges_come_back_to_rest(two: Rig) -> None:
 def test_a_call_the_upstream_does_not_answer_is_counted_without_a_record(
     valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> None:
-    """It was admitted, and ended; nobody pays for it."""
+    """The call was admitted and ended, and nobody pays for it."""
 
     async def failing(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -118,7 +118,7 @@ def test_a_call_the_upstream_does_not_answer_is_counted_without_a_record(
 
 
 def test_metrics_want_a_token_and_listen_where_the_admin_side_does(two: Rig) -> None:
-    """The admin's or the scraper's own, which opens nothing else; with an address of its own, not on the public one."""
+    """The admin's or the scraper's token opens them, where the admin side listens; the scraper's opens nothing else."""
     unknown = httpx.get(f"{two.url}/metrics", headers={"authorization": "Bearer wrong"})
     elsewhere = httpx.get(f"{two.url}/admin/customers", headers={"authorization": f"Bearer {TOKEN}"})
     apart = build(two.settings.model_copy(update={"admin_port": 1}), "w_apart")

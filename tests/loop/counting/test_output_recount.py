@@ -1,4 +1,4 @@
-"""What the upstream does not count is counted by its tokenizer, else by the operator's, else by what went by."""
+"""Output that the upstream does not count is counted by its tokenizer, else by the operator's, else by relayed text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PIECES = ("one two ", "three ", "four five six")
 
 
 class Silent:
-    """An upstream that says nothing of its usage, and knows how many words there are if it is asked."""
+    """An upstream that reports no usage, and whose tokenizer counts words on request."""
 
     def __init__(self, owner: str, *, tokenizes: bool = True, pieces: tuple[str, ...] = PIECES) -> None:
         self.requests: list[dict[str, Any]] = []
@@ -90,7 +90,7 @@ def test_the_upstream_is_asked_first(
 
 
 def test_what_is_left_of_bytes_is_no_token(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
-    """A tokenizer of bytes has three for each U+FFFD, where the model made one or had it held back for its rest."""
+    """A byte tokenizer makes three tokens of each U+FFFD, where the model made one or the rest of a character followed."""
     upstream = Silent("vllm", pieces=("one \ufffd", "\ufffd two", " \ufffd three"))
     with running(upstream, valkey_url, sqlite_url, tmp_path) as loop:
         record = record_of_a_call(loop, stream=True)
@@ -102,7 +102,7 @@ def test_what_is_left_of_bytes_is_no_token(valkey_url: str, sqlite_url: str, tmp
 def test_then_the_operators_own_tokenizer(
     tokenizes: bool, valkey_url: str, sqlite_url: str, tmp_path: Path, words: str
 ) -> None:
-    """For an upstream that has none, and for one whose fails."""
+    """It counts for an upstream without a tokenizer, and for an upstream whose tokenizer fails."""
     upstream = Silent("nobody" if tokenizes else "vllm", tokenizes=tokenizes)
     with running(upstream, valkey_url, sqlite_url, tmp_path, tokenizer=words) as loop:
         record = record_of_a_call(loop, stream=True)

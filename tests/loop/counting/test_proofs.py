@@ -1,4 +1,4 @@
-"""A customer proves its own record by what the gateway tells it, and has the seals to hold it against."""
+"""A customer proves its own record with the gateway's proof, and can read the seals to check the proof against."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_customer_proves_its_record(loop: Rig) -> None:
 
 
 def test_a_customer_has_no_proof_of_anothers_record_and_none_before_the_seal(loop: Rig) -> None:
-    """A record that is another customer's is as unknown as one that is not there."""
+    """Another customer's record is as unknown as a record that does not exist."""
     loop.tier("only", conversation_tokens_max=50)
     ada, bob = loop.customer("only"), loop.customer("only")
     first = called(loop, ada)

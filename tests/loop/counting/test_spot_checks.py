@@ -1,4 +1,4 @@
-"""An upstream that adds to its usage, or takes from it, is seen: some answers are counted again by the house's tokenizer."""
+"""An upstream that over- or understates its usage is noticed: the house's tokenizer counts some answers again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORDS = "one two three four five"
 
 
 class Saying:
-    """An upstream whose answers have five words, and which says that they are so many tokens."""
+    """An upstream whose answers have five words, and which reports them as ``tokens`` tokens."""
 
     def __init__(self, tokens: int, thought: int = 0) -> None:
         details = {"completion_tokens_details": {"reasoning_tokens": thought}} if thought else {}

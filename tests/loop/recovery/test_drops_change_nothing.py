@@ -53,7 +53,7 @@ def say(loop: Rig, who: Sold, conversation: str, **limits: int) -> httpx.Respons
 
 
 def with_old_months(loop: Rig, database: Database, who: Sold) -> None:
-    """Book records of a month that is long over, and close and invoice it and the months after it."""
+    """Book records of an old month, and close and invoice that month and the months after it."""
     now = now_ms()
     names = [month_before(month_at(now, "UTC"))]
     for _ in range(4):
@@ -83,7 +83,7 @@ def old_rows(database: Database, who: Sold) -> int:
 
 
 def standing(loop: Rig, who: Sold) -> dict[str, Any]:
-    """Return what a customer has had of everything that is limited or paid."""
+    """Return what a customer has used of everything that is limited or paid."""
     until(lambda: not _waiting(loop))
     fees = loop.admin.get("/admin/totals", params={"by": "kind", "customer": who.id}).json()["data"]
     return {"account": loop.account(who), "totals": fees}

@@ -1,4 +1,4 @@
-"""What calls leave in Redis lives as long as the promises need it, and not longer."""
+"""The keys that calls leave in Redis live exactly as long as the gateway's promises need them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIFETIMES_S = {
 
 
 def left_s(loop: Rig) -> dict[str, list[float]]:
-    """Return how long each key of a bucket has left, by its kind; -1 is for ever."""
+    """Return the remaining lifetimes of each kind of key in the buckets; -1e-3 is a key that never expires."""
     left: dict[str, list[float]] = {}
     with connect(loop.settings.redis_url) as client:
         for name in client.scan_iter("{b??}:*"):
@@ -37,7 +37,7 @@ def say(loop: Rig, who: Sold, name: str, **body: Any) -> httpx.Response:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_a_call_leaves_expires_when_its_promise_ends(loop: Rig, stream: bool) -> None:
-    """An answer is kept for a day, a conversation is found for an hour."""
+    """An answer is kept for a day, and a conversation is found by its thread for an hour."""
     loop.tier("open", period_tokens_max=100_000)
     who = loop.customer("open")
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -52,12 +52,12 @@ def test_what_a_call_leaves_expires_when_its_promise_ends(loop: Rig, stream: boo
     idle_s = HOUR_S + loop.settings.call_deadline_s
     assert all(idle_s - 5 * MINUTE_S < seconds <= idle_s for seconds in left["conversation"])
     assert left["window"] == left["customer"] == [-1e-3]
-    assert left["settled"] == [-1e-3], "its worker removes the mark, or the bookkeeper after a day"
+    assert left["settled"] == [-1e-3], "its worker removes the mark, else the bookkeeper after a day"
     assert "inflight" not in left
 
 
 def test_a_call_that_comes_to_nothing_leaves_nothing_lasting(loop: Rig) -> None:
-    """Its key may be used again at once, and nobody can fill the server with refusals."""
+    """The Idempotency-Key of a refused call is free at once, and nobody can fill the server with refusals."""
     loop.tier("open", period_tokens_max=5)
     who = loop.customer("open")
     say(loop, who, "first", max_tokens=5)

@@ -1,4 +1,4 @@
-"""Redis restarted, wiped, or put back to a moment of the past: noticed before a call is admitted, rebuilt from the ledger."""
+"""A Redis restarted, wiped or set back is noticed before a call is admitted, and is rebuilt from the ledger."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Server:
         shutil.copytree(self.directory / "appendonlydir", place)
 
     def put_back(self, place: Path | None) -> None:
-        """Have on disk what was copied before, or nothing."""
+        """Replace the data on disk by an earlier copy, or by nothing."""
         shutil.rmtree(self.directory / "appendonlydir")
         if place is not None:
             shutil.copytree(place, self.directory / "appendonlydir")
@@ -80,7 +80,7 @@ def said_and_booked(loop: Rig, who: Sold, calls: int) -> None:
 
 
 def agrees(loop: Rig, who: Sold) -> None:
-    """Assert that the account says what the ledger says, and that a conversation paid for is not sold again."""
+    """Assert that the account agrees with the ledger, and that a conversation paid for is not sold again."""
     for gateway in (0, 1):
         answer = until(lambda gateway=gateway: _served(say(loop, who, gateway)))
         assert answer.headers["x-tokencap-charge-nanousd"] == "0"
@@ -120,7 +120,7 @@ def test_a_wiped_server_is_rebuilt_from_the_ledger(loop: Rig, server: Server) ->
 
 
 def test_an_old_snapshot_is_noticed_and_rebuilt_from_the_ledger(loop: Rig, server: Server, tmp_path: Path) -> None:
-    """The server of a moment ago is whole and consistent; only the ledger knows that it is of the past."""
+    """The earlier state is whole and consistent; only the ledger shows that it is old."""
     who = loop.customer("open")
     said_and_booked(loop, who, 4)
     before = generation(loop)
@@ -135,7 +135,7 @@ def test_an_old_snapshot_is_noticed_and_rebuilt_from_the_ledger(loop: Rig, serve
 
 
 def test_a_bucket_of_the_past_is_written_anew_by_itself(loop: Rig) -> None:
-    """As where a node of a cluster falls back: the others serve on, and nobody has to be asked to mend it."""
+    """A node of a cluster may fall back like this: the other buckets go on serving, and the repair is automatic."""
     who = other = loop.customer("open")
     while redis_keys.bucket_of(other.id) == redis_keys.bucket_of(who.id):
         other = loop.customer("open")
@@ -160,8 +160,8 @@ def test_a_bucket_of_the_past_is_written_anew_by_itself(loop: Rig) -> None:
 
 
 def test_a_bucket_of_the_past_sells_nothing_beyond_its_records(server: Server, ledger_url: str, tmp_path: Path) -> None:
-    """Not one call is admitted by the window of a moment ago, by whichever gateway, though nobody has looked yet."""
-    one_look = partial(float, 0)  # the bookkeeper looks at the buckets at its start, and moves records all the time
+    """Neither gateway admits a call by the window of the old state, although the bookkeeper has not checked it yet."""
+    one_look = partial(float, 0)  # the bookkeeper checks the buckets only at its start, and moves records all the time
     with rig(server.url, ledger_url, tmp_path, gateways=2, books_clock=one_look) as loop:
         loop.tier("small", period_tokens_max=60)
         who = loop.customer("small")
@@ -192,7 +192,7 @@ def _says_what_is_booked(loop: Rig, who: Sold) -> bool:
 
 
 def test_while_another_process_rebuilds_calls_are_refused_and_the_gateway_is_not_ready(loop: Rig) -> None:
-    """Nobody waits in silence: 503, with a word on when to come again."""
+    """No caller waits in silence: each gets 503 with a Retry-After."""
     who = loop.customer("open")
     said_and_booked(loop, who, 1)
     with connect(loop.settings.redis_url) as client:

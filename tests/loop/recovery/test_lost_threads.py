@@ -1,4 +1,4 @@
-"""Redis wiped between two calls of an agent: the second still continues its conversation, and pays no second price."""
+"""When Redis is wiped between two calls of an agent, the second continues its conversation and pays no second price."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def answer(loop: Rig, who: Sold, path: str, body: dict[str, Any]) -> httpx.Respo
 
 
 def wipe(loop: Rig, who: Sold) -> None:
-    """Lose all that Redis knows, once the ledger has the calls that are settled."""
+    """Wipe Redis, once the ledger has the settled calls."""
     loop.until_nothing_is_held()
     assert loop.usage(who)
     with connect(loop.settings.redis_url) as client:

@@ -1,4 +1,4 @@
-"""Rebuilds among random calls and changes: no cap, quota, included conversation or fee differs from what was true before."""
+"""Rebuilds among random calls and changes: every cap, quota, included conversation and fee is the same as before."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def all_is_booked(loop: Rig, client: redis.Redis) -> None:
 
 
 def change(loop: Rig, who: Sold, random: Random) -> None:
-    """Change a customer's terms. One whose end users are limited keeps that: they are counted only while they are."""
+    """Change a customer's terms. A customer of tier ``users`` keeps it: end users are counted only while limited."""
     changes: list[dict[str, Any]] = [
         {"overrides": random.choice(OVERRIDES)},
         {"timezone": random.choice(ZONES)},
@@ -80,7 +80,7 @@ def lose(client: redis.Redis, who: Sold, random: Random) -> None:
 
 
 def standing(loop: Rig, client: redis.Redis, customers: list[Sold]) -> dict[str, Any]:
-    """Return what each customer and its end users have had in their period, and how far each conversation is."""
+    """Return what each customer and its end users have used in their period, and the state of each conversation."""
     found: dict[str, Any] = {}
     for who in customers:
         account = found[who.id] = loop.account(who)
@@ -100,7 +100,7 @@ def is_again(loop: Rig, client: redis.Redis, customers: list[Sold], before: dict
     differ = [
         (name, before.get(name), after.get(name)) for name in before | after if before.get(name) != after.get(name)
     ]
-    assert all(found is None for _, _, found in differ), differ  # written already, and wrong
+    assert all(found is None for _, _, found in differ), differ  # only missing values are still to be rebuilt
     return not differ
 
 

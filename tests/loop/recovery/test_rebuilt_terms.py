@@ -1,4 +1,4 @@
-"""After a rebuild a conversation goes on under the cap that it began with, whatever has changed since."""
+"""After a rebuild a conversation continues under the cap that it began with, whatever has changed since."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def say(loop: Rig, who: Sold, conversation: str = "talk", **limits: int) -> http
 
 
 def said_after_a_rebuild(loop: Rig, who: Sold, conversation: str = "talk") -> httpx.Response:
-    """Lose the hot state, and return what a call without a limit is answered once it is there again."""
+    """Wipe the hot state, and return the answer to a call without a limit once the state is rebuilt."""
     with connect(loop.settings.redis_url) as client:
         client.flushall()
 
@@ -38,7 +38,7 @@ def said_after_a_rebuild(loop: Rig, who: Sold, conversation: str = "talk") -> ht
     [(50, 50), (50, 5_000), (50, None), (1_000, 1_000), (1_000, 50), (1_000, None), (None, 50), (None, 1_000)],
 )
 def test_a_conversation_keeps_the_cap_it_began_with(loop: Rig, began_with: int | None, now: int | None) -> None:
-    """Its customer's own, where it had one; a change of that, or of the tier, is for the next conversation."""
+    """That cap is the customer's own where it had one; a later change of it is for the next conversation."""
     loop.tier("open", conversation_tokens_max=CAP)
     who = loop.customer("open", overrides={"conversation_tokens_max": began_with})
     assert say(loop, who, max_tokens=30).status_code == 200
@@ -52,7 +52,7 @@ def test_a_conversation_keeps_the_cap_it_began_with(loop: Rig, began_with: int |
 
 
 def test_a_conversation_whose_records_say_no_cap_has_its_customers_own(loop: Rig) -> None:
-    """As records from before they said it."""
+    """This is the case of records older than the field."""
     loop.tier("open", conversation_tokens_max=CAP)
     who = loop.customer("open", overrides={"conversation_tokens_max": 50})
     assert say(loop, who, max_tokens=30).status_code == 200

@@ -1,4 +1,4 @@
-"""What is in the books stays in the books: stopped and started again, killed under load, served by two workers."""
+"""The ledger loses nothing when a gateway is restarted, killed under load, or served by two workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A market is learnt from calls through the running gateway: customers talk and hang up, and the menu is made anew."""
+"""A market is estimated from calls through the running gateway: customers talk and hang up, and a menu is drafted."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ MARKET = market(
     first_token_s=0.1,
 )
 TOKEN = b'"content":'
-"""What each token of a streamed answer is written with."""
+"""The bytes that each token of a streamed answer has once."""
 GIVEN_AWAY = Tier("all", price_nanousd=1)
 CUSTOMERS, CONVERSATIONS, AT_ONCE = 100, 12, 25
 DEADLINE_S = 600
-"""For what hangs: a busy machine takes minutes."""
+"""A limit for a run that hangs: a busy machine takes minutes."""
 ASKED = {"value_nanousd": 20_000_000, "tiers": 2, "draws": 20, "cap_factor_max": 1e6, "price_factor_max": 1e6}
 
 
 async def talk(loop: Rig, people: Sequence[Person]) -> dict[str, float]:
-    """Let each customer have its conversations, and hang up where its patience ends; return how urgent each is, by its id.
+    """Run each customer's conversations until its patience ends; return each customer's urgency by its id.
 
     Patience is counted in tokens: on a busy machine, which notices late that time has passed, all types would leave alike.
     """
     chance, places = Random(1), asyncio.Semaphore(AT_ONCE)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)  # none that the server ends as it is taken
+    # No connection is kept: the server could close it just as a call takes it.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=loop.url, limits=limits, timeout=DEADLINE_S) as client:
 
         async def converse(headers: dict[str, str], patience_tokens: float) -> None:
@@ -66,9 +67,9 @@ async def talk(loop: Rig, people: Sequence[Person]) -> dict[str, float]:
 
 
 def as_it_was(records: Sequence[dict[str, Any]], urgency_of: dict[str, float], pace: dict[str, float]) -> Market:
-    """Return the market as it was on this machine: how fast each type did leave, which the gateway cannot tell apart.
+    """Return the market as it was on this machine: the rate at which each type left, which the gateway does not see.
 
-    A busy machine is a slower market, and its customers leave at another rate a second of the gateway's.
+    A busy machine is a slower market, and its customers leave at another rate per second of the gateway's clock.
     """
     rates = []
     for kind in MARKET["types"]:
@@ -82,7 +83,7 @@ def as_it_was(records: Sequence[dict[str, Any]], urgency_of: dict[str, float], p
 async def test_a_menu_made_of_what_customers_did_earns_most_of_what_can_be_earned(
     valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> None:
-    """From a tier that gives all of it away to a certified menu with at least 85 % of what the truth has to give."""
+    """A tier that gives everything away leads to a certified menu that earns over 85 % of the true market's optimum."""
     people = people_of(read_market(MARKET), CUSTOMERS, hang_up=True)
     with rig(valkey_url, sqlite_url, tmp_path, law=law_of(read_market(MARKET))) as loop:
         loop.tier(GIVEN_AWAY.name, price_nanousd=GIVEN_AWAY.price_nanousd)

@@ -1,4 +1,4 @@
-"""A menu is computed, checked, published, sold and charged; changed under fire, each call keeps exactly one version."""
+"""A menu is computed, checked, published, sold and charged; each call keeps one version while menus change."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STREAMS = 500
 
 
 def menu_named(*names: str, value: int = 20_000_000) -> dict[str, Any]:
-    """Return a certified menu of so many tiers; another value of an answer makes other prices."""
+    """Return a certified menu of these tiers; another value of an answer makes other prices."""
     market = read_market({**MARKET, "value_nanousd": value})
     return optimal_menu(market, tiers=len(names), bill="conversation", names=names, created="2026-01-01T00:00:00Z")
 
@@ -45,7 +45,7 @@ def put_in_force(loop: Rig, version: str, verb: str = "publish", **body: Any) ->
 
 
 def test_a_menu_that_fails_its_certificate_cannot_be_published(loop: Rig) -> None:
-    """One price, one cap, one share changed: refused, named, and nothing of it is kept."""
+    """A menu with one changed price, cap or share is refused with its violation, and nothing of it is kept."""
     good = menu_named("quick", "long")
     tampered = [copy.deepcopy(good) for _ in range(3)]
     tampered[0]["tiers"][0]["price_nanousd"] += 1
@@ -113,7 +113,7 @@ def test_a_menu_for_the_next_period_is_announced_and_not_yet_sold(loop: Rig) -> 
 async def test_a_call_runs_and_is_billed_under_exactly_one_menu_version(
     valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> None:
-    """500 streams while a menu is published, a tier vanishes and comes back: every charge follows from its version."""
+    """500 streams run while a menu is published, a tier vanishes and comes back: charges follow from the version."""
     law = Law(tokens_per_s=400, first_token_s=0, lengths=Table((10, 50, 200), (0.4, 0.4, 0.2)))
     with rig(valkey_url, sqlite_url, tmp_path, gateways=2, law=law) as loop:
         first = menu_named("quick", "long")
@@ -150,7 +150,7 @@ async def test_a_call_runs_and_is_billed_under_exactly_one_menu_version(
 
 
 async def talk(loop: Rig, customers: list[Sold]) -> list[httpx.Headers]:
-    """Stream answers, fifty at a time, over all customers and gateways; return their heads."""
+    """Stream answers, fifty at a time, over all customers and gateways; return their headers."""
     body = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
     places = asyncio.Semaphore(50)
     async with httpx.AsyncClient(limits=httpx.Limits(max_connections=50), timeout=60) as client:

@@ -1,4 +1,4 @@
-"""``observe``: the way to start without a menu. Everything is metered, nothing is capped and nothing charged."""
+"""The mode ``observe``, for a start without a menu: everything is metered, nothing is capped and nothing is charged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONG = Law(tokens_per_s=float("inf"), first_token_s=0, lengths=Table((500,), (1.
 def test_observing_meters_everything_and_caps_and_charges_nothing(
     valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> None:
-    """With a tier whose cap, quota and price would have stopped the call, and without any tier at all."""
+    """This holds with a tier whose cap and quota would have cut the call, and without any tier."""
     with rig(valkey_url, sqlite_url, tmp_path, law=LONG, mode="observe") as loop:
         loop.tier("small", conversation_tokens_max=20, period_tokens_max=30, price_nanousd=1_000)
         tiered, untiered = loop.customer("small"), loop.customer()

@@ -1,4 +1,4 @@
-"""The model is one: whatever tier a call is sold in, what is forwarded differs in the limit and in nothing else."""
+"""There is one model: the forwarded requests of two tiers differ in the limit and in nothing else."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ALONE = {"x-request-id", "content-length", "host", "connection", "accept", "user
 
 
 class Recorder:
-    """An upstream that remembers what it was sent, and refuses it."""
+    """An upstream that remembers each request, and refuses it."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, dict[str, str], bytes]] = []
@@ -73,7 +73,7 @@ class Recorder:
 def test_tiers_differ_upstream_in_the_limit_only(
     endpoint: str, valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> None:
-    """The same call of a customer with a small cap and of one with a large one, as the upstream sees them."""
+    """The upstream sees the same call of a customer with a small cap and of a customer with a large cap."""
     upstream = Recorder()
     with rig(valkey_url, sqlite_url, tmp_path, upstream=upstream, embedding_model="aligned-1-embedding") as loop:
         loop.tier("small", conversation_tokens_max=40)
@@ -94,7 +94,7 @@ def test_tiers_differ_upstream_in_the_limit_only(
     grants = {(less.pop(name), more.pop(name)) for name in LIMITS if name in less}
     choices = {"/v1/chat/completions": 2, "/v1/completions": 4}.get(endpoint, 1)
     assert grants == ({(40 // choices, 4_000 // choices)} if "max" in str(ASKED[endpoint]) else set())
-    thoughts = less.pop("thinking", None), more.pop("thinking", None)  # a budget that has no room in the small cap
+    thoughts = less.pop("thinking", None), more.pop("thinking", None)  # the small cap has no room for a thinking budget
     assert thoughts == (None, ASKED[endpoint].get("thinking"))
     assert json.dumps(less) == json.dumps(more)
 
@@ -111,7 +111,7 @@ ANYTHING = st.recursive(
     st.dictionaries(st.sampled_from(["logit_bias", "metadata", "x", "stop"]), ANYTHING),
 )
 def test_what_is_forwarded_depends_on_the_tier_in_the_grant_only(profile: str, more: dict[str, Any]) -> None:
-    """For every format and kind of upstream, byte for byte: one grant in place of another is the other's body."""
+    """For every format and kind of upstream, exchanging one grant for another gives the other body, byte for byte."""
     for dialect in dialects(PROFILES[profile]):
         body = {"model": "m", **ASKED[dialect.endpoint], **more}
         if profile == "ollama":

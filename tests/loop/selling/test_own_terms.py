@@ -1,4 +1,4 @@
-"""A customer with prices of its own, or with limits that are raised for a time, is served and shown by them."""
+"""A customer with its own prices, or with limits raised for a time, is served by these terms and is shown them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def call(loop: Rig, who: Sold) -> httpx.Response:
 
 
 def test_own_prices_are_charged_and_shown(loop: Rig) -> None:
-    """At once, and after Redis has lost everything; its record says the terms that it was charged under."""
+    """They are charged at once, and after Redis has lost everything; each record names the terms of its charge."""
     loop.tier("small", price_nanousd=900)
     who, other = loop.customer("small"), loop.customer("small")
     assert call(loop, who).headers["x-tokencap-charge-nanousd"] == "900"
@@ -41,7 +41,7 @@ def test_own_prices_are_charged_and_shown(loop: Rig) -> None:
 
 
 def test_an_increase_is_in_force_at_once_and_ends_by_itself(loop: Rig) -> None:
-    """The account says so; the operator has to do nothing for its end."""
+    """The account shows the increase, and the operator does nothing to end it."""
     loop.tier("small", price_nanousd=1, period_tokens_max=10)
     who = loop.customer("small")
     assert call(loop, who).status_code == 429

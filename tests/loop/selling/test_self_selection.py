@@ -1,4 +1,4 @@
-"""Customers choose: their tier, a tier for one conversation; and they see what they used. Only where they may."""
+"""Where they may, customers choose their tier, or a tier for one conversation; and they read what they used."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_another_period_or_time_zone_keeps_what_was_used_of_it(choosing: Rig) ->
 
 
 def test_new_customers_in_an_arm_choose_from_its_menu_and_are_charged_by_it(choosing: Rig) -> None:
-    """Whoever was there before keeps the menu in force, which is for everyone to see."""
+    """Earlier customers keep the menu in force, which is public."""
     before = choosing.customer("small")
     version_of = choosing.account(before)["menu_version"]
     menu = choosing.admin.get(f"/admin/menus/{version_of}").json()

@@ -1,4 +1,4 @@
-"""What the gateway knows of the model's endpoint: which engine it is, also where it comes later, and how long its model is."""
+"""What the gateway detects of the model's endpoint: its engine, even one that starts later, and its context length."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def law(profile: str) -> Law:
 
 
 class Asleep:
-    """An engine that loads: nothing but 503 until it is awake."""
+    """An engine that is loading: it answers 503 until it is awake."""
 
     def __init__(self, profile: str) -> None:
         self.is_awake = False
@@ -42,7 +42,7 @@ class Asleep:
 
 
 class Bare:
-    """An endpoint of chat completions alone, which refuses the rest in its own words."""
+    """An endpoint that refuses every format with a fixed status and body."""
 
     def __init__(self, status: int, words: bytes) -> None:
         self._status, self._words = status, words
@@ -60,7 +60,7 @@ class Bare:
 def test_a_model_shorter_than_any_answer_answers_all_the_same(
     profile: str, mode: str, valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> None:
-    """Its length is known from its list of models, or learnt from what it refuses; nobody sent a limit."""
+    """The context length is read from the list of models, or learnt from a refusal; the callers send no limit."""
     settings: dict[str, Any] = {"law": law(profile), "mode": mode}
     with rig(valkey_url, sqlite_url, tmp_path, **settings) as loop:
         loop.tier("open")
@@ -77,7 +77,7 @@ def test_a_model_shorter_than_any_answer_answers_all_the_same(
 
     assert [answer.status_code for answer in answers] == [200] * len(answers), [one.text for one in answers]
     assert caps == ({LENGTH} if profile != "any" else {16_384})
-    assert asked_too_much.status_code == 400  # a limit of the caller's own is the model's to refuse
+    assert asked_too_much.status_code == 400  # the model itself refuses a limit that the caller set
 
 
 def test_an_engine_that_comes_later_is_known_when_it_comes(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_an_engine_that_comes_later_is_known_when_it_comes(valkey_url: str, sqli
 
 
 def test_every_engine_takes_our_id_of_a_call(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
-    """Some take nothing but a UUID; the record's id has it in it, so that logs can be read beside each other."""
+    """Some engines accept only a UUID; the id of the record contains it, so that both logs can be compared."""
     model = Scripted()
     with rig(valkey_url, sqlite_url, tmp_path, upstream=model) as loop:
         loop.tier("open")

@@ -1,4 +1,4 @@
-"""Thresholds of a customer's limits reach the operator's webhook through the whole loop, once each."""
+"""Events about customers' limits and menus reach the operator's webhook through the whole loop, once each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def events_of(receiver: Receiver, kind: str) -> dict[str, Any]:
 
 
 def test_a_customer_that_uses_up_its_limits_is_told_of(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
-    """Tokens and spend, at four fifths and at the end; the webhook is away at first, and calls do not wait for it."""
+    """Tokens and spend notify at 80 % and at 100 %; the webhook fails at first, and calls do not wait for it."""
     receiver = Receiver(statuses=[503, 503])
     with (
         served(receiver) as hook,
@@ -64,7 +64,7 @@ def test_a_customer_that_uses_up_its_limits_is_told_of(valkey_url: str, sqlite_u
 def test_a_menu_that_comes_with_the_next_period_is_told_of_before_it_does(
     valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> None:
-    """The webhook hears of each publication, and an account says what comes next; going back is told, too."""
+    """The webhook receives each publication and each rollback, and an account shows the coming menu."""
     receiver = Receiver()
     with (
         served(receiver) as hook,
@@ -93,7 +93,7 @@ def test_a_menu_that_comes_with_the_next_period_is_told_of_before_it_does(
 def test_a_customer_that_is_locked_out_is_told_of_once_until_its_limit_changes(
     valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> None:
-    """Refused with four fifths of its tokens not reached: what is left is less than the conversation that it pays for."""
+    """The customer is refused below the 80 % threshold: what is left is less than a whole conversation."""
     receiver = Receiver()
     with (
         served(receiver) as hook,
@@ -124,7 +124,7 @@ def test_a_customer_that_is_locked_out_is_told_of_once_until_its_limit_changes(
 
 
 def test_the_operator_says_at_which_shares_it_is_told(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
-    """Of each customer, or of all that say nothing; a customer with none is never told of."""
+    """The shares of a customer replace the default; a customer with an empty list causes no event."""
     receiver = Receiver()
     hook_settings = {"webhook_secret": SECRET, "notice_percents": (50, 90)}
     with (
