@@ -1,4 +1,4 @@
-"""Reads answers off a connection by the letter of RFC 9112, so that a byte too many or too few is noticed."""
+"""Reads answers from a connection strictly by RFC 9112, so that a byte too many or too few is noticed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ READ = 65_536
 
 
 class BrokenAnswer(Exception):
-    """What came is no answer."""
+    """The received bytes are no HTTP answer."""
 
 
 class ConnectionEnded(Exception):
@@ -32,7 +32,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body as JSON, None where it is none."""
+        """The body as JSON, or None if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -40,26 +40,26 @@ class Answer:
 
     @property
     def code(self) -> str | None:
-        """The code of a refusal, in whichever shape it has."""
+        """The code of a refusal, in either error format."""
         parsed = self.json
         error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
         return error.get("code") if isinstance(error, dict) else None
 
 
 class Answers:
-    """The answers of one connection in their order; what was not asked for yet stays where it is."""
+    """The answers of one connection in their order; bytes beyond the current answer stay in a buffer."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._buffer = b""
         self.raw = bytearray()
-        """All that came."""
+        """All received bytes."""
 
     def next(self, *, is_to_head: bool = False) -> Answer:
         """Return the next answer.
 
         Raises:
-            ConnectionEnded: there is none; TimeoutError: nothing comes; BrokenAnswer: it is none.
+            ConnectionEnded: the connection ended; TimeoutError: nothing arrives; BrokenAnswer: the bytes are no answer.
         """
         head, _, self._buffer = self._until(b"\r\n\r\n").partition(b"\r\n\r\n")
         line, *fields = head.split(b"\r\n")
@@ -78,10 +78,10 @@ class Answers:
         return Answer(code, headers, body, "close" in headers.get("connection", "").lower())
 
     def rest(self) -> bytes:
-        """Return what comes until the connection ends.
+        """Return the bytes until the connection ends.
 
         Raises:
-            TimeoutError: it does not end.
+            TimeoutError: the connection does not end.
         """
         while True:
             try:
@@ -91,7 +91,7 @@ class Answers:
                 return rest
 
     def waiting(self) -> bytes:
-        """Return what is here already, without waiting for more."""
+        """Return the bytes that have already arrived, without waiting for more."""
         patience_s = self._connection.gettimeout()
         self._connection.setblocking(False)
         try:

@@ -1,4 +1,4 @@
-"""One house behind its front ends for all tests of the door that a process runs."""
+"""One house behind its front ends, for all door tests that a process runs."""
 
 from __future__ import annotations
 

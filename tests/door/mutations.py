@@ -1,4 +1,4 @@
-"""Makes requests that nobody wrote down: those of the corpus with bytes flipped, headers doubled, sizes changed, spliced."""
+"""Makes new requests from the corpus: bytes flipped, headers doubled, sizes changed, requests spliced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from random import Random
 from tests.door.corpus import Case, Names, cases, themes
 
 SIZE_MOST = 3_000
-"""Bytes of a case that is taken to be changed: what a large one is about is its size."""
+"""The most bytes of a case that is mutated: the point of a larger case is its size."""
 
 PIECES = (
     *(
@@ -37,13 +37,13 @@ PIECES = (
     *(b"X-Conversation-Id: stolen\r\n", b"Idempotency-Key: k\r\n", b" folded\r\n", b"Host: y\r\n", b"HTTP/1.0\r\n"),
     *(b"GET /v1/account HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"),
 )
-"""What is put in somewhere."""
+"""Bytes that are inserted somewhere."""
 
 Change = Callable[[Random, bytes], bytes]
 
 
 def mutated(chance: Random, names: Names) -> bytes:
-    """Return a request, or several, with a few changes; the same for the same chance and names."""
+    """Return one or several requests with a few changes; the same for the same chance and names."""
     raw = _base(chance, names)
     for _ in range(chance.choice((1, 1, 1, 2, 2, 3, 5))):
         raw = chance.choice(CHANGES)(chance, raw)
@@ -114,7 +114,7 @@ def _reordered(chance: Random, raw: bytes) -> bytes:
 
 
 def _other_size(chance: Random, raw: bytes) -> bytes:
-    """Change a number: a length, the size of a chunk, a version."""
+    """Change a number, such as a length, the size of a chunk, or a version."""
     numbers = list(re.finditer(rb"(?<=[: \n])[0-9a-fA-F]{1,8}(?=[\r;])", raw))
     if not numbers:
         return raw
@@ -124,7 +124,7 @@ def _other_size(chance: Random, raw: bytes) -> bytes:
 
 
 def _other_ends(chance: Random, raw: bytes) -> bytes:
-    """End a line otherwise."""
+    """Replace the end of a line."""
     ends = [found.start() for found in re.finditer(rb"\r\n", raw)]
     if not ends:
         return raw

@@ -1,4 +1,4 @@
-"""Plays cases of the corpus: sends their bytes in pieces, then has a neighbour call on the same connection and on others."""
+"""Plays cases of the corpus: sends their bytes in pieces, then makes calls on the same and on another connection."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tests.door.house import CALLERS, METRICS_TOKEN, Found, House, Pair, Sent
 
 PATIENCE_S = 20.0
 SINGLE_MOST = 600
-"""Bytes of a case that are sent singly; what is longer goes on in pieces, as it would for days."""
+"""How many bytes of a case are sent one by one; the rest follows in pieces, since single bytes would take too long."""
 PIECE = 8_192
 EDGE = 300
-"""Places at both ends of a case at each of which it is cut; between them it is cut at as many, evenly apart."""
+"""How many places at each end of a case are all cut; between them the case is cut at about as many even places."""
 
 GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 Way = Callable[[str, str], tuple[bytes, int]]
-"""A request like everybody's, by a key and a mark, and how many calls it is."""
+"""Makes an ordinary request from a key and a mark, and says how many calls it is."""
 
 Places = Callable[[int], Iterable[Sequence[int]]]
-"""Where bytes of a length are cut: each item is one way to deliver them."""
+"""Maps a length to the ways to cut it: each item is one way to deliver the bytes."""
 
 
 def whole(_: int) -> Iterable[Sequence[int]]:
@@ -44,14 +44,14 @@ def in_bytes(length: int) -> Iterable[Sequence[int]]:
 
 
 def everywhere(length: int) -> Iterable[Sequence[int]]:
-    """In two pieces, in each way there is."""
+    """In two pieces, at each place (in the middle of a long case, at evenly spaced places)."""
     inner = range(EDGE, max(EDGE, length - EDGE), max(1, (length - 2 * EDGE) // EDGE))
     places = {*range(1, min(EDGE, length)), *range(max(1, length - EDGE + 1), length), *inner}
     yield from ((place,) for place in sorted(places))
 
 
 def sampled(count: int, seed: int) -> Places:
-    """In two pieces, in ``count`` ways that chance chooses."""
+    """In two pieces, at ``count`` random places."""
 
     def places(length: int) -> Iterable[Sequence[int]]:
         chance = random.Random(f"{seed} {length}")
@@ -62,7 +62,7 @@ def sampled(count: int, seed: int) -> Places:
 
 
 def play(house: House, route: str, cases: Sequence[Case], places: Places) -> Found:
-    """Play ``cases`` through ``route``, a few callers at a time, and compare."""
+    """Play ``cases`` through ``route``, with ``CALLERS`` callers at a time, and compare."""
     found = Found()
     with house.compared(found), ThreadPoolExecutor(CALLERS) as threads:
         shares = [cases[number::CALLERS] for number in range(CALLERS)]
@@ -82,7 +82,7 @@ def _share(house: House, route: str, pair: Pair, cases: Sequence[Case], places: 
 
 
 class Player:
-    """One caller on one route, with a neighbour on a kept connection of its own."""
+    """One caller on one route, with a neighbour on a separate kept connection."""
 
     def __init__(self, house: House, route: str, pair: Pair) -> None:
         self.found = Found()
@@ -101,7 +101,7 @@ class Player:
         self._stack.close()
 
     def names(self, mark: str) -> Names:
-        """Return what a case's macros stand for."""
+        """Return the values of a case's macros."""
         return Names(
             key=self._pair.caller.key,
             other=self._pair.victim.key,
@@ -111,7 +111,7 @@ class Player:
         )
 
     def play(self, case: Case, cuts: Sequence[int]) -> None:
-        """Send a case, read what has to come of it, then let the neighbour call."""
+        """Send a case, compare its answers with the expected ones, then make the neighbour's call."""
         expected = case.expected(self._kind)
         if self._kind != DIRECT:
             expected = without_interim(expected)
@@ -142,7 +142,7 @@ class Player:
             while self._kind != DIRECT and answer.status == 100:
                 answer = answers.next(is_to_head="head" in rest)
             if status == "100" != str(answer.status) and place + 1 < len(expected.answers):
-                waiting = answer  # who has sent some of the body already need not be told to
+                waiting = answer  # no 100 is needed once some of the body was sent
                 continue
             waiting = None
             self.found.requests += answer.status >= 200
@@ -169,9 +169,9 @@ class Player:
         return None
 
     def _then(self, connection: socket.socket, answers: Answers, goes_on: GoesOn, what: str, *, may_end: bool) -> None:
-        """See that the connection is what it has to be after the answers.
+        """Check the state of the connection after the answers.
 
-        A front end may end it that was answered before it had read the whole body.
+        A front end may close a connection if it received the answer before it had read the whole body.
         """
         if goes_on == "waits":
             self._barrier()
@@ -192,7 +192,7 @@ class Player:
             self._breach(what, f"the connection was to end, and {rest[:300]!r} came")
 
     def beside(self, what: str) -> None:
-        """Let the neighbour call on a kept connection of its own."""
+        """Make the neighbour's call on its own kept connection."""
         try:
             self._innocent(*self._neighbour(), what + ", a call on another connection", next(self._ways))
         except (ConnectionEnded, TimeoutError, BrokenAnswer) as error:
@@ -200,14 +200,14 @@ class Player:
             self._beside = None
 
     def _neighbour(self) -> tuple[socket.socket, Answers]:
-        """Return the neighbour's connection, which is kept from case to case."""
+        """Return the neighbour's connection, which is kept between cases."""
         if self._beside is None:
             connection = self._stack.enter_context(self._connected())
             self._beside = connection, Answers(connection)
         return self._beside
 
     def _innocent(self, connection: socket.socket, answers: Answers, what: str, way: Way) -> None:
-        """Send a call like everybody's and judge what comes."""
+        """Send an ordinary request and judge its answer."""
         mark, neighbour = self._house.new_mark(self._pair), self._pair.neighbour
         raw, calls = way(neighbour.key, mark)
         self.found.sent[mark] = Sent(frozenset({neighbour.id}), what, calls, calls)
@@ -226,7 +226,7 @@ class Player:
             self._breach(what, f"another account came: {answer.body[:300]!r}")
 
     def _send(self, connection: socket.socket, pieces: Sequence[bytes], *, ends: bool) -> None:
-        """Send pieces so that the server has read each before the next one comes."""
+        """Send the pieces; where there are two, the server has read the first before the second is sent."""
         try:
             for number, piece in enumerate(pieces):
                 if number and len(pieces) == 2:
@@ -235,10 +235,10 @@ class Player:
             if ends:
                 connection.shutdown(socket.SHUT_WR)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it has heard enough; what it says comes next
+            pass  # the server has closed already; its answer is read next
 
     def _barrier(self) -> None:
-        """Return once the event loop before us has read what was sent so far: it answers a later request."""
+        """Return once the server's event loop has read the bytes sent so far: it has answered a later request."""
         connection, answers = self._neighbour()
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         if (status := answers.next().status) != 200:
@@ -259,7 +259,7 @@ def _account(key: str, mark: str) -> tuple[bytes, int]:
 
 
 def call_of(key: str, mark: str, more: str = "") -> tuple[bytes, int]:
-    """Return a call like everybody's, in the conversation ``mark``, and that it is one call."""
+    """Return an ordinary call in the conversation ``mark``, and the number of calls, 1."""
     body = f'{{"model":"aligned-1","messages":[{{"role":"user","content":"{mark}"}}],"max_tokens":3{more}}}'
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"

@@ -19,7 +19,7 @@ from tests.door.player import Places, everywhere, in_bytes, play, whole
 from tests.door.stranger import storm
 
 BATCH = 5_000
-"""Mutated requests after which everything is compared."""
+"""How many mutated requests are sent before everything is compared."""
 
 WAYS: dict[str, tuple[Places, ...]] = {"none": (), "whole": (whole,), "all": (whole, in_bytes, everywhere)}
 
@@ -27,8 +27,8 @@ WAYS: dict[str, tuple[Places, ...]] = {"none": (), "whole": (whole,), "all": (wh
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=100_000, help="how many mutated requests")
-    parser.add_argument("--first", type=int, default=0, help="the number of the first one")
-    parser.add_argument("--seed", type=int, default=1, help="of the mutations")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first request")
+    parser.add_argument("--seed", type=int, default=1, help="the seed of the mutations")
     parser.add_argument("--cuts", choices=WAYS, default="all", help="how the corpus is cut")
     parser.add_argument("--themes", nargs="*", default=themes(), help="files of the corpus")
     parser.add_argument("--routes", nargs="*", choices=ROUTES, default=None, help="the corpus goes through: direct")

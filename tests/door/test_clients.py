@@ -1,6 +1,6 @@
-"""Clients that nobody here wrote speak to the gateway as strangers, also those that would rather speak HTTP/2.
+"""Third-party HTTP clients speak to the gateway as strangers, including those that prefer HTTP/2.
 
-What Java's, Go's and curl's own send is in ``corpus/clients.toml``, since not every machine has them.
+The requests of Java's, Go's and curl's clients are in ``corpus/clients.toml``, since not every machine has them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NODES_WAYS = 5
 
 
 def sent(door: House, found: Found, what: str) -> str:
-    """Return a mark under which one call has to come to the model and on record."""
+    """Return a mark under which one call must reach the model and be on record."""
     pair = door.pairs[0]
     mark = door.new_mark(pair)
     found.sent[mark] = Sent(frozenset({pair.caller.id}), what, 1, 1)
@@ -33,7 +33,7 @@ def sent(door: House, found: Found, what: str) -> str:
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_node(door: House, route: str) -> None:
-    """Node's ``fetch`` and its ``http``, which sends ``Upgrade`` where it is told to."""
+    """Node's ``fetch`` and its ``http``, which sends ``Upgrade`` on request, get their own answers."""
     found = Found()
     marks = [sent(door, found, f"Node's way {number}") for number in range(NODES_WAYS)]
     with door.compared(found):
@@ -54,7 +54,7 @@ def test_node(door: House, route: str) -> None:
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("version", [pycurl.CURL_HTTP_VERSION_1_1, pycurl.CURL_HTTP_VERSION_2_0])
 def test_curl(door: House, route: str, version: int) -> None:
-    """curl, which on plain HTTP asks with ``Upgrade: h2c`` for HTTP/2 where it is told to; three calls on a connection."""
+    """curl, with and without a request for HTTP/2 by ``Upgrade: h2c``, gets its own answers on one connection."""
     found, statuses, conversations = Found(), [], []
     client = pycurl.Curl()
 

@@ -1,4 +1,4 @@
-"""Whatever is sent, in whichever pieces and through whichever front end, gets its own answer and no other."""
+"""Every request, in any pieces and through any front end, gets its own answer and no other."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.door.player import in_bytes, play, sampled, whole
 CASES_MIN = 300
 SEED = 17
 ALWAYS = (DIRECT, "nginx-upgrade", "haproxy")
-"""Routes that every case goes through in one piece; the others have their turn with every third."""
+"""Routes that get every case in one piece; the others get every third case."""
 
 every_theme = pytest.mark.parametrize("theme", themes())
 every_route = pytest.mark.parametrize("route", ROUTES)
 
 
 def share(theme: str, route: str, of: int) -> tuple[Case, ...]:
-    """Return every case of a theme that is the route's where each goes through one of ``of`` routes."""
+    """Return the route's share of a theme, if the cases are dealt out to ``of`` routes."""
     return cases(theme)[ROUTES.index(route) % of :: of]
 
 
@@ -39,12 +39,12 @@ def test_every_case_byte_by_byte(door: House, theme: str) -> None:
 @every_route
 @every_theme
 def test_every_case_in_two_pieces(door: House, theme: str, route: str) -> None:
-    """Each at one place that chance chooses, on one route; ``make door`` cuts each at every place."""
+    """Each case is cut at one random place, on one route; ``make door`` cuts each case at every place."""
     assert play(door, route, share(theme, route, len(ROUTES)), sampled(1, SEED)).breaches == []
 
 
 def test_the_corpus_is_as_large_as_it_says() -> None:
-    """And no two cases have the same name."""
+    """No two cases have the same name."""
     names = [(theme, case.name) for theme in themes() for case in cases(theme)]
 
     assert len(set(names)) == len(names) >= CASES_MIN

@@ -1,4 +1,4 @@
-"""Requests that nobody wrote down get no answer of another's, reach nothing unmetered and break nothing."""
+"""Mutated requests get no answer that belongs to another, reach nothing unmetered and break nothing."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ NAMES = Names("k" * 46, "k" * 46, "a" * 43, "m" * 40, "m" * 33)
 
 
 def test_mutated_requests_get_nothing_that_is_not_theirs(door: House) -> None:
-    """The long run of the same is ``make door``."""
+    """``make door`` is the long run."""
     found = storm(door, range(MUTATIONS), SEED)
 
     assert found.breaches == []
     assert found.plays == MUTATIONS
     assert found.calls == found.records
-    assert found.statuses[200] > MUTATIONS / 5, "enough of it has to get through for the comparison to say something"
+    assert found.statuses[200] > MUTATIONS / 5, "enough requests must get through for the comparison to mean something"
     assert found.statuses[400] > MUTATIONS / 5
 
 
 def test_a_mutation_is_the_same_for_the_same_chance() -> None:
-    """So that what is found can be found again."""
+    """A finding can be reproduced."""
     for number in range(50):
         first, again = Random(number), Random(number)
         raw = mutated(first, NAMES)

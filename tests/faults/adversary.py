@@ -1,6 +1,6 @@
-"""A caller who knows the code and hangs up wherever it pays: what it obtains in true tokens, beside what it is billed.
+"""A caller who knows the code and hangs up wherever that pays: the true tokens it obtains, compared with its bill.
 
-Part of ``make fuzz``; ``played_house.py`` says what of the gateway is real in it, ``shapes.py`` what the upstream sends.
+Part of ``make fuzz``. ``played_house.py`` says which parts of the gateway are real, ``shapes.py`` what upstreams send.
 """
 
 from __future__ import annotations
@@ -33,31 +33,32 @@ from tests.servers import short_directory, valkey_in
 from tests.wire.transcripts import TRANSCRIPTS
 
 ESCAPED_MOST = 0.01
-"""Of the tokens that callers obtain, the share that nobody may be billed."""
+"""The largest share of the tokens obtained by callers that may stay unbilled."""
 
 ANSWER, CAP = 1_000, 400
-"""Tokens of an answer, and of a capped conversation, at most."""
+"""The most tokens of an answer, and of a capped conversation."""
 
 LIMITS = HouseLimits(ANSWER, 131_072, 16, observes=False)
 LEASE = Lease("w_adversary", 60_000, 600_000)
 AT_ONCE = 24
-"""Conversations that go on at a time."""
+"""Simultaneous conversations."""
 
 CALLS_AT_ONCE, ROUNDS = 4, 4
-"""Calls of a capped conversation at a time, at most, and how often."""
+"""The most simultaneous calls of a capped conversation, and how many rounds of them."""
 
 CUSTOMERS = 64
 PART = 1_000
-"""Calls between two looks at the records; a bucket's may not become too many."""
+"""Calls between two reads of the records, so that a bucket never has too many waiting records."""
 
 PLAYED = [one for one in TRANSCRIPTS if one.record and one.profile == "any"]
 TRANSCRIPTS_PART, ALONE, KEYED, LYING, SEVERAL = 0.2, 0.6, 0.1, 0.2, 0.2
-"""How many of the calls play a transcript, are a conversation of their own, have an Idempotency-Key, lie, or want several
-choices."""
+"""The shares of calls that play a transcript, are a conversation of their own, have an Idempotency-Key, lie, or request
+several choices."""
 
 STREAMED = 0.7
 AT_TOKENS, AT_BYTES, SLOW, DEAF = 0.2, 0.7, 0.1, 0.005
-"""How many leave when so much is made, or so many bytes came (up to here), take it slowly, or take nothing."""
+"""The shares of callers that leave after a share of the tokens (below ``AT_TOKENS``) or after some bytes (from there up
+to ``AT_BYTES``), that read slowly, or that read nothing."""
 
 LIES: list[dict[str, Any]] = [
     {"n_predict": 10**6},
@@ -70,15 +71,15 @@ LIES: list[dict[str, Any]] = [
 
 @dataclass
 class Sum:
-    """What calls came to, in true tokens."""
+    """Sums over calls, in true tokens."""
 
     calls: int = 0
     obtained: int = 0
     billed: int = 0
     short: int = 0
-    """What was obtained beyond the bill, of calls that were billed too little."""
+    """Tokens obtained beyond the bill, over the calls that were billed too little."""
     over: int = 0
-    """What was billed beyond all that the upstream made, of calls that were billed too much."""
+    """Tokens billed beyond all that the upstream made, over the calls that were billed too much."""
 
     def add(self, obtained: int, billed: int, made: int) -> None:
         self.calls += 1
@@ -90,7 +91,7 @@ class Sum:
 
 @dataclass
 class Found:
-    """What a run came to; ``breaches`` are sentences."""
+    """The result of a run; ``breaches`` are sentences."""
 
     sums: dict[tuple[str, str], Sum] = field(default_factory=lambda: defaultdict(Sum))
     """By house and by ``usage_source``; ``none`` where there is no record."""
@@ -100,7 +101,7 @@ class Found:
     breaches: list[str] = field(default_factory=list)
 
     def of(self, *, house: str | None = None, source: str | None = None) -> Sum:
-        """Return the sum of the calls of a house, or that were counted by a source, or of all."""
+        """Return the sum over the calls of one house, over those counted by one source, or over all."""
         total = Sum()
         for (of_house, of_source), one in self.sums.items():
             if house in (None, of_house) and source in (None, of_source):
@@ -110,13 +111,13 @@ class Found:
 
     @property
     def escaped(self) -> float:
-        """The share of what was obtained that nobody was billed, call by call: what others were billed too much is no comfort."""
+        """The share of obtained tokens that was not billed, call by call: overcharged calls do not offset it."""
         every = self.of()
         return every.short / max(every.obtained, 1)
 
 
 class World:
-    """All that is real, and the customers."""
+    """The real parts, and the customers."""
 
     def __init__(self, harness: HoldsHarness, keeper: Keeper, claims: IdempotencyClaims, seed: int) -> None:
         deadlines = Deadlines(0.01)
@@ -126,11 +127,11 @@ class World:
         self.plays: dict[str, tuple[str, Play]] = {}
         self.conversations: list[tuple[str, list[Play]]] = []
         self.requests = 0
-        """Calls that came to the upstream."""
+        """Calls that reached the upstream."""
         self._ids = request_ids()
 
     def sell(self) -> None:
-        """Put tiers and customers into the books."""
+        """Create tiers and customers."""
         self.harness.tier("open", conversation_tokens_max=None, output_nanousd_per_mtok=1_000_000)
         self.harness.tier("capped", conversation_tokens_max=CAP, price_nanousd=1_000)
         for number in range(CUSTOMERS):
@@ -170,12 +171,12 @@ class World:
             return
         again = Play(replace(play.plan, leaves_at=inf, takes_nothing=False), play.script, chance)
         await self.play(house, again, customer)
-        if again.upstream is None:  # the kept answer is the same one
+        if again.upstream is None:  # the stored answer was replayed
             del self.plays[again.request_id]
             play.status, play.received, play.written = again.status, again.received, again.written
 
     async def _capped(self, house: str, chance: random.Random, number: int) -> None:
-        """Have several calls at a time in one conversation until its cap is reached."""
+        """Make several calls at a time in one conversation until its cap is reached."""
         plays: list[Play] = []
         customer = 2 * chance.randrange(CUSTOMERS // 2) + 1
         for _ in range(ROUNDS):
@@ -190,7 +191,7 @@ class World:
         self.conversations.append((f"conversation c{number} of {house!r}", plays))
 
     async def settled(self) -> dict[str, dict[str, Any]]:
-        """Wait until all is in the books; return the records since the last look, by id."""
+        """Wait until every hold is settled; return the records since the last read, by id."""
         while self.keeper.holds:
             await asyncio.sleep(0.005)
         records = {}
@@ -203,7 +204,7 @@ class World:
         return records
 
     def judge(self, found: Found, records: dict[str, dict[str, Any]]) -> None:
-        """Compare what was obtained with what was billed."""
+        """Compare obtained with billed tokens."""
         for name, (house, play) in self.plays.items():
             record = records.get(name)
             source, due = ("none", 0) if record is None else (record["usage_source"], record["billed_output_tokens"])
@@ -260,7 +261,7 @@ def _play(chance: random.Random, house: str, *, spoken: bool = True) -> Play:
 
 
 def _size(play: Play) -> int:
-    """Return about how many bytes the answer has."""
+    """Return the approximate number of bytes of the answer."""
     if isinstance(play.script, Script):
         pieces = -(-play.script.tokens // play.script.per_chunk)
         return 600 + 5 * play.script.tokens + (230 * pieces if play.plan.stream else 0)
@@ -268,7 +269,7 @@ def _size(play: Play) -> int:
 
 
 async def run(url: str, calls: int, seed: int) -> Found:
-    """Make calls until so many, or a few more, have come to the upstream."""
+    """Make calls until at least ``calls``, perhaps a few more, have reached the upstream."""
     found = Found()
     async with holds_harness(url, house=LIMITS, lease=LEASE) as harness:
         claims = IdempotencyClaims(harness.connection, LEASE.lease_ms)
@@ -297,7 +298,7 @@ async def run(url: str, calls: int, seed: int) -> Found:
 
 
 async def _learn_lengths(world: World) -> None:
-    """Hear every transcript to its end once: how much text its stream has."""
+    """Read every transcript to its end once, to learn how much text its stream has."""
     for one in PLAYED:
         request = dict(one.request) | {"stream": True}
         play = Play(Plan(one.endpoint, True, request, {}), one, random.Random(1))
@@ -308,7 +309,7 @@ async def _learn_lengths(world: World) -> None:
 
 
 def play_all(calls: int, seed: int) -> bool:
-    """Play, print what came of it, and return whether every promise held."""
+    """Play, print the result, and return whether every promise held."""
     began = time.process_time()
     with short_directory() as directory, valkey_in(directory) as url:
         found = asyncio.run(run(url, calls, seed))

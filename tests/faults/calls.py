@@ -1,4 +1,4 @@
-"""Calls against the loop with the upstream of ``truth.py``: what they ask, and what becomes of them."""
+"""Calls against the loop with the upstream of ``truth.py``: how they are made, and how they end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.servers import short_directory, valkey_in
 from tests.waiting import until
 
 ALWAYS, AS_ASKED = "always", "as_asked"
-"""The ways of asking the upstream. A caller who streams is no witness of the difference: it is asked to stream in both."""
+"""The ways of asking the upstream. They differ only for whole answers: a streaming caller's is streamed in both."""
 
 CALLS = {"stream": (ALWAYS, True), "whole, always": (ALWAYS, False), "whole, as asked": (AS_ASKED, False)}
 every_call = pytest.mark.parametrize(("way", "stream"), CALLS.values(), ids=CALLS, indirect=["way"])
@@ -31,12 +31,12 @@ both_ways = pytest.mark.parametrize("way", [ALWAYS, AS_ASKED], indirect=True)
 CAP = 20
 DEADLINE_S = 1.0
 LEFT_S = 10.0
-"""Within this the upstream's connection is closed, also on a machine that is busy; answers that a caller leaves take longer."""
+"""Within this time the upstream's connection is closed, even on a busy machine; abandoned answers take longer."""
 
 
 @dataclass(frozen=True)
 class Faulty:
-    """The loop, and the upstream's own books."""
+    """The loop, and the upstream's own count."""
 
     loop: Rig
     truth: Truth
@@ -46,13 +46,13 @@ class Faulty:
         return f"{self.loop.url}/v1/chat/completions"
 
     def say(self, dialect: Any, who: Sold, script: Script, **more: Any) -> httpx.Response:
-        """Call in one of the formats."""
+        """Make a call in one of the formats."""
         body = {"model": "aligned-1", **dialect.request(asdict(script)), **more}
         return httpx.post(self.loop.url + dialect.endpoint, json=body, headers=who.headers, timeout=30)
 
     @contextmanager
     def leaving(self, dialect: Any, who: Sold, script: Script) -> Iterator[Iterator[bytes]]:
-        """Call for a stream and yield its pieces as they come; leaving the block hangs up."""
+        """Request a stream and yield its pieces as they arrive; leaving the block hangs up."""
         body = {"model": "aligned-1", **dialect.request(asdict(script)), "stream": True}
         with httpx.stream("POST", self.loop.url + dialect.endpoint, json=body, headers=who.headers) as answer:
             yield answer.iter_raw()
@@ -64,7 +64,7 @@ class Faulty:
         return self.truth.calls[record["id"]]
 
     def until_over(self, who: Sold) -> None:
-        """Wait until the upstream is left, and nothing is held for a customer."""
+        """Wait until no call is live at the upstream, and nothing is held for a customer."""
         until(lambda: self.truth.live == 0, LEFT_S)
         until(lambda: self.loop.account(who)["period"]["tokens_held"] == 0, LEFT_S)
 
@@ -78,10 +78,10 @@ def body(script: Script, **more: Any) -> dict[str, Any]:
 def faulty_loop(directory: Path, *, far: tuple[Truth, str] | None = None, **settings: Any) -> Iterator[Faulty]:
     """Run the loop with short deadlines, its own Valkey and tiers ``small`` (a cap of 20 tokens), ``open``, ``scarce``.
 
-    The upstream is always asked to stream, so that what a broken answer came to is known, unless a test asks for the
-    other way; ``test_as_asked.py`` has each ending of that.
+    The upstream is always asked to stream, so that the tokens of a broken answer are known, unless a test chooses the
+    other way; ``test_as_asked.py`` has each ending of the other way.
 
-    ``far`` is an upstream that runs already, and the address at which the gateways find it.
+    ``far`` is an upstream that already runs, and the address at which the gateways reach it.
     """
     truth, address = far if far is not None else (Truth(), None)
     short = {"first_token_deadline_s": DEADLINE_S, "idle_deadline_s": DEADLINE_S}
@@ -129,7 +129,7 @@ class Caller:
         self._socket.sendall(f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw)
 
     def read_until(self, text: bytes) -> bytes:
-        """Return what came, once ``text`` is in it."""
+        """Return the bytes received so far, once they contain ``text``."""
         received = b""
         while text not in received:
             piece = self._socket.recv(65_536)
@@ -138,7 +138,7 @@ class Caller:
         return received
 
     def read_to_the_end_in(self, pieces: int) -> bytes:
-        """Return all that comes up to ``[DONE]``, read in small pieces."""
+        """Return the bytes up to ``[DONE]``, read in small pieces."""
         received = b""
         while not received.endswith(b"[DONE]\n\n\r\n0\r\n\r\n"):
             piece = self._socket.recv(pieces)
@@ -147,7 +147,7 @@ class Caller:
         return received
 
     def read_whole(self, pieces: int = 4_096) -> bytes:
-        """Return a whole answer of so many bytes as its head says, read in small pieces."""
+        """Return a whole answer, as long as its ``Content-Length``, read in small pieces."""
         head, _, body = self.read_until(b"\r\n\r\n").partition(b"\r\n\r\n")
         size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         while len(body) < size:

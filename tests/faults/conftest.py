@@ -1,6 +1,6 @@
-"""One loop for all tests of a file and way of asking: each test has customers of its own.
+"""One loop for all tests of a file and one way of asking: each test has customers of its own.
 
-A caller who leaves ends its answer there; ``test_nothing_escapes.py`` has what is billed where it does not.
+In this loop a caller who leaves ends its answer; ``test_nothing_escapes.py`` tests the bill where the answer goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.faults.calls import ALWAYS, Faulty, faulty_loop
 
 @pytest.fixture
 def way(request: pytest.FixtureRequest) -> str:
-    """How the upstream is asked, where a test says it; else always to stream."""
+    """How the upstream is asked: as the test chooses, else always to stream."""
     return str(getattr(request, "param", ALWAYS))
 
 

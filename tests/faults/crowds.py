@@ -1,4 +1,4 @@
-"""Many calls at once: all failing, or all wanting the last tokens of a quota; as many as the caller of these wants."""
+"""Many calls at once: all failing, or all wanting the last tokens of a quota."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AT_ONCE = 50
 async def post_all(
     urls: list[str], who: Sold, bodies: list[dict[str, Any]], *, at_once: int = AT_ONCE
 ) -> list[httpx.Response]:
-    """Post every body, spread over the gateways, so many at once."""
+    """Post every body, spread over the gateways, ``at_once`` at a time."""
     places = asyncio.Semaphore(at_once)
     async with clients(at_once, timeout=120, headers=who.headers) as ours:
 
@@ -43,7 +43,7 @@ async def post_all(
 
 
 async def fail(faulty: Faulty, who: Sold, calls: int) -> Counter[int]:
-    """Make calls that all fail at the upstream; return how they were answered."""
+    """Make calls that all fail at the upstream; return the counts of their statuses."""
     bodies = [body(FAILURES[number % len(FAILURES)], stream=number % 4 < 2) for number in range(calls)]
     answers = await post_all(faulty.loop.urls, who, bodies)
     assert not any("[DONE]" in answer.text for answer in answers)
@@ -51,7 +51,7 @@ async def fail(faulty: Faulty, who: Sold, calls: int) -> Counter[int]:
 
 
 async def herd(faulty: Faulty, who: Sold, calls: int) -> Counter[int]:
-    """Make calls of mixed caps, choices and kinds, each of which takes all it can get; return how they were answered."""
+    """Make calls of mixed caps, choices and kinds, each taking all it can get; return the counts of their statuses."""
     endless = Script(tokens=10**6)
     bodies = [
         body(endless, stream=number % 2 == 0, n=3 if number % 5 == 0 else 1, max_tokens=CAPS[number % len(CAPS)])

@@ -1,4 +1,4 @@
-"""The same answer in every format: turns what the truth says in chunks of a chat completion into each one's events."""
+"""The same answer in every format: turns the chunks of a chat completion into the events of each format."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ Json = dict[str, Any]
 
 
 class Chat:
-    """As it is said."""
+    """Chat completions, whose chunks are sent unchanged."""
 
     endpoint = "/v1/chat/completions"
 
     @staticmethod
     def request(script: Json) -> Json:
-        """Return a request's body; the model is told its script in a field that passes the gateway as it came."""
+        """Return a request's body; the model reads its script in a field that passes the gateway unchanged."""
         return {"messages": [{"role": "user", "content": "Hello"}], "metadata": script}
 
     @staticmethod
@@ -24,7 +24,7 @@ class Chat:
 
     @staticmethod
     def ends_well(text: str) -> bool:
-        """Return whether a stream as its caller has it came to its end."""
+        """Return whether a caller's stream came to its proper end."""
         return text.endswith("data: [DONE]\n\n")
 
     def event(self, chunk: Json) -> bytes:
@@ -59,7 +59,7 @@ class Completions(Chat):
 
 
 class Named:
-    """Formats whose events have names, and a last one that says how the answer ended and what it used."""
+    """Formats whose events have names, and whose last event says how the answer ended and what it used."""
 
     def __init__(self) -> None:
         self._is_open = False

@@ -1,4 +1,4 @@
-"""Compares the ledger with what the upstream knows, under the documented policy; nothing here does I/O."""
+"""Compares the ledger with the upstream's own count, under the documented policy; nothing here does I/O."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from tests.faults.truth import UpstreamCall
 Record = dict[str, Any]
 
 LOST_S = 1.5
-"""A killed worker costs the house at most the tokens of this long, while Valkey is there to renew with."""
+"""A killed worker costs the house at most the tokens of this time, while Valkey is available for renewals."""
 
 SETTLED_S = 10.0
-"""Within this a caller has the answer whose settlement waits for Valkey, also where the machine is busy."""
+"""Within this time a caller has the answer whose settlement waits for Valkey, even on a busy machine."""
 
 ANSWERED = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context", "filtered", "period"})
 SAID_IN_WHOLE = frozenset({"honest", "twice", "above", "wrong total"})
-"""Usages that a whole answer is believed."""
+"""Usages that are believed in a whole answer."""
 
 ABOVE = 1_000
-"""By so much does an upstream overstate its usage."""
+"""By how many tokens an upstream overstates its usage."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What a caller got of one call."""
+    """What a caller received in one call."""
 
     plan: Plan
     call: str
@@ -51,22 +51,22 @@ class Findings:
     """Answered calls without a record."""
     doubled: int = 0
     tokens_lost: int = 0
-    """Tokens of killed workers' calls that were made after the last renewal."""
+    """Tokens of killed workers' calls that were not billed."""
     breaches: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Outages:
-    """When Valkey was away: (from, to) in monotonic seconds."""
+    """When Valkey was unavailable: (from, to) in monotonic seconds."""
 
     spans: tuple[tuple[float, float], ...] = ()
 
     def any(self, start: float, end: float) -> bool:
-        """Return whether Valkey was away at any time between."""
+        """Return whether Valkey was unavailable at any time in between."""
         return any(away < end and start < back for away, back in self.spans)
 
     def since(self, end: float, up_s: float) -> float:
-        """Return the latest moment from which on Valkey was there for ``up_s`` seconds before ``end``."""
+        """Return the latest moment from which Valkey was available for ``up_s`` seconds in all before ``end``."""
         moment = end
         for start, stop in sorted(self.spans, reverse=True):
             if start >= moment:
@@ -85,7 +85,7 @@ def compare(
     outages: Outages,
     way: str,
 ) -> Findings:
-    """Return what is wrong between the ledger, the upstream's own count, and what callers got."""
+    """Return the disagreements between the ledger, the upstream's own count, and what callers received."""
     found, rows, billed = Findings(), {}, Counter[str]()
     for record in records:
         found.records += 1
@@ -127,7 +127,8 @@ def _judge(
         found.recovered += 1
         has_left = received is not None and received.plan.leaves_after is not None
         generated = min(truth.tokens, granted)
-        most = granted if has_left else min(truth.tokens + _overstated(truth), granted)  # what is owed without a figure
+        # Without the upstream's figure a call whose caller left owes up to its grant.
+        most = granted if has_left else min(truth.tokens + _overstated(truth), granted)
         since = outages.since(truth.ended_at, LOST_S)
         may_lose = sum(at > since for at in truth.sent_at)
         found.tokens_lost += max(0, generated - billed)
@@ -146,10 +147,10 @@ def _judge(
 def _judge_whole(
     record: Record, billed: int, truth: UpstreamCall | None, received: Heard | None, outages: Outages, found: Findings
 ) -> str | None:
-    """Return what is wrong with a call whose answer was asked for whole, or None.
+    """Return what is wrong with a call whose answer was requested whole, or None.
 
-    Nothing of it is known before all of it is here, so its killed worker costs the house all of it; one that waited for
-    Valkey to settle it may have renewed it with what it came to.
+    Nothing of the answer is known before all of it has arrived, so a killed worker costs the house the whole answer. A
+    worker that waited for Valkey to settle the call may have renewed the hold with the tokens of the answer.
     """
     granted = record["cap_tokens"] * record["choices"]
     if billed > granted:
@@ -171,20 +172,20 @@ def _judge_whole(
 
 
 def _generated_whole(truth: UpstreamCall) -> int:
-    """Return what a whole answer that is all here comes to."""
+    """Return the tokens counted for a whole answer that has arrived."""
     if not truth.request["metadata"]["whole"] and truth.request["metadata"]["usage"] not in SAID_IN_WHOLE:
         return _guessed(truth.answer)
     return truth.tokens + _overstated(truth)
 
 
 def _guessed(answer: bytes) -> int:
-    """Return what a whole answer is taken for that says no usage: a token to four characters of its text."""
+    """Return the estimate for a whole answer without a usage: one token for four characters of its text."""
     texts = "".join(choice["message"]["content"] for choice in json.loads(answer)["choices"])
     return -(-len(texts) // 4)
 
 
 def _expected(record: Record, truth: UpstreamCall, granted: int) -> int:
-    """Return what a call is billed whose worker lived, its answer whole or broken off by the upstream."""
+    """Return the bill of a call whose worker survived and whose answer is whole or was broken off by the upstream."""
     if record["finish"] in ANSWERED:
         return min(truth.tokens + _overstated(truth), granted)
     return min(truth.tokens, granted) if record["stream"] else 0

@@ -1,4 +1,4 @@
-"""What each call of a soak does: who calls, what the upstream makes of it, and whether the caller leaves."""
+"""What happens in each call of a soak: its customer, the upstream's script, and whether the caller leaves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.truth import Script
 RATE = 100.0
 TOKENS_MOST = 150
 OVER_MOST = 3 * TOKENS_MOST
-"""Tokens of a whole answer that is over every cap: one that may be asked for whole has to have an end."""
+"""Tokens of a whole answer that exceeds every cap: an answer that may be requested whole must have an end."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Plan:
     tier: str
     script: Script
     fault: str
-    """What goes wrong, as the report counts it; empty where nothing does."""
+    """The name of the fault in the report; empty for a call without a fault."""
     stream: bool
     choices: int
     leaves_after: int | None = None

@@ -1,7 +1,7 @@
-"""A house in this process: the real journey, reservation and settlement before a real Valkey, and both connections played.
+"""A house in this process: real journey, reservation and settlement with a real Valkey; both connections are played.
 
-Neither the caller's server nor the upstream's client is in it, so that a call costs a millisecond or two. Each call has a
-clock of its own, which goes on as its upstream makes tokens.
+Neither the HTTP server nor the upstream's HTTP client is in it, so that a call costs a millisecond or two. Each call
+has a clock of its own, which advances as its upstream makes tokens.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from tests.plain_rules import RULES
 from tests.wire.transcripts import Transcript
 
 LENGTHS: dict[str, int] = {}
-"""Characters of a transcript's stream, as a caller has it who hears all of it."""
+"""Characters in the stream of each transcript, as received by a caller who reads all of it."""
 
 FIRST_TOKEN_S = 0.2
 NEVER = 10_000
-"""Ticks that nobody waits for."""
+"""A deadline in ticks that no call reaches."""
 
 HOUSES: dict[str, tuple[Profile, dict[str, Any]]] = {
-    # by what is done with an answer whose caller has left
+    # named by what happens to an answer whose caller has left
     "read on": (ANY, {}),
     "read on, always streamed": (replace(ANY, always_streams=True), {}),
     "closed": (replace(ANY, finishes=False), {}),
@@ -59,7 +59,7 @@ HOUSES: dict[str, tuple[Profile, dict[str, Any]]] = {
 
 
 class Own:
-    """The clock of one call, and what is played in it."""
+    """The clock of one call, and the call itself."""
 
     def __init__(self, play: Play) -> None:
         self.now = 0.0
@@ -83,17 +83,17 @@ class Plan:
     request: dict[str, Any]
     headers: dict[str, str]
     leaves_at: float = inf
-    """The share of its tokens after which, when the upstream has made them, the caller hangs up."""
+    """The caller hangs up once the upstream has made this share of the tokens."""
     lag: int = 0
-    """Turns of the loop until the gateway notices."""
+    """Turns of the event loop until the gateway notices the hang-up."""
     is_slow: bool = False
-    """Whether it takes what is written now and then only."""
+    """Whether the caller reads only now and then."""
     takes_nothing: bool = False
 
 
 @dataclass
 class Play:
-    """One call: what the upstream does in it, and what its caller has of it."""
+    """One call: what its upstream does, and what its caller receives."""
 
     plan: Plan
     script: Script | Transcript
@@ -101,20 +101,20 @@ class Play:
     leaves_after: float = inf
     """Bytes of the answer after which the caller hangs up."""
     upstream: Upstream | Played | None = None
-    """None as long as it was not asked."""
+    """None until the upstream is asked."""
     request_id: str = ""
     status: int = 0
     received: bytes = b""
     written: int = 0
-    """Bytes that the gateway wrote, also to who is gone."""
+    """Bytes that the gateway wrote, including those after the caller had left."""
     generated: int = 0
-    """True tokens by now."""
+    """True tokens made so far."""
     is_gone: bool = False
     hung_up: Callable[[], None] | None = None
-    """What hears that the caller is gone."""
+    """Is called when the caller is gone."""
 
     def leave(self) -> None:
-        """Hang up; the gateway hears of it some turns later."""
+        """Hang up; the gateway is notified some turns later."""
         if not self.is_gone:
             self.is_gone = True
             self._soon(self.plan.lag)
@@ -127,17 +127,17 @@ class Play:
 
     @property
     def chunk(self) -> int:
-        """Tokens that come at once, at most, over all choices."""
+        """The most tokens that arrive at once, over all choices."""
         return 0 if self.upstream is None else self.upstream.chunk * self.upstream.choices
 
     @property
     def unseen(self) -> int:
-        """Tokens that were thought before any was shown."""
+        """Reasoning tokens made before any token was shown."""
         return 0 if self.upstream is None else self.upstream.unseen
 
     @property
     def obtained(self) -> int:
-        """The true tokens of what came to the caller."""
+        """The true tokens that reached the caller."""
         if self.status != 200 or self.upstream is None or not self.received:
             return 0
         if self.plan.stream:
@@ -146,7 +146,7 @@ class Play:
 
 
 class Reply:
-    """The upstream's side of a call: a piece in each turn of the loop."""
+    """The upstream's side of a call: one piece in each turn of the event loop."""
 
     status = 200
 
@@ -182,7 +182,7 @@ class Reply:
 
 
 class Transport:
-    """The way to the upstream."""
+    """The transport to the played upstream."""
 
     async def post(
         self,
@@ -212,14 +212,14 @@ class Transport:
 
 
 class Caller:
-    """The caller's side of a call, as a server has it."""
+    """The caller's side of a call, as an HTTP server presents it."""
 
     def __init__(self, play: Play, body: bytes) -> None:
         self._play, self._body = play, body
         self._was_read = False
 
     async def receive(self) -> Any:
-        """Return the body; nobody asks for more, since a server that tells when its caller is gone is not asked."""
+        """Return the body; a second call is an error, since this server reports hang-ups through ``when_gone``."""
         assert not self._was_read
         self._was_read = True
         return {"type": "http.request", "body": self._body}
@@ -241,7 +241,7 @@ class Caller:
             play.status = message["status"]
             return
         if play.plan.takes_nothing and not play.is_gone:
-            await asyncio.Event().wait()  # until it is given up
+            await asyncio.Event().wait()  # until the gateway gives up this caller
         for _ in range(play.chance.randrange(20) if play.plan.is_slow else 0):
             await asyncio.sleep(0)
         if message["body"]:
@@ -254,7 +254,7 @@ class Caller:
 
 
 class House:
-    """One way to run the gateway, before the books that all share."""
+    """One configuration of the gateway; all houses share one Redis and its holds."""
 
     def __init__(
         self, hung_up: HoldsHarness, keeper: Keeper, claims: IdempotencyClaims, deadlines: Deadlines, name: str
@@ -288,7 +288,7 @@ class House:
         }
 
     async def serve(self, play: Play, key: str, request_id: str) -> None:
-        """Make one call, and leave as its plan says."""
+        """Serve one call whose caller leaves as its plan says."""
         plan, sent = play.plan, json.dumps({"model": "aligned-1", **play.plan.request}).encode()
         OWN.set(Own(play))
         play.request_id = request_id

@@ -1,6 +1,6 @@
-"""Processes that rebuild the hot state from a ledger and are killed at random points, with what they leave behind.
+"""Processes that rebuild the hot state from a ledger and are killed at random points.
 
-python -m tests.faults.rebuilds --kills 50 --at-once 3    kill so many, and hold what comes out against a rebuild undisturbed
+python -m tests.faults.rebuilds --kills 50 --at-once 3    kill 50, and compare the result with an undisturbed rebuild
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BOUNDS = Bounds(conversation_tokens_max=1_000, lease_ms=60_000, call_ms=600_000,
 PEOPLE, CALLS = 300, 1_500
 NOW = NOON + CALLS
 LOCK_S = 1.0
-"""Until somebody else may go on where one was killed."""
+"""How long the lock of a killed process lasts, until another process may go on."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class House:
 
     @contextmanager
     def process(self) -> Iterator[Started]:
-        """Run a process that makes sure of the hot state, from the moment at which it asks for it."""
+        """Run a process that ensures the hot state, and yield once it is about to begin."""
         words = ["--ensure", self.redis_url, self.ledger_url]
         request = Request(words, dict(os.environ), str(Path.cwd()), module="tests.faults.rebuilds")
         out, out_end = os.pipe()
@@ -72,11 +72,11 @@ class House:
             return None not in batch.execute()
 
     def commands(self) -> int:
-        """Return how many commands the server has had."""
+        """Return how many commands the server has processed."""
         return int(cast(Any, self.client.info("stats"))["total_commands_processed"])
 
     def seen(self) -> dict[str, Any]:
-        """Return all that is in the hot state, but for the number of the rebuild that made it and a killed one's lock."""
+        """Return the whole hot state except the generation of each bucket and the lock of a killed rebuild."""
         found: dict[str, Any] = {}
         for name in sorted(set(self.client.scan_iter(count=1_000)) - {redis_keys.REBUILD_LOCK.encode()}):
             match self.client.type(name):
@@ -92,7 +92,7 @@ class House:
 
 
 def fill(database: Database, draw: random.Random) -> None:
-    """Put customers with keys into a ledger, and calls of conversations that are open."""
+    """Write customers with keys into a ledger, and calls of open conversations."""
     names = [f"cus_{number}" for number in range(PEOPLE)]
     key = {"prefix": "tc", "name": None, "created": 0, "expires": None, "revoked": None, "projected": True}
     with database.write() as connection:
@@ -112,7 +112,7 @@ def fill(database: Database, draw: random.Random) -> None:
 
 
 def kill_some(house: House, draw: random.Random, *, kills: int, at_once: int, whole: int) -> int:
-    """Kill processes after random numbers of the server's commands; return how many had not come to their end."""
+    """Kill processes after random numbers of the server's commands; return how many were killed before their end."""
     count = 0
     while count < kills:
         if house.is_whole():
@@ -130,7 +130,7 @@ def kill_some(house: House, draw: random.Random, *, kills: int, at_once: int, wh
 
 
 def converge(house: House) -> None:
-    """Let one come to its end."""
+    """Run one process to its end."""
     with house.process() as process:
         assert process.wait(60) == 0
     assert house.is_whole()
@@ -159,7 +159,7 @@ def main() -> None:
 
 
 def disturbed(house: House, draw: random.Random, *, kills: int, at_once: int) -> int:
-    """Kill processes that rebuild, and assert that the hot state is in the end what it is undisturbed."""
+    """Kill rebuilding processes, and assert that the final hot state equals that of an undisturbed rebuild."""
     began = house.commands()
     converge(house)
     wanted, whole = house.seen(), house.commands() - began
@@ -173,7 +173,7 @@ def disturbed(house: House, draw: random.Random, *, kills: int, at_once: int) ->
 
 
 def ensure(redis_url: str, ledger_url: str) -> None:
-    """Make sure of the hot state, as a worker and a bookkeeper do: again, where another one is at it."""
+    """Ensure the hot state as a worker and a bookkeeper do: try again while another process rebuilds it."""
     database = Database(ledger_url)
     with connect(redis_url) as client:
         everything = CatalogProjector(database, Projection(client))

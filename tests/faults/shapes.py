@@ -1,4 +1,4 @@
-"""What an upstream sends whose truth is known: how many tokens are made at each of its bytes, in every shape of a stream."""
+"""What an upstream sends, with the true number of tokens made at each of its bytes, in every shape of a stream."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ PER_CHUNK = (1, 1, 1, 5, 40)
 USAGES = ("last", "last", "running", "none")
 FAULTS = ("", "", "", "", "", "", "error event", "cut", "reset", "not json", "no done")
 TOLD_APART = 0.3
-"""How many of the answers are thought before they are said, or are a call, or have several choices."""
+"""The share of answers with hidden reasoning, with visible reasoning, and with a tool call, each drawn separately."""
 
 TEXTS_SAID = ("docs/operator.md", "gateway/serving/journey.py", "LICENSE")
 EACH, LONGEST = 2_000, 500
-"""Tokens of each that are said, and of an answer with all its choices at most."""
+"""How many tokens of each text are used, and the most tokens of an answer with all its choices."""
 
 LIMITS = re.compile(r"max.*tokens|n_predict|num_predict|min_tokens")
 CHOICES = ("n", "best_of", "n_cmpl")
@@ -36,12 +36,12 @@ TEXTS = {
     Responses.endpoint: "delta",
     Messages.endpoint: "text|thinking|partial_json",
 }
-"""Names of texts in the events of a stream."""
+"""Names of text fields in the events of a stream."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Bytes that the upstream sends at once, the tokens it has made by then, and the time they took it."""
+    """Bytes that the upstream sends at once, the tokens made by then, and the seconds that passed for this piece."""
 
     data: bytes
     generated: int
@@ -54,25 +54,25 @@ class Script:
 
     endpoint: str
     tokens: int
-    """Tokens of each choice that are shown, if nobody limits them."""
+    """Visible tokens of each choice, if no limit is lower."""
     per_chunk: int
     usage: str
     """``last``, ``running``, ``none``."""
     hidden: int
-    """Tokens that are thought before, and shown to nobody."""
+    """Reasoning tokens made first and never shown."""
     thought: int
-    """Tokens of those that are shown, which are thoughts."""
+    """How many of the visible tokens are reasoning."""
     is_call: bool
     fault: str
     at: int
-    """Tokens after which the fault comes."""
+    """Tokens after which the fault happens."""
     tokens_per_s: float
     text: int
-    """Where in ``said`` its text begins."""
+    """Where in ``text_pieces()`` its text begins."""
 
 
 def script(chance: random.Random, endpoint: str) -> Script:
-    """Draw one."""
+    """Draw a script."""
     tokens = chance.choice((3, 20, 60, 200))
     is_talk = endpoint != Completions.endpoint
     return Script(
@@ -92,7 +92,7 @@ def script(chance: random.Random, endpoint: str) -> Script:
 
 @cache
 def text_pieces() -> tuple[str, ...]:
-    """Return as much of each text in tokens of a real vocabulary: prose, code, and a licence with its long words."""
+    """Return ``EACH`` tokens of each text in a real vocabulary: prose, code, and a licence with its long words."""
     from bpe_openai import get_encoding  # only here: each process of a run reads this file, and few draw texts
 
     known, size = get_encoding("o200k_base"), 10_000
@@ -107,7 +107,7 @@ def text_pieces() -> tuple[str, ...]:
 
 
 class Upstream:
-    """One answer of the upstream to a body, which obeys the largest limit that is anywhere in it."""
+    """One answer of the upstream to a body; it obeys the largest limit among the body's fields."""
 
     def __init__(self, script: Script, request: dict[str, Any]) -> None:
         self.script = script
@@ -125,11 +125,11 @@ class Upstream:
 
     @property
     def chunk(self) -> int:
-        """Tokens of a piece, at most."""
+        """The most tokens of a piece."""
         return self.script.per_chunk
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield what is sent; where nothing more comes and the end is not there, the connection breaks."""
+        """Yield the pieces; if they stop before the proper end of the answer, the connection breaks there."""
         yield from self._stream() if self._streams else self._whole()
 
     @property
@@ -138,16 +138,16 @@ class Upstream:
 
     @property
     def total(self) -> int:
-        """Tokens of all of the answer."""
+        """Tokens of the whole answer."""
         return (self._hidden + self._each) * self.choices
 
     @property
     def unseen(self) -> int:
-        """Tokens that were thought before anything was shown."""
+        """Reasoning tokens made before any token is shown."""
         return self._hidden * self.choices
 
     def had(self, size: int) -> int:
-        """Return how many tokens who has so many characters of the stream's text has a part of."""
+        """Return how many tokens the first ``size`` characters of the stream's text touch."""
         step, shown = self.script.per_chunk, list[str]()
         for place in range(0, self._each, step):
             for index in range(self.choices):
@@ -174,7 +174,7 @@ class Upstream:
             for index in range(self.choices):
                 tokens = self._tokens(index)[place : place + self.script.per_chunk]
                 delta = self._delta("".join(tokens), place)
-                generated = self._hidden + place + len(tokens)  # of this choice alone, as vLLM says it
+                generated = self._hidden + place + len(tokens)  # of this choice alone, as vLLM reports it
                 yield self._piece(self._event({"choices": [_choice(index, delta)]}, generated), len(tokens))
         yield from self._end_of_stream()
 
@@ -230,7 +230,7 @@ class Upstream:
 
 
 class Played:
-    """A transcript, whose tokens are what its own test says that they are."""
+    """A transcript with the number of tokens that its own test states."""
 
     def __init__(self, sent: Sent, total: int, length: int, chance: random.Random) -> None:
         self._sent = sent
@@ -247,7 +247,7 @@ class Played:
             yield Piece(body[begin:end], generated, self.total / 50 / len(places))
 
     def had(self, size: int) -> int:
-        """Return how many tokens who has so many characters of the stream's text has."""
+        """Return how many tokens the first ``size`` characters of the stream's text stand for."""
         return min(-(-self.total * size // max(self._length, 1)), self.total)
 
 
@@ -256,7 +256,7 @@ def _choice(index: int, delta: dict[str, Any], reason: str | None = None) -> dic
 
 
 def characters(endpoint: str, body: bytes) -> int:
-    """Return how many characters of text a caller has that has these bytes of a stream, perhaps the last event in part."""
+    """Return how many characters of text these bytes of a stream contain, where the last event may be cut."""
     names = TEXTS[endpoint]
     found = re.findall(rf'"(?:{names})": ?"((?:[^"\\]|\\.)*)', body.decode("utf-8", "replace"))
     return sum(map(len, map(_unescaped, found)))
@@ -272,5 +272,5 @@ def _unescaped(text: str) -> str:
 
 
 def _begun(tokens: list[str], size: int) -> int:
-    """Return how many tokens a text of so many characters has at least a part of."""
+    """Return how many tokens the first ``size`` characters of a text touch."""
     return sum(before < size for before in accumulate(map(len, tokens[:-1]), initial=0))

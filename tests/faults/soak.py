@@ -1,4 +1,4 @@
-"""``make soak``: calls with a fault in every second one while processes are killed, then the ledger against the truth."""
+"""``make soak``: calls, half of them with a fault, while processes are killed; then ledger and truth are compared."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CAPPED_TOKENS = 90
 ROLES = ("worker", VALKEY, "bookkeeper")
 SETTINGS = {"lease_s": LEASE_S, "workers": 2, "first_token_deadline_s": 5.0, "idle_deadline_s": 3.0}
 WAYS = {ALWAYS: {"call_deadline_s": 60}, AS_ASKED: {"call_deadline_s": 15}}
-"""How the upstream is asked. For the head of a whole answer a call waits up to its deadline, and some never come."""
+"""How the upstream is asked. A call waits for the head of a whole answer up to its deadline, and some never arrive."""
 
 CROWDED = {"first_token_deadline_s": 2.0, "call_deadline_s": 15.0, "lease_s": 10.0, "write_deadline_s": 60.0}
 QUOTA = 10_000
@@ -48,7 +48,7 @@ UP_S = 60.0
 
 @dataclass
 class Soak:
-    """One run: what is planned, what callers heard, what was killed when."""
+    """One run: its plans, what callers received, and which processes were killed when."""
 
     running: Serving
     loop: Rig
@@ -64,7 +64,7 @@ class Soak:
     done: int = 0
 
     async def load(self, calls: int, kills: int) -> None:
-        """Make every call, so many at once, and kill as the calls go by."""
+        """Make every call, ``AT_ONCE`` at a time, and kill processes at random moments in between."""
         waiting = plans(calls, self.chance)
         moments = sorted(self.chance.randrange(calls) for _ in range(kills))
         limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
@@ -82,7 +82,7 @@ class Soak:
             await killing
 
     async def _call(self, client: httpx.AsyncClient, plan: Plan) -> None:
-        """Make one call; where nobody serves at the moment, make it again."""
+        """Make one call; repeat it while nobody serves."""
         self.faults[plan.fault or "none"] += 1
         while not await self._answered(client, plan):
             await asyncio.sleep(AGAIN_S)
@@ -108,7 +108,7 @@ class Soak:
         return status != 503
 
     async def _kill_at(self, moments: list[int]) -> None:
-        """Kill something that runs whenever so many calls are done."""
+        """Kill a random running process after each of these numbers of calls."""
         for moment in moments:
             while self.done < moment:
                 await asyncio.sleep(0.01)
@@ -121,7 +121,7 @@ class Soak:
                 await self._outage()
 
     async def _outage(self) -> None:
-        """Note for how long Valkey is away."""
+        """Record for how long Valkey is unavailable."""
         began = time.monotonic()
         await asyncio.to_thread(until, self._valkey_answers, UP_S)
         self.outages.append((began, time.monotonic()))
@@ -130,11 +130,11 @@ class Soak:
         try:
             with connect(redis_url(self.running)) as client:
                 return bool(client.ping())
-        except Exception:  # noqa: BLE001 - whatever it is, it is not there
+        except Exception:  # noqa: BLE001 - whatever the error is, Valkey is unavailable
             return False
 
     def settle_down(self) -> float:
-        """Wait until all is up and nothing is held; return the seconds that it took after all was up."""
+        """Wait until everything is up and nothing is held; return the seconds that holds lasted after start-up."""
         roles = {"worker": 2, VALKEY: 1, "bookkeeper": 1}
         until(lambda: all(len(self._alive(role)) == count for role, count in roles.items()), UP_S)
         until(self._valkey_answers, UP_S)
@@ -154,7 +154,7 @@ class Soak:
             return False
 
     def judge(self, settling_s: float) -> tuple[Findings, int]:
-        """Return what is wrong, and how many holds leaked."""
+        """Return the findings, and how many holds leaked."""
         leaked = open_holds(redis_url(self.running))
         records = self.loop.usage()
         found = compare(records, self.truth.calls, self.received, Outages(tuple(self.outages)), self.way)
@@ -175,7 +175,7 @@ class Soak:
 
 
 def crowds(calls: int, way: str) -> list[str]:
-    """Let a crowd fail upstream, then another go for the edge of a quota, at three gateways; return what was breached."""
+    """Have one crowd fail upstream and another use up a quota, at three gateways; return the breaches."""
     settings = {"gateways": 3, "upstream_streams": way, **CROWDED}
     with short_directory() as directory, faulty_loop(directory, **settings) as faulty:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -201,7 +201,7 @@ def crowds(calls: int, way: str) -> list[str]:
 
 
 def soak(calls: int, kills: int, seed: int, way: str) -> list[str]:
-    """Run a soak, print its report, and return what was breached."""
+    """Run a soak, print its report, and return the breaches."""
     say(f"asked      {way}")
     began, truth = time.monotonic(), Truth()
     with ExitStack() as stack:
@@ -224,7 +224,7 @@ def soak(calls: int, kills: int, seed: int, way: str) -> list[str]:
 
 
 def report(run: Soak, found: Findings, leaked: int, settling_s: float, took_s: float) -> str:
-    """Return what a run came to, as text."""
+    """Return the report of a run as text."""
     killed = ", ".join(f"{count} {role}" for role, count in sorted(run.kills.items())) or "none"
     faulty = sum(count for fault, count in run.faults.items() if fault != "none")
     lines = [

@@ -1,4 +1,4 @@
-"""A caller who knows the code and hangs up wherever it pays obtains what it is billed: a part of what ``make fuzz`` plays."""
+"""A caller who knows the code and hangs up wherever that pays obtains what it is billed: ``make fuzz`` in short."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CALLS = 600
 
 
 def test_whoever_hangs_up_wherever_it_pays_obtains_what_it_is_billed(valkey_url: str) -> None:
-    """In total, and of a capped conversation the cap and one chunk of each call that goes on at the time."""
+    """This holds in total; a capped conversation obtains at most the cap and one chunk of each simultaneous call."""
     found = asyncio.run(run(valkey_url, CALLS, seed=2))
 
     assert found.breaches == []
@@ -21,7 +21,7 @@ def test_whoever_hangs_up_wherever_it_pays_obtains_what_it_is_billed(valkey_url:
 
 
 def assert_all_was_played(found: Found) -> None:
-    """See that each house counted some calls, and that each kind of count was one's."""
+    """Assert that each house had some calls, and that each source of counts was used."""
     assert {house for house, _ in found.sums} == set(HOUSES)
     sources = {"upstream", "continuous", "drained", "tokenizer", "counted", "timed", "granted", "estimate"}
     assert {source for _, source in found.sums} >= sources

@@ -1,4 +1,4 @@
-"""Whole answers that the upstream is asked for whole: relayed as they came, and one record each however they end."""
+"""Whole answers that the upstream makes whole: relayed unchanged, with one record each however they end."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SLOW = 10.0
 """Tokens per second of an answer that a caller leaves in the middle."""
 
 MUCH = 2_000
-"""Tokens of an answer that is far over its grant."""
+"""Tokens of an answer that far exceeds its grant."""
 
 
 @pytest.fixture(scope="module")
 def as_asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    """A loop whose upstream is any kind: what its callers leave is read to its end."""
+    """A loop whose upstream has the profile ``any``: abandoned answers are read to their end."""
     with faulty_loop(
         tmp_path_factory.mktemp("asked"), upstream_streams="as_asked", call_deadline_s=DEADLINE_S
     ) as running:
@@ -49,7 +49,7 @@ def stopping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
 ESTIMATED = {
     f"usage {lie}": ("complete", 8, "estimate") for lie in ("missing", "null", "zero", "negative", "in words", "huge")
 }
-"""Ten tokens of three characters, a quarter of which is the guess where the upstream says no figure."""
+"""Ten tokens of three characters: without a figure of the upstream, the estimate is a quarter of the characters."""
 
 OTHERWISE = {
     **ESTIMATED,
@@ -58,7 +58,7 @@ OTHERWISE = {
     "usage above": ("cap", CAP, "upstream"),
     "several in a chunk, usage missing": ("complete", 10, "estimate"),
 }
-"""Endings that have another record than a stream's: finish, tokens billed, by whom counted."""
+"""Endings whose record differs from that of a stream: finish, tokens billed, source of the count."""
 
 
 @pytest.mark.parametrize(("dialect", "name"), CASES, ids=named)
@@ -77,7 +77,7 @@ def test_a_whole_answer_that_comes_to_its_end(as_asked: Faulty, dialect: Any, na
     request = as_asked.upstream_call(record).request
     assert "stream" not in request
     assert "stream_options" not in request
-    assert len(answer.text) < MUCH, "what is over the grant is not passed on"
+    assert len(answer.text) < MUCH, "text beyond the grant is not relayed"
 
 
 @every_format
@@ -85,7 +85,7 @@ def test_a_whole_answer_that_comes_to_its_end(as_asked: Faulty, dialect: Any, na
 def test_the_caller_has_what_the_upstream_said_to_the_byte(
     as_asked: Faulty, dialect: Any, parameters: dict[str, Any]
 ) -> None:
-    """But for the model's name, and the usage where it says otherwise than is billed."""
+    """Only the model's name differs, and the usage where it is not what is billed."""
     who = as_asked.loop.customer("small")
     answer = as_asked.say(dialect, who, Script(), **parameters)
 
@@ -147,7 +147,7 @@ def test_an_upstream_that_streams_unasked_is_put_together(
 
 @pytest.mark.parametrize("tokens", [4, 50])
 def test_several_choices_come_whole(as_asked: Faulty, tokens: int) -> None:
-    """One that was ended by its limit has had what it was granted, though the usage says the sum of all."""
+    """A choice that its limit ended has its whole grant, although the usage reports only the sum over all choices."""
     who = as_asked.loop.customer("small")
     answer = as_asked.say(Chat, who, Script(tokens=tokens), n=3)
 
@@ -158,7 +158,7 @@ def test_several_choices_come_whole(as_asked: Faulty, tokens: int) -> None:
 
 
 def test_a_whole_answer_may_take_longer_than_a_streams_first_token(as_asked: Faulty) -> None:
-    """Its head comes when all of it is made: the call's deadline bounds it, not the first token's."""
+    """Its head arrives once the whole answer is made: the call's deadline bounds it, not that of the first token."""
     who = as_asked.loop.customer("small")
     answer = as_asked.say(Chat, who, Script(tokens=15, tokens_per_s=10))
 
@@ -174,7 +174,7 @@ def test_what_a_caller_leaves_is_read_to_its_end_and_billed_what_it_came_to(as_a
     record = record_of(as_asked, who)
     outcome = (record["finish"], record["billed_output_tokens"], record["usage_source"])
     assert outcome == ("disconnect", 10, "drained")
-    assert record["duration_ms"] < 1000 * 10 / SLOW, "it says when the caller left"
+    assert record["duration_ms"] < 1000 * 10 / SLOW, "the duration ends when the caller left"
     assert not as_asked.upstream_call(record).was_left
 
 
@@ -190,7 +190,7 @@ def test_what_a_caller_leaves_ends_with_the_calls_deadline(as_asked: Faulty) -> 
 
 @every_format
 def test_what_a_caller_leaves_is_closed_where_the_operator_says_so(stopping: Faulty, dialect: Any) -> None:
-    """How much was made by then nobody says: before the model's pace is known it is the grant."""
+    """Nobody reports how much was made by then: before the model's speed is known, the grant is billed."""
     who = stopping.loop.customer("small")
     leave(stopping, who, dialect)
 
@@ -202,7 +202,7 @@ def test_what_a_caller_leaves_is_closed_where_the_operator_says_so(stopping: Fau
 
 
 def leave(faulty: Faulty, who: Any, dialect: Any, tokens: int = 10) -> None:
-    """Ask for a whole answer, and hang up when some of it is made."""
+    """Request a whole answer, and hang up when a part of it is made."""
     before = len(faulty.truth.calls)
     caller = Caller(faulty, who, Script(tokens=tokens, obeys=tokens < CAP, tokens_per_s=SLOW), dialect=dialect)
     until(lambda: len(faulty.truth.calls) > before and list(faulty.truth.calls.values())[-1].tokens >= 3)
@@ -210,7 +210,7 @@ def leave(faulty: Faulty, who: Any, dialect: Any, tokens: int = 10) -> None:
 
 
 def test_a_killed_workers_whole_answer_is_recorded_without_tokens() -> None:
-    """Nobody knows what it came to: nothing of it was here. One that is streamed costs a second and a half, either way."""
+    """Nothing of the whole answer had arrived, so its tokens are unknown; a streamed answer's record has tokens."""
     truth, lease_s = Truth(), 2.0
     settings: dict[str, Any] = {"upstream_streams": "as_asked", "lease_s": lease_s, "workers": 1}
     with (

@@ -1,4 +1,4 @@
-"""A caller may leave at any moment: one record if the upstream had answered, nothing held, the upstream left at once."""
+"""A caller may leave at any moment: one record if the upstream had answered, nothing held, the upstream closed."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def test_a_caller_gone_before_the_upstream_answered_leaves_nothing(faulty: Fault
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 def test_a_caller_gone_while_the_upstream_lets_nobody_in_owes_nothing(tmp_path: Path, stream: bool) -> None:
-    """Where the operator wants the whole grant billed, too: the model was not asked."""
+    """This holds even where the operator bills the whole grant: the model was never asked."""
     with ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         address = listening.getsockname()
-        for _ in range(2):  # one is let in and one may wait: whoever comes then is not answered
+        for _ in range(2):  # the listener accepts no third connection beyond these two
             before = stack.enter_context(socket.socket())
             before.setblocking(False)
             before.connect_ex(address)
@@ -105,7 +105,7 @@ def test_a_caller_gone_in_the_middle_pays_by_the_upstreams_running_figure(faulty
 
 
 def under_way(faulty: Faulty, who: Sold, script: Script, **more: Any) -> Caller:
-    """Return a caller of whose answer more than ten tokens are made."""
+    """Return a caller once more than ten tokens of its answer are made."""
     before = len(faulty.truth.calls)
     caller = Caller(faulty, who, script, **more)
     until(lambda: len(faulty.truth.calls) > before and list(faulty.truth.calls.values())[-1].tokens > 10)
@@ -114,7 +114,7 @@ def under_way(faulty: Faulty, who: Sold, script: Script, **more: Any) -> Caller:
 
 @both_ways
 def test_a_caller_who_does_not_stream_and_leaves_pays_for_what_came_by_then(faulty: Faulty, way: str) -> None:
-    """Of an answer that was asked for whole nothing came: where the operator bills what is visible, nothing is owed."""
+    """Nothing had arrived of an answer requested whole: where the operator bills visible tokens, nothing is due."""
     who = faulty.loop.customer("open")
     under_way(faulty, who, Script(tokens=10_000, tokens_per_s=SLOW)).hang_up()
 
@@ -127,7 +127,7 @@ def test_a_caller_who_does_not_stream_and_leaves_pays_for_what_came_by_then(faul
 
 
 def test_a_caller_gone_between_the_usage_and_the_end_pays_what_the_upstream_said(faulty: Faulty) -> None:
-    """The upstream says 10 where 4 chunks came: its figure is for the whole answer, which was made."""
+    """The upstream reports 10 tokens for 4 chunks: its figure is for the whole answer, which was made."""
     who = faulty.loop.customer("open")
     caller = Caller(faulty, who, Script(per_chunk=3, fault="hang before done"), stream=True)
     caller.read_until(b'"finish_reason":"stop"')
@@ -139,8 +139,8 @@ def test_a_caller_gone_between_the_usage_and_the_end_pays_what_the_upstream_said
 
 
 def test_a_caller_who_takes_nothing_is_given_up_in_time(faulty: Faulty) -> None:
-    """The answer is larger than all buffers between; the connection stays open, as that of a machine gone from the
-    network does."""
+    """The answer is larger than all buffers in between; the connection stays open, as when a machine drops off the
+    network."""
     who = faulty.loop.customer("open")
     script = Script(tokens=16_000, usage="cumulative")
     caller = Caller(faulty, who, script, receive_bytes=4_096, n=16, stream=True)
@@ -156,7 +156,7 @@ def test_a_caller_who_takes_nothing_is_given_up_in_time(faulty: Faulty) -> None:
 
 @both_ways
 def test_a_caller_who_takes_nothing_of_a_whole_answer_is_billed_all_of_it(faulty: Faulty) -> None:
-    """It was all made before the first byte could be sent, and no hold waits until somebody reads it."""
+    """The whole answer was made before its first byte could be sent, and no hold waits until somebody reads it."""
     who = faulty.loop.customer("open")
     script = Script(tokens=4_000, per_chunk=1_000, padding=8)
     caller = Caller(faulty, who, script, receive_bytes=4_096, n=4)

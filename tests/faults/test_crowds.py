@@ -40,7 +40,7 @@ async def test_a_crowd_of_calls_that_fail_upstream_leaves_nothing_held_within_tw
 async def test_a_mixed_herd_is_served_to_the_edge_of_its_quota_and_not_one_token_more(
     three: Faulty, price: int
 ) -> None:
-    """With a price a conversation's whole cap is bought or nothing, so up to the largest hold may stay unserved."""
+    """With a price, a conversation buys its whole cap or nothing, so up to the largest hold may stay unserved."""
     three.loop.tier("herd", period_tokens_max=QUOTA, conversation_tokens_max=largest_hold(), price_nanousd=price)
     who = three.loop.customer("herd")
     answers = await herd(three, who, 400)

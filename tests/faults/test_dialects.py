@@ -20,7 +20,7 @@ ENDLESS = 10**6
 
 @dataclass(frozen=True)
 class Ending:
-    """A script, and what the record says: how it ended, tokens billed, by whom counted."""
+    """A script, and its record: how the answer ended, tokens billed, source of the count."""
 
     script: Script
     finish: str
@@ -119,7 +119,7 @@ def test_an_answer_that_breaks_off(faulty: Faulty, dialect: Any, name: str, stre
 def test_a_stream_of_several_tokens_in_a_piece_that_breaks_off_is_guessed_by_its_length(
     faulty: Faulty, dialect: Any
 ) -> None:
-    """Five tokens of four characters in one piece: it is one, and a quarter of what it has beyond six characters."""
+    """Five tokens of four characters in one piece count as one, and a quarter of the characters beyond six."""
     who = faulty.loop.customer("small")
     faulty.say(dialect, who, Script(per_chunk=5, padding=1, fault="error event", at=5), stream=True)
 
@@ -129,7 +129,7 @@ def test_a_stream_of_several_tokens_in_a_piece_that_breaks_off_is_guessed_by_its
 
 
 LAST_EVENT = {
-    # what a format says before its last event is enough to know that the answer is whole
+    # in most formats the events before the last one show that the answer is whole
     Chat: "complete",
     Completions: "complete",
     Messages: "complete",
@@ -186,7 +186,7 @@ def test_a_caller_who_hangs_up_pays_for_what_was_made(faulty: Faulty, dialect: A
 
 
 ELSEWHERE = {"shutdown", "recovered"}
-"""Endings of workers, in every format, too: ``test_workers.py``."""
+"""Endings caused by workers; ``test_workers.py`` has them in every format."""
 
 
 @pytest.mark.parametrize("dialect", ALL, ids=named)

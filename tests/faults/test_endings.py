@@ -1,4 +1,4 @@
-"""However a call ends it has exactly one record, right to the token, holds nothing, and has left the upstream."""
+"""However a call ends, it has exactly one record, right to the token, holds nothing, and has closed the upstream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.faults.truth import Script
 
 @dataclass(frozen=True)
 class Ending:
-    """A script, and what the record has to say: how it ended, tokens counted, by whom, and whether it is an answer."""
+    """A script, and its expected record: how the answer ended, tokens counted, source of the count, and the status."""
 
     script: Script
     finish: str

@@ -1,4 +1,4 @@
-"""An upstream that nests without an end, or never ends a line, has failed: it is told as its fault, and nothing stays."""
+"""An upstream that nests too deeply or never ends a line has failed: the refusal says so, and nothing stays held."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WHOLE = {"deep": DEEP, "nested": NESTED, "wide": WIDE, "deep objects": b'{"a":' 
 
 @dataclass
 class Model:
-    """A model that says one thing, whatever it is asked."""
+    """A model that answers every request with the same body."""
 
     body: bytes = b"{}"
     status: int = 200
@@ -51,7 +51,7 @@ class Model:
 
 @pytest.fixture
 def model() -> Model:
-    return Model(DEEP)  # also of what kind it is, which it is asked at the start
+    return Model(DEEP)  # also to the question of its kind at the start
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def post(loop: Rig, who: Sold, path: str, **more: Any) -> httpx.Response:
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_what_is_nested_without_an_end_is_the_upstreams_fault(loop: Rig, model: Model, path: str) -> None:
-    """Whole, as an error, and in a stream; the call is over, and nothing of it is held."""
+    """This holds for a whole answer, an error and a stream; the call ends, and nothing of it stays held."""
     who = loop.customer("open")
     for body in WHOLE.values():
         model.body, model.status, model.kind = body, 200, b"application/json"
@@ -94,7 +94,7 @@ def test_what_is_nested_without_an_end_is_the_upstreams_fault(loop: Rig, model: 
 
 
 async def pour_out(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begins: bytes, goes_on: bytes) -> None:
-    """Answer the first call with a reply that goes on for ever, and say how much of it was taken."""
+    """Answer calls with a reply that never ends, and any other request with 404."""
     head = await reader.readuntil(b"\r\n\r\n")
     try:
         if head.startswith(b"POST"):

@@ -1,4 +1,4 @@
-"""What was made is billed also where a worker is killed, or Redis is gone, while its answer is read on with nobody to hear it."""
+"""An abandoned answer is billed even if its worker is killed, or Redis is unavailable, while it is read to its end."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from tests.serving import served
 from tests.waiting import until
 
 UNSEEN = Script(tokens=0, hidden=982, prompt=100_022, fault="wait before usage")
-"""All of the answer is thought, and none of it seen."""
+"""An answer of reasoning tokens alone, none of which is shown."""
 
 BEGUN = Script(fault="hang before token")
-"""No more of it comes than its head."""
+"""An answer of which only the head arrives."""
 
 ROWS = {"hidden reasoning": (THOUGHT, 1_983), "forty tokens in each piece": (BROAD, 1_000), "no token": (UNSEEN, 982)}
-"""Answers and the tokens that are made of each."""
+"""Answers, and how many tokens each makes."""
 
 CASES = [
     (row, dialect, stream, key) for row in ROWS for dialect in ALL for stream in (True, False) for key in (False, True)
@@ -43,7 +43,7 @@ CASES = [
 
 @dataclass(frozen=True)
 class Left:
-    """A call of a customer of its own whose caller has left once all was made but the usage."""
+    """A call of a separate customer whose caller left once everything except the usage was made."""
 
     row: str
     stream: bool
@@ -88,9 +88,9 @@ def records_of(faulty: Faulty) -> dict[str, dict[str, Any]]:
 
 
 def test_a_worker_that_is_killed_while_nobody_listens_has_billed_what_is_owed() -> None:
-    """Its last renewal knew who had left: they owe what is owed where no figure comes, here the grant, and their input.
+    """Its last renewals recorded who had left: each owes its input, and what is due without a figure, here the grant.
 
-    Who has an Idempotency-Key may come back for the answer, which is gone: of that no more is billed than went by.
+    A caller with an Idempotency-Key may come back for the answer, which is lost: only relayed tokens are billed to it.
     """
     truth, lease_s = Truth(), 4.0
     settings: dict[str, Any] = {"lease_s": lease_s, "workers": 1, "answer_tokens_max": GRANT}
@@ -121,9 +121,9 @@ def test_a_worker_that_is_killed_while_nobody_listens_has_billed_what_is_owed() 
 
 
 def test_input_of_an_answer_that_was_left_before_its_first_token_is_owed_where_its_worker_is_killed() -> None:
-    """In a tier that bills what went by, of which there is nothing: the hold says that the upstream had begun to answer.
+    """The tier bills relayed tokens, and there are none; the hold says that the upstream had begun to answer.
 
-    Who listens, or may come back for the answer with its Idempotency-Key, owes nothing for an answer that the house lost.
+    A caller who still listens, or may come back with its Idempotency-Key, owes nothing for an answer that is lost.
     """
     truth, lease_s = Truth(), 4.0
     settings: dict[str, Any] = {
@@ -173,7 +173,7 @@ def answered(truth: Truth) -> int:
 
 
 def in_flight(url: str, is_so: Callable[[InFlight], bool]) -> int:
-    """Return how many calls were so when they were last renewed."""
+    """Return how many calls fulfilled ``is_so`` at their last renewal."""
     with connect(url) as client:
         return sum(is_so(call) for there in all_in_flight(client).values() for call in there)
 
@@ -191,7 +191,7 @@ def away(tmp_path: Path) -> Iterator[tuple[Faulty, Wire]]:
 
 
 def test_redis_away_while_nobody_listens_costs_no_token(away: tuple[Faulty, Wire]) -> None:
-    """The answers are read on without Redis, and settled once it is there again, by the figure that came."""
+    """The answers are read on without Redis, and settled by the upstream's figure once Redis is back."""
     faulty, between = away
     left = leave_all(faulty)
     between.cut()

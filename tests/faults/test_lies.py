@@ -1,4 +1,4 @@
-"""Whatever an upstream says of its usage, there is one decision: gateway/serving/README.md has the table."""
+"""There is one decision for each usage that an upstream may report: gateway/serving/README.md has the table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.faults.truth import Script
 MADE = 10
 
 LIES: dict[str, tuple[Script, int, int, str]] = {
-    # what is said: the script, output tokens as counted, as billed, by whom
+    # the reported usage: the script, output tokens counted, tokens billed, source of the count
     "honest": (Script(), MADE, MADE, "upstream"),
     "missing": (Script(usage="missing"), MADE, MADE, "counted"),
     "null": (Script(usage="null"), MADE, MADE, "counted"),
@@ -79,7 +79,7 @@ def test_a_lie_of_the_upstream_changes_no_bill(faulty: Faulty, lie: str, stream:
 
     (record,) = faulty.loop.usage(who)
     if script.fault and not stream:
-        expected[1] = 0  # nobody was sent any of it
+        expected[1] = 0  # no caller received any of it
     assert outcome(record) == tuple(expected)
     assert record["billed_output_tokens"] <= faulty.upstream_call(record).tokens or lie == "above"
 
@@ -95,7 +95,7 @@ def test_an_answer_that_comes_whole_is_taken_at_its_usage_or_estimated(faulty: F
     assert answer.status_code == 200
     (record,) = faulty.loop.usage(who)
     assert outcome(record) == tuple(expected)
-    assert len(answer.text) < 2_000, "what is over the grant is not passed on"
+    assert len(answer.text) < 2_000, "text beyond the grant is not relayed"
 
 
 def test_a_character_torn_between_two_packets_reaches_the_caller_whole(faulty: Faulty) -> None:

@@ -1,4 +1,4 @@
-"""What was made is billed, also when nobody listens to the end: in each format, streamed and whole, however one leaves."""
+"""Every token made is billed, even if the caller leaves early: in each format, streamed and whole."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ streamed_and_whole = pytest.mark.parametrize("stream", [True, False], ids=["stre
 with_a_key_and_without = pytest.mark.parametrize("key", [None, "once"], ids=["no key", "a key"])
 
 GRANT = 4_000
-"""Tokens that a tier's answer may have at most."""
+"""The most tokens of an answer."""
 
 THOUGHT = Script(tokens=3, hidden=1_980, prompt=100_000, fault="wait before usage")
-"""A reasoning model's answer: three words are shown of what was made."""
+"""A reasoning model's answer: only three of its tokens are shown."""
 
 BROAD = Script(tokens=1_000, per_chunk=40, prompt=50, fault="wait before usage")
 """Forty tokens in each piece."""
 
 ROWS = {"hidden reasoning": (THOUGHT, 1_983), "forty tokens in each piece": (BROAD, 1_000)}
-"""Answers and the tokens that are made of each."""
+"""Answers, and how many tokens each makes."""
 
 LIVED_S = 20.0
 PATIENT: dict[str, Any] = {"upstream_streams": "as_asked", "answer_tokens_max": GRANT, "idle_deadline_s": 60}
@@ -40,7 +40,7 @@ PATIENT: dict[str, Any] = {"upstream_streams": "as_asked", "answer_tokens_max": 
 
 @pytest.fixture(scope="module")
 def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    """A loop as it is by default, whose upstream says its usage at the end alone."""
+    """A loop with default settings, whose upstream reports its usage only at the end."""
     with faulty_loop(tmp_path_factory.mktemp("listening"), **PATIENT) as running:
         sell(running.loop)
         yield running
@@ -48,7 +48,7 @@ def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
 
 @pytest.fixture(scope="module")
 def closing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    """The same where the operator would rather save the engine."""
+    """The same loop where the operator prefers to save the engine's time."""
     with faulty_loop(tmp_path_factory.mktemp("closing"), on_hangup="stop", **PATIENT) as running:
         sell(running.loop)
         yield running
@@ -78,8 +78,9 @@ def leave(
     headers: Mapping[str, str] = MappingProxyType({}),
     **more: Any,
 ) -> UpstreamCall:
-    """Call, and hang up once all is made but the usage: a stream after its last visible word. The answer ``ends`` once the
-    gateway has noticed, or waits until it is left."""
+    """Make a call, and hang up once all but the usage is made; a stream is first read to its last visible word.
+
+    If ``ends``, the answer ends once the gateway has noticed; otherwise it waits until the gateway closes it."""
     before, left = len(faulty.truth.calls), disconnects(faulty.loop)
     caller = Caller(faulty, who, script, dialect=dialect, headers=headers, **more)
     until(lambda: len(faulty.truth.calls) > before)
@@ -125,7 +126,7 @@ def test_a_caller_who_leaves_is_billed_what_was_made(
 @every_format
 @streamed_and_whole
 def test_input_is_owed_by_who_leaves_before_the_first_token(listening: Faulty, dialect: Any, stream: bool) -> None:
-    """All of the answer is thought, and none of it seen."""
+    """The answer is all reasoning tokens, none of which is shown."""
     who = listening.loop.customer("metered")
     script = Script(tokens=0, hidden=982, prompt=100_022, fault="wait before usage")
     leave(listening, who, script, dialect, stream=stream)
@@ -136,7 +137,7 @@ def test_input_is_owed_by_who_leaves_before_the_first_token(listening: Faulty, d
 
 
 def test_what_nobody_hears_counts_in_its_conversation(listening: Faulty) -> None:
-    """Each call in it thinks a thousand tokens: the third has what is left of a cap of 2,500, the fourth nothing."""
+    """Each call makes a thousand tokens: the third gets what is left of a cap of 2,500, the fourth nothing."""
     who, named = listening.loop.customer("capped"), {"x-conversation-id": "one"}
     for generated in (1_000, 1_000, 500):
         script = Script(tokens=3, hidden=997, fault="wait before usage")
@@ -150,7 +151,7 @@ def test_what_nobody_hears_counts_in_its_conversation(listening: Faulty) -> None
 @every_format
 @streamed_and_whole
 def test_where_no_figure_comes_the_time_is_owed_or_the_grant(closing: Faulty, dialect: Any, stream: bool) -> None:
-    """Before the model's pace is known it is the grant; then never less than was relayed, never more than was granted."""
+    """Before the model's speed is known the grant is due; then at least the relayed tokens and at most the grant."""
     who = closing.loop.customer("metered")
     call = leave(closing, who, THOUGHT, dialect, ends=False, stream=stream)
 
@@ -172,7 +173,7 @@ def test_a_tier_says_what_is_owed(closing: Faulty, tier: str, source: str, token
 
 
 def test_a_caller_who_takes_nothing_is_billed_what_was_made(tmp_path: Path) -> None:
-    """It stays, as a machine that is gone from the network does, and the answer is larger than all buffers between."""
+    """The caller stays connected without reading, and the answer is larger than all buffers in between."""
     with faulty_loop(tmp_path, **PATIENT, write_deadline_s=0.5) as faulty:
         who = faulty.loop.customer("open")
         script = Script(tokens=1_000, hidden=100, per_chunk=100, padding=9_000)
@@ -186,7 +187,7 @@ def test_a_caller_who_takes_nothing_is_billed_what_was_made(tmp_path: Path) -> N
 
 
 def test_a_crowd_that_leaves_keeps_nobody_from_the_upstream(tmp_path: Path) -> None:
-    """Of eight places two are for answers that nobody hears; the others are free for who stays, at once."""
+    """Of eight places two may serve abandoned answers; the others are free at once for a caller who stays."""
     settings = {**PATIENT, "upstream_concurrency_max": 8, "upstream_queue_s": 60}
     with faulty_loop(tmp_path, **settings) as faulty:
         crowd = [faulty.loop.customer("open") for _ in range(8)]

@@ -1,4 +1,4 @@
-"""Embeddings and counted tokens: nothing is generated, and all the rest is as for any call: endings, errors, records."""
+"""Embeddings and token counts generate nothing; their endings, errors and records are like those of any call."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ ANSWERS: dict[str, dict[str, Any]] = {
     COUNT_TOKENS: {"input_tokens": 12},
 }
 BILLED = {EMBEDDINGS: (4, "upstream"), COUNT_TOKENS: (0, None)}
-"""Input tokens, and who counted them: a count itself is billed nothing."""
+"""Input tokens, and the source of their count: a token count itself is billed nothing."""
 DEADLINE_S = 1.0
 GIVEN_UP_S = 60.0
 both = pytest.mark.parametrize("path", ASKED, ids=["embeddings", "count_tokens"])
 
 
 class Plain:
-    """An upstream of both routes, which answers as a test says."""
+    """An upstream of both routes, whose fault a test sets."""
 
     def __init__(self) -> None:
         self.fault = ""
@@ -142,14 +142,14 @@ def call(loop: Rig, who: Sold, path: str, headers: dict[str, str] | None = None,
 
 
 def records(loop: Rig, who: Sold) -> list[dict[str, Any]]:
-    """Return a customer's records once nothing of it is on its way."""
+    """Return a customer's records once no call is in flight."""
     until(lambda: UPSTREAM.live == 0)
     loop.until_nothing_is_held()
     return loop.usage(who)
 
 
 def code_of(path: str, answer: httpx.Response) -> Any:
-    """Return the code of an error, once it has the shape of the format."""
+    """Return the code of an error, after asserting that the error has the shape of the format."""
     error = answer.json()
     assert (error.get("type") == "error") == (path == COUNT_TOKENS)
     assert error["error"]["message"]
@@ -158,7 +158,7 @@ def code_of(path: str, answer: httpx.Response) -> Any:
 
 @both
 def test_an_answer_is_passed_on_and_is_one_record(loop: Rig, upstream: Plain, path: str) -> None:
-    """With the caller's name of the model; nothing in it can be capped, and its input alone is charged, at its rate."""
+    """The answer has the caller's name of the model; nothing can be capped, and only input is charged, at its rate."""
     who = loop.customer("open")
     answer = call(loop, who, path)
 
@@ -187,7 +187,7 @@ def test_an_answer_is_passed_on_and_is_one_record(loop: Rig, upstream: Plain, pa
 
 @both
 def test_limits_and_unknown_fields_stay_here(loop: Rig, upstream: Plain, path: str) -> None:
-    """These endpoints have no output to limit: no spelling of a limit reaches the model, nor does ``stream``."""
+    """These endpoints have no output to limit: no field that limits it reaches the model, nor does ``stream``."""
     who = loop.customer("open")
     more = {"max_tokens": 5, "n_predict": 9, "n": 2, "stream": True, "stream_options": {}, "extra_body": {"n": 3}}
     answer = call(loop, who, path, **more)
@@ -263,7 +263,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 NO_INPUT = [None, 5, {}, [], [True], [None], [1.5]]
 ODD_INPUT = [(path, odd) for path in ASKED for odd in NO_INPUT] + [(EMBEDDINGS, [{}]), (COUNT_TOKENS, "")]
-"""An empty text is for the model to refuse, and so is a message without a role."""
+"""The gateway leaves it to the model to refuse an empty text or a message without a role."""
 
 
 @pytest.mark.parametrize(("path", "odd"), ODD_INPUT, ids=repr)
@@ -289,7 +289,7 @@ def test_what_is_no_model_is_refused_by_its_name(loop: Rig, upstream: Plain, pat
 
 @both
 def test_refusals_are_those_of_any_call(loop: Rig, upstream: Plain, path: str) -> None:
-    """By key, model, customer, tier and pace, each in the shape of the format; nothing reaches the model."""
+    """Key, model, customer, tier and pace are checked; refusals have the format's shape, and the model gets nothing."""
     nobody = Sold("cus_nobody", "tc-00-" + "x" * 43)
     blocked, tierless, quick = loop.customer("open"), loop.customer(None), loop.customer("slow")
     loop.admin.patch(f"/admin/customers/{blocked.id}", json={"status": "blocked"})
@@ -315,7 +315,7 @@ def test_a_period_without_tokens_left_does_not_refuse_what_generates_none(
 
 
 def test_input_counts_against_a_conversations_input_and_a_count_does_not(loop: Rig, upstream: Plain) -> None:
-    """What is held is the body's bytes, which are more than five; a count can be billed nothing and so holds nothing."""
+    """An embedding holds its body's bytes, which are more than five; a token count is unbilled and holds nothing."""
     who = loop.customer("short")
     refused = call(loop, who, EMBEDDINGS)
 

@@ -1,4 +1,4 @@
-"""Nothing that an upstream sends, in any format, breaks the count, gets past the grant, or becomes what is no JSON."""
+"""Nothing that an upstream sends, in any format, breaks the count, gets past the grant, or becomes invalid JSON."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def events(reading_of: type[Reading]) -> Any:
 
 
 def holds(reading: Reading, grant: int) -> None:
-    """Assert what is true of every reading, whatever went into it."""
+    """Assert what must be true of every reading, whatever it was fed."""
     counted = count_output(reading.observed, grant)
     assert 0 <= counted.billed_output_tokens <= grant
     assert json.dumps(reading.whole(counted.billed_output_tokens))

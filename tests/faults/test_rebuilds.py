@@ -1,4 +1,4 @@
-"""Rebuilds that are killed at random points, alone and three at a time: what is there in the end is as if none had been."""
+"""Rebuilds killed at random points, alone and three at a time, end in the same state as an undisturbed rebuild."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.faults.rebuilds import House, disturbed, fill
 def test_a_rebuild_that_is_killed_again_and_again_converges(
     valkey_url: str, database: Database, ledger_url: str, at_once: int
 ) -> None:
-    """Fifty kills: ``python -m tests.faults.rebuilds --kills 50``."""
+    """For fifty kills run ``python -m tests.faults.rebuilds --kills 50``."""
     draw = random.Random(at_once)
     fill(database, draw)
     with connect(valkey_url) as client:

@@ -1,7 +1,7 @@
-"""Redis may be away, slow, full, read-only or empty: nothing is served unmetered, and nothing that was served is lost.
+"""Redis may be unavailable, slow, full, read-only or empty: nothing is served unmetered, and no served call is lost.
 
-How the upstream is asked is tried where an answer is under way meanwhile. What is refused before it is asked, and what
-goes between a call's hold and Redis after its end, is the same in both ways.
+Tests with an answer in flight run with both ways of asking the upstream. Refusals before the upstream is asked, and the
+commands between a call's hold and Redis after the call's end, are the same in both ways.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def valkey() -> Iterator[str]:
 
 @pytest.fixture
 def between(valkey: str) -> Iterator[Wire]:
-    """The wire between everything of ours and Valkey, which is empty."""
+    """The wire between the gateway's processes and an empty Valkey."""
     with connect(valkey) as client:
         client.flushall()
     with wire(valkey.removeprefix("unix://")) as between:
@@ -65,7 +65,7 @@ def address(wire: Wire) -> str:
 
 
 def under_way(faulty: Faulty, who: Sold, script: Script, *, stream: bool) -> tuple[Caller, UpstreamCall]:
-    """Return a caller of whose answer two tokens are made, and here where it streams, and what the upstream knows of it."""
+    """Return a caller once two tokens of its answer are made, and received if it streams, and the upstream's call."""
     known = set(faulty.truth.calls)
     caller = Caller(faulty, who, script, stream=stream)
     until(lambda: any(call.tokens >= 2 for name, call in list(faulty.truth.calls.items()) if name not in known))
@@ -89,7 +89,7 @@ def until_settled(faulty: Faulty) -> None:
 
 
 def assert_settled_once(faulty: Faulty, who: Sold, tokens: int) -> None:
-    """One usage record, and where its hold lapsed meanwhile a correction of it, come to all the tokens."""
+    """Assert one usage record that, with its correction if the hold lapsed meanwhile, adds up to all the tokens."""
     rows = faulty.loop.usage(who)
     assert sum(row["billed_output_tokens"] for row in rows) == tokens
     assert len([row for row in rows if row["kind"] == "usage"]) == 1
@@ -142,7 +142,7 @@ def test_redis_down_for_longer_than_a_lease_an_answer_goes_on_and_is_settled_onc
 
 @every_call
 def test_redis_away_while_nobody_listens_costs_no_token(faulty: Faulty, between: Wire, stream: bool) -> None:
-    """The answer is read on without Redis, and settled when it is there again."""
+    """The answer is read on without Redis, and settled when Redis is back."""
     who = faulty.loop.customer("open")
     script = Script(tokens=3, hidden=500, fault="wait before usage")
     caller = Caller(faulty, who, script, stream=stream)
@@ -175,7 +175,7 @@ def test_who_has_the_end_of_an_answer_has_its_record(faulty: Faulty, between: Wi
 def test_after_redis_was_away_every_hold_gets_a_full_lease(
     between: Wire, valkey: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also where another part of the bookkeeper than the one that takes holds back was the first to notice."""
+    """This holds even if another part of the bookkeeper notices the outage before the part that reclaims holds."""
     clock, lease_s = Clock(), 60
     with ExitStack() as stack:
         of_books = stack.enter_context(wire(valkey.removeprefix("unix://")))
@@ -211,7 +211,7 @@ def test_after_redis_was_away_every_hold_gets_a_full_lease(
 def test_a_worker_that_cannot_reach_a_redis_that_others_may_reach_stops_within_half_a_lease(
     faulty: Faulty, between: Wire, stream: bool
 ) -> None:
-    """It is not refused, it hears nothing: others may have thought it dead by now."""
+    """The worker is not refused but gets no reply: others may have taken it for dead by now."""
     who = faulty.loop.customer("open")
     caller, call = under_way(faulty, who, Script(tokens=1_000, tokens_per_s=RATE), stream=stream)
     between.stall()
@@ -232,7 +232,7 @@ def test_a_worker_that_cannot_reach_a_redis_that_others_may_reach_stops_within_h
 def test_a_whole_answer_that_comes_to_a_worker_without_its_books_is_not_passed_on(
     faulty: Faulty, between: Wire
 ) -> None:
-    """Nothing of it was here to be stopped: it is made to its end, and nobody has it or pays for it."""
+    """Nothing of the answer had arrived that could be stopped: it is made to its end, and nobody gets it or pays."""
     who = faulty.loop.customer("open")
     caller, call = under_way(faulty, who, Script(tokens=200, tokens_per_s=RATE), stream=False)
     between.stall()
@@ -289,7 +289,7 @@ def test_a_read_only_redis_refuses_calls_and_settles_the_running_one_later(fault
 
 
 async def test_a_redis_that_lost_everything_is_rebuilt_before_the_first_admission(faulty: Faulty, valkey: str) -> None:
-    """A customer with 40 tokens left of 100 does not have one more after the loss, from either gateway."""
+    """A customer with 40 tokens left of 100 gets not one more after the loss, from either gateway."""
     faulty.loop.tier("edge", period_tokens_max=100)
     who = faulty.loop.customer("edge")
     for _ in range(6):
@@ -331,7 +331,7 @@ def test_a_call_on_its_way_while_redis_loses_everything_is_settled_once(
 
 
 def test_a_reservation_whose_reply_was_lost_holds_nothing_for_long(faulty: Faulty, between: Wire, valkey: str) -> None:
-    """The script ran, the caller was refused: the worker that asked for it still has to give it back."""
+    """The script ran and the caller was refused: the worker that made the reservation still has to release it."""
     who = faulty.loop.customer("small")
     until_served(faulty, who)
     until_settled(faulty)
@@ -361,7 +361,7 @@ def test_a_caller_who_leaves_before_the_model_is_asked_owes_nothing(
     with connect(valkey) as client:
         until(lambda: all_in_flight(client))
     caller.hang_up()
-    assert httpx.get(f"{faulty.loop.url}/livez").status_code == 200, "it has heard of that by now"
+    assert httpx.get(f"{faulty.loop.url}/livez").status_code == 200, "the gateway has noticed the hang-up by now"
     between.mend()
 
     until_settled(faulty)

@@ -1,4 +1,4 @@
-"""A short soak, in both ways of asking: what ``make soak`` does for an hour or two, for a quarter of a minute each."""
+"""A short soak in both ways of asking: a quarter of a minute each, where ``make soak`` takes an hour or two."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""SQL may be locked or away: calls go on, the stream grows within its bound, and nothing is lost.
+"""SQL may be locked or unavailable: calls go on, the stream grows within its bound, and nothing is lost.
 
-The upstream is asked as the caller asks, half of the calls stream: the books hear of a call once it is settled, and there
-nothing tells how it was asked.
+The upstream is asked as the caller asks, and half of the calls stream: the ledger gets a call once it is settled, and
+its record is the same however the upstream was asked.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def waiting(faulty: Faulty, who: Sold) -> int:
 
 
 def new_customer(faulty: Faulty) -> Sold:
-    """Return a customer who has made a call: a Redis that has just begun is compared with the ledger first."""
+    """Return a customer who has made a call: a newly started Redis is compared with the ledger first."""
     who = faulty.loop.customer("open")
     assert faulty.post(who, Script()).status_code == 200
     until(lambda: waiting(faulty, who) == 0)
@@ -67,7 +67,7 @@ def new_customer(faulty: Faulty) -> Sold:
 
 
 def call_without_books(faulty: Faulty, who: Sold) -> None:
-    """Make calls while the ledger takes nothing, and see that each was answered."""
+    """Make calls while the ledger accepts nothing, and assert that each is answered."""
     answers = [faulty.post(who, Script(), stream=number % 2 == 0) for number in range(CALLS)]
     assert {answer.status_code for answer in answers} == {200}
     assert waiting(faulty, who) >= CALLS

@@ -1,4 +1,4 @@
-"""Answers that are mostly thought, aloud: what is relayed is billed, whatever the figures beside it and wherever it stands."""
+"""Answers that are mostly visible reasoning: relayed text of any field is billed, whatever the usage says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.servers import short_directory, valkey_in
 Json = dict[str, Any]
 
 THOUGHT, GRANT, MOST = "mull", 5, 500
-"""What is thought at a time, about a token; and how many tokens are granted of how many that are made."""
+"""One piece of reasoning, about a token; how many tokens are granted; and how many pieces are made then."""
 
 PIECES = 300
 FIGURES: Json = {"prompt_tokens": 32, "completion_tokens": 1, "total_tokens": 32 + PIECES + 1}
@@ -42,7 +42,7 @@ def of_chat(pieces: int, figures: Json | None, *, stream: bool) -> list[Json]:
 
 
 def of_completions(pieces: int, figures: Json | None, *, stream: bool) -> list[Json]:
-    """There is no place for thoughts in it, so they are text."""
+    """This format has no field for reasoning, so the reasoning is text."""
     frame, usage = {"id": "c", "created": 1, "model": "upstream"}, {"usage": figures or FIGURES}
     texts = [*[THOUGHT] * pieces, "so"] if stream else [THOUGHT * pieces + "so"]
     choices: list[Json] = [{"index": 0, "text": text, "finish_reason": None} for text in texts]
@@ -76,7 +76,7 @@ def of_responses(pieces: int, figures: Json | None, *, stream: bool) -> list[Jso
 
 
 def of_messages(pieces: int, figures: Json | None, *, stream: bool) -> list[Json]:
-    """Its usage has no place for thoughts, so it says less than was seen."""
+    """The usage of this format has no field for reasoning, so it reports less than was shown."""
     blocks: list[Json] = [{"type": "thinking", "thinking": THOUGHT * pieces}, {"type": "text", "text": "so"}]
     message = {"id": "m", "type": "message", "role": "assistant", "model": "upstream", "stop_reason": "end_turn"}
     message |= {"content": blocks, "usage": figures or OF_MESSAGES}
@@ -104,7 +104,7 @@ with_a_key_and_without = pytest.mark.parametrize("key", [None, "once"], ids=["no
 
 
 class Thinker:
-    """An upstream that thinks so many pieces aloud, whatever its limit is, and says so many tokens, or what it says else."""
+    """An upstream that shows ``pieces`` pieces of reasoning whatever its limit, and reports ``figures``, if set."""
 
     def __init__(self) -> None:
         self.pieces = PIECES
@@ -153,7 +153,7 @@ def thinking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, Th
 
 
 def post(loop: Rig, tier: str, dialect: Any, *, stream: bool, key: str | None) -> tuple[str, Json]:
-    """Call once as a new customer; return what its caller has and its record."""
+    """Call once as a new customer; return the text of the answer and the record."""
     who = loop.customer(tier)
     headers = who.headers if key is None else who.headers | {"idempotency-key": key}
     request = {"model": "aligned-1", **dialect.request({}), "stream": stream}
@@ -185,11 +185,11 @@ def test_thoughts_that_were_relayed_are_billed_though_the_usage_says_one_token(
 def test_no_more_is_thought_aloud_than_is_granted(
     thinking: tuple[Rig, Thinker], dialect: Any, stream: bool, key: str | None
 ) -> None:
-    """The upstream ignores its limit, and thinks where some meters do not look."""
+    """The upstream ignores its limit, and puts reasoning in fields that a meter could overlook."""
     loop, thinker = thinking
     thinker.pieces, thinker.figures = MOST, None
     text, record = post(loop, "five", dialect, stream=stream, key=key)
 
-    assert text.count(THOUGHT) <= 3 * GRANT, "of a response as it comes, where its item ends, and where it ends itself"
+    assert text.count(THOUGHT) <= 3 * GRANT, "a response has its text in deltas, in its item and in its end"
     assert record["billed_output_tokens"] == GRANT
     assert (record["finish"], record["charge_nanousd"]) == ("cap", GRANT)

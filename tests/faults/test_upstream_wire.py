@@ -1,4 +1,4 @@
-"""What the connection to the upstream does is no different from what the upstream does: one record, nothing held."""
+"""A fault of the connection to the upstream ends like a fault of the upstream: one record, nothing held."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A worker that is stopped finishes or settles its calls; one that is killed costs the house a second and a half.
+"""A stopped worker finishes or settles its calls; a killed worker costs the house at most the tokens of 1.5 seconds.
 
-Of an answer that is asked for whole a worker that goes has nothing: one that is stopped leaves no record of it, one that is
-killed a record without tokens.
+A worker has nothing of an answer that it requested whole until all of it arrives: a stopped worker leaves no record of
+it, and a killed worker leaves a record without tokens.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LEASE_S = 2.0
 SHUTDOWN_S = 1
 RATE = 100.0
 LOST_S = 1.5
-"""A killed worker costs the house at most the tokens of this long."""
+"""A killed worker costs the house at most the tokens of this time."""
 
 LONG = Script(tokens=10_000, tokens_per_s=RATE)
 
@@ -60,14 +60,14 @@ def processes(processes_of: Callable[[str], Processes], way: str) -> Processes:
 
 
 def signal_worker(running: Serving, number: int) -> None:
-    """Send a signal to the one worker, and wait until the next one serves."""
+    """Send a signal to the only worker, and wait until its successor runs."""
     (worker,) = running.children("worker")
     os.kill(worker.process.pid, number)
     until(lambda: [child for child in running.children("worker") if child.worker != worker.worker])
 
 
 def talking(faulty: Faulty, who: Sold, script: Script, *, stream: bool = True) -> Caller:
-    """Return a caller whose answer has ten tokens already."""
+    """Return a caller once ten tokens of its answer are made."""
     before = len(faulty.truth.calls)
     caller = Caller(faulty, who, script, stream=stream)
     until(lambda: len(faulty.truth.calls) > before and list(faulty.truth.calls.values())[-1].tokens >= 10)
@@ -142,7 +142,7 @@ FORMATS = [(dialect, stream) for dialect in DIALECTS.values() for stream in (Tru
 
 
 def all_talking(faulty: Faulty, tier: str) -> list[tuple[Sold, bool, Caller]]:
-    """Return callers of customers of their own, one in each format, streamed and not, whose answers have begun."""
+    """Return a caller for each format, streamed and not, each with its own customer, once their answers have begun."""
     before = set(faulty.truth.calls)
     callers = []
     for dialect, stream in FORMATS:

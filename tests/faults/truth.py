@@ -18,55 +18,55 @@ from tests.serving import call_id
 Dialect = Chat | Responses | Messages
 
 GIVEN_UP_S = 60.0
-"""After this an upstream that hangs gives up itself, so that a test that fails ends."""
+"""After this time an upstream that hangs gives up, so that a failing test ends."""
 
 
 IN_THE_MIDDLE = frozenset({"hang", "error event", "reset", "cut", "not json"})
-"""Faults that come after ``at`` tokens."""
+"""Faults that happen after ``at`` tokens."""
 
 
 @dataclass(frozen=True)
 class Script:
-    """How one call is answered. The caller writes it into a field that passes the gateway as it came."""
+    """How one call is answered. The caller writes the script into a field that passes the gateway unchanged."""
 
     tokens: int = 10
-    """Tokens of each choice, if nobody limits them."""
+    """Tokens of each choice, if no limit is lower."""
     obeys: bool = True
     """Whether the limit is kept."""
     tokens_per_s: float = 0
     """0 is at once."""
     per_chunk: int = 1
     padding: int = 0
-    """Characters that each token has more."""
+    """Extra characters of each token."""
     ending: str | None = "stop"
     fault: str = ""
-    """``hang before head``, ``hang before token``, ``status``, one of those in the middle, ``hang before done``,
-    ``no done``, ``wait before usage``: until the test says that it ``may_end``."""
+    """``hang before head``, ``hang before token``, ``status``, a fault of ``IN_THE_MIDDLE``, ``hang before done``,
+    ``no done``, or ``wait before usage``, which waits until the test sets ``may_end``."""
     at: int = 0
     status: int = 500
     usage: str = "honest"
     """``missing``, ``null``, ``zero``, ``negative``, ``text``, ``huge``, ``twice``, ``cumulative``, ``per chunk``,
     ``middle``, ``above``, ``wrong total``."""
     hidden: int = 0
-    """Tokens that are thought before any is shown; the usage counts them, and nothing else tells of them."""
+    """Reasoning tokens made before any token is shown; only the usage counts them."""
     prompt: int = 7
-    """Tokens of input that the usage says."""
+    """Input tokens in the usage."""
     tool_call: bool = False
     torn: int = 0
-    """Bytes of each piece that the stream is sent in; 0 sends whole events."""
+    """Bytes of each piece of the stream; 0 sends whole events."""
     whole: bool = False
-    """Whether the answer is one JSON object although a stream was asked for."""
+    """Whether the answer is one JSON object although a stream was requested."""
     streams: bool = False
-    """Whether the answer is a stream although none was asked for."""
+    """Whether the answer is a stream although none was requested."""
 
 
 @dataclass
 class UpstreamCall:
-    """What one call came to, as the upstream knows it."""
+    """The upstream's own account of one call."""
 
     request: dict[str, Any]
     was_answered: bool = False
-    """Whether it was sent a head of success; that of an answer that is asked for whole comes when all of it is made."""
+    """Whether a head of success was sent; for an answer requested whole it is sent once the answer is made."""
     is_live: bool = True
     was_left: bool = False
     """Whether the gateway hung up before the answer was over."""
@@ -75,7 +75,7 @@ class UpstreamCall:
     ended_at: float = 0.0
     may_end: threading.Event = field(default_factory=threading.Event)
     answer: bytes = b""
-    """An answer that was asked for whole, as it was sent."""
+    """The sent bytes of an answer requested whole."""
 
     @property
     def tokens(self) -> int:
@@ -87,7 +87,7 @@ class UpstreamCall:
 
 
 class Truth:
-    """The ASGI app, and its books: ``calls`` by the gateway's request id."""
+    """The ASGI app, and its own count: ``calls`` by the gateway's request id."""
 
     def __init__(self) -> None:
         self.calls: dict[str, UpstreamCall] = {}
@@ -164,7 +164,7 @@ class Answering:
             await self._send({"type": "http.response.body", "body": b""})
 
     async def _asked_whole(self) -> None:
-        """Make the answer at its pace, and send it once it is made; what goes wrong in the middle, does so in its bytes."""
+        """Make the answer at its speed, and send it once it is made; a fault in the middle shows in its bytes."""
         script = self._script
         if script.fault == "hang before token":
             self._call.was_answered = True
@@ -199,7 +199,7 @@ class Answering:
             await self._send({"type": "http.response.body", "body": b""})
 
     async def _body(self) -> bool:
-        """Send the events; return whether the response is to be brought to its proper end."""
+        """Send the events; return whether the response has to be ended properly."""
         for index in range(self._choices):
             await self._chunk(index, {"role": "assistant", "content": ""})
         await self._think()
@@ -229,7 +229,7 @@ class Answering:
         return await self._ending()
 
     async def _wait(self) -> bool:
-        """Wait until the answer may end; return whether it was left meanwhile."""
+        """Wait until the answer may end; return whether the gateway hung up meanwhile."""
         while not (self._call.may_end.is_set() or self._gone.is_set()):
             await asyncio.sleep(0.005)
         return self._gone.is_set()
@@ -250,7 +250,7 @@ class Answering:
         return True
 
     async def _think(self) -> None:
-        """Make what nobody sees."""
+        """Make the hidden reasoning tokens."""
         for _ in range(self._hidden):
             if self._gone.is_set():
                 return
@@ -273,7 +273,7 @@ class Answering:
         await self._chunk(index, delta)
 
     def _text(self, count: int) -> str:
-        """Return the text of so many more tokens."""
+        """Make ``count`` more tokens and return their text."""
         padding, before = "." * self._script.padding, self._call.tokens
         self._call.sent_at += [time.monotonic()] * count
         return "".join(f"ü{before + extra}{padding} " for extra in range(count))
@@ -288,7 +288,7 @@ class Answering:
         await self._event(chunk)
 
     def _usages(self) -> list[Any]:
-        """Return what the chunks after the text say of the usage."""
+        """Return the usages that the chunks after the text report."""
         tokens = self._call.tokens
         honest = self._usage(tokens)
         return {
@@ -378,7 +378,7 @@ async def _watching(receive: Receive) -> AsyncIterator[asyncio.Event]:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """Return the body, or None where the gateway left before all of it was here."""
+    """Return the body, or None if the gateway hung up before all of it had arrived."""
     body = b""
     while True:
         message = await receive()

@@ -1,9 +1,9 @@
-"""Upgrades a gateway to this version and takes it back under load, by SIGHUP, and compares what callers, model and books say.
+"""Upgrades a gateway to this version and back under load, by SIGHUP, and compares the counts of all three sides.
 
-python -m tests.faults.versions --before COMMIT            needs the history: the version before is checked out of it
+python -m tests.faults.versions --before COMMIT            needs the git history: the version before is checked out
 
-The program is replaced on disk while its processes run, as an upgrade of an installed package does. It ends with 1 unless
-each call was answered, each is in the ledger once with the model's tokens, and nothing is held or set aside.
+The program is replaced on disk while its processes run, as an upgrade of an installed package does. The exit status is
+1 unless each call was answered and is in the ledger once with the model's tokens, and nothing is held or a dead letter.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ASKED: dict[str, Any] = {"model": "aligned-1", "messages": [{"role": "user", "co
 
 
 class Load:
-    """Callers that call until the block ends: whole answers and streams, in conversations that go on."""
+    """Callers that call until the block ends: whole answers and streams, in conversations of several calls."""
 
     def __init__(self, url: str, people: list[Sold]) -> None:
         self.answers: Counter[int | str] = Counter()
@@ -57,7 +57,7 @@ class Load:
             caller.join()
 
     def goes_on(self, calls: int = CALLS_BETWEEN) -> None:
-        """Wait until so many more calls were answered."""
+        """Wait until ``calls`` more calls were answered."""
         upto = self.answers.total() + calls
         until(lambda: self.answers.total() >= upto, DEADLINE_S)
 
@@ -90,13 +90,13 @@ def trees(before: str, place: Path) -> Iterator[dict[str, Path]]:
 
 
 def installed(link: Path, tree: Path) -> None:
-    """Have a version's sources where the running processes find theirs, from one moment to the next."""
+    """Switch the sources that the running processes load to those of a version, atomically."""
     (new := link.with_suffix(".new")).symlink_to(tree)
     new.replace(link)
 
 
 def reload(gateway: Serving) -> None:
-    """Have the gateway reload, and wait until all its workers and its bookkeeper are new."""
+    """Reload the gateway, and wait until all its workers and its bookkeeper are new processes."""
     roles = ("worker", "bookkeeper")
     old = {child.process.pid for role in roles for child in gateway.children(role)}
     gateway.process.send_signal(signal.SIGHUP)

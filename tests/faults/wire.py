@@ -1,4 +1,4 @@
-"""A TCP connection that the test can cut, stall and delay, put between any two parts."""
+"""A TCP connection between any two parts that a test can cut, stall and delay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.waiting import until
 PIECE = 64 * 1024
 ASKS = b"POST /v1/"
 ABORTED = struct.pack("ii", 1, 0)
-"""Linger for no time: closing sends a reset."""
+"""The SO_LINGER value for no lingering: closing sends a reset."""
 
 
 class Wire:
@@ -35,9 +35,9 @@ class Wire:
         self.lost = 0
         """Replies that were lost on purpose."""
         self.requests = 0
-        """Requests to a model that have come this far."""
+        """Requests to a model that have passed through."""
         self.reply = bytearray()
-        """What came back since the last of them."""
+        """The bytes that came back since the last request to a model."""
         [self.port] = free_ports(1)
 
     @property
@@ -49,23 +49,23 @@ class Wire:
         self._do(self._cut)
 
     def reset(self) -> None:
-        """Reset every connection; new ones are welcome."""
+        """Reset every connection; new connections are accepted."""
         self._do(self._reset)
 
     def mend(self) -> None:
-        """Let connections in, and bytes through, as at the beginning."""
+        """Accept connections and pass bytes again, as at the beginning."""
         self._do(self._mend)
 
     def stall(self, *, replies_only: bool = False) -> None:
-        """Keep every connection and pass nothing on, or nothing that comes back."""
+        """Keep every connection but pass nothing on, or only no replies."""
         self._do(self._stall if not replies_only else self._stall_replies)
 
     def lose_reply_to(self, words: bytes) -> None:
-        """Let the next request with these words through, and break the connection in place of its reply."""
+        """Pass the next request that contains ``words``, and break the connection in place of its reply."""
         self._loses = words
 
     def delay(self, seconds: float) -> None:
-        """Pass everything on so much later."""
+        """Pass everything on this much later."""
         self._delay_s = seconds
 
     @property
