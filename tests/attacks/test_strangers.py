@@ -1,6 +1,6 @@
-"""Strangers without a key cost a worker little, whatever they send, and a customer's calls go on meanwhile.
+"""Strangers without a key cost a worker little, whatever they send, and a customer is served meanwhile.
 
-What is counted is the worker's own CPU time and memory: neither depends on what else this machine does.
+The tests measure the worker's own CPU time and memory, which other load on the machine does not change.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tests.servers import ends_with_us, short_directory, valkey_in
 
 AT_ONCE = 6
 CPU_MOST_S = 6.0
-"""What a worker may spend on six strangers of a kind; parsing one of their bodies would take it two to twenty seconds."""
+"""CPU time of a worker for six strangers of one kind; parsing one of their bodies would take two to twenty seconds."""
 
 STALL_MOST_S = 0.5
-"""CPU time of the worker between the beginning and the end of a customer's call, its own milliseconds among it."""
+"""CPU time of the worker during a customer's call, including the milliseconds of the call itself."""
 
 MEMORY_MOST_MB = 48
-"""Three bodies; all of theirs together are six."""
+"""Three bodies; the strangers send six at once."""
 
 CONNECTIONS = 500
 START_S, STOP_S = 240.0, 60.0
@@ -38,7 +38,7 @@ START_S, STOP_S = 240.0, 60.0
 
 @dataclass(frozen=True)
 class House:
-    """A gateway of one worker in a process of its own, and the key of one of its customers."""
+    """A gateway of one worker in a separate process, and the key of a customer."""
 
     port: int
     worker: int
@@ -67,7 +67,7 @@ def worker_of(settings: Settings) -> Iterator[tuple[int, int]]:
             try:
                 httpx.get(
                     f"http://127.0.0.1:{port}/livez", timeout=START_S
-                )  # the socket takes it before there is a worker
+                )  # the socket accepts it before the worker has started
                 yield port, process.pid
             finally:
                 os.close(kept_open)
@@ -88,7 +88,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 async def stalls(house: House, until_done: asyncio.Future[object]) -> list[float]:
-    """Ask for an account again and again; return the worker's CPU time within each call."""
+    """Read an account again and again; return the worker's CPU time during each call."""
     found: list[float] = []
     headers = {"authorization": f"Bearer {house.key}"}
     async with httpx.AsyncClient(base_url=house.url, headers=headers, timeout=120) as client:
@@ -102,7 +102,7 @@ async def stalls(house: House, until_done: asyncio.Future[object]) -> list[float
 
 
 async def attacked(house: House, send: Sends, at_once: int = AT_ONCE) -> tuple[list[bytes], list[float], float, float]:
-    """Let strangers do it; return what they heard, the stalls of a customer, CPU seconds and MB of the worker."""
+    """Run strangers; return their answers, a customer's stalls, and the worker's CPU seconds and MB."""
     cpu, memory = cpu_s([house.worker]), memory_mb([house.worker])
     strangers = asyncio.gather(*(attack(house.port, send, Stranger(slow_s=0.2)) for _ in range(at_once)))
     felt = await stalls(house, strangers)
@@ -131,7 +131,7 @@ async def test_what_is_refused_once_enough_of_it_is_there_costs_that_much(house:
 
 @pytest.mark.parametrize("kind", HALVES)
 async def test_halves_are_ended_by_their_deadline(house: House, kind: str) -> None:
-    """Each connection ends by itself, though its stranger would go on: ``attack`` returns only then."""
+    """The worker ends each connection although its stranger would go on: ``attack`` returns only then."""
     answers, felt, cpu, memory = await attacked(house, HALVES[kind], CONNECTIONS // len(HALVES))
 
     assert all(one.startswith(b"HTTP/1.1 4") for one in answers), {one[:40] for one in answers}

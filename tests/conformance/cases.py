@@ -1,4 +1,4 @@
-"""Requests that nobody should send: each is one of the formats' own, and then something is wrong with it."""
+"""Random requests: each is a valid request of one of the formats, in most cases with some parts made wrong."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ HEADERS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """One request, as its bytes go out."""
+    """One request, as it is sent."""
 
     method: str
     path: str

@@ -1,4 +1,4 @@
-"""What every client is asked to do, so that adding one is a small file beside the others and a line in ``clients``."""
+"""The tasks of every client: a new client is a small file in ``clients/`` and a line in ``CLIENTS``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ TOOL_SAYS = "Measure a thing."
 RESULT = "3 m"
 
 EXCEPTIONS = {401: "AuthenticationError", 404: "NotFoundError", 429: "RateLimitError"}
-"""What the clients of OpenAI and Anthropic raise."""
+"""The exceptions of OpenAI's and Anthropic's clients."""
 
 
 @dataclass(frozen=True)
 class Where:
-    """The gateway as its customers are told of it."""
+    """The gateway's address, and a customer's key."""
 
     url: str
     key: str
@@ -28,11 +28,11 @@ class Where:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client makes of an answer."""
+    """An answer as a client reports it."""
 
     text: str
     was_cut: bool
-    """Whether the client can tell that it was cut at its cap."""
+    """Whether the client shows that the answer was cut at its cap."""
 
 
 class Refused(Exception):
@@ -44,9 +44,9 @@ class Refused(Exception):
 
 
 class Late:
-    """The ``Client`` of a file beside, whose library is loaded at its first use.
+    """The ``Client`` of a file in ``clients/``, whose library is loaded at its first use.
 
-    Each process of a run reads which clients there are, and one of them uses them.
+    Each process of a run lists the clients, and only one process uses them.
     """
 
     def __init__(self, file: str, *arguments: Any) -> None:
@@ -62,7 +62,7 @@ class Late:
 
 
 class Client(Protocol):
-    """One client, unmodified but for its address and key."""
+    """One client, unmodified except for its address and key."""
 
     endpoint: str
     """The route it speaks to."""
@@ -70,10 +70,10 @@ class Client(Protocol):
     """The exception it documents for 401, 404 and 429."""
 
     def complete(self, where: Where, *, model: str = MODEL) -> Answer:
-        """Ask and wait for all of the answer."""
+        """Make a call and return the whole answer."""
 
     def stream(self, where: Where) -> Answer:
-        """Ask and read the answer as it comes."""
+        """Make a call and read its stream."""
 
     def loop(self, where: Where) -> int:
-        """Ask with a tool, bring back each result until there are words, and return how many there were."""
+        """Make calls with a tool, send back each result until the answer is text, and return the number of results."""

@@ -1,4 +1,4 @@
-"""Asks an API whatever its own OpenAPI allows; schemathesis, which takes seconds to load, is loaded by nothing else."""
+"""Sends an API requests that its own OpenAPI allows; only this file loads schemathesis, which takes seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXAMPLES = 12
 
 
 def answered_otherwise(url: str, authority: dict[str, str]) -> tuple[int, list[str]]:
-    """Return how many operations are described, and what was answered otherwise than the description says."""
+    """Return how many operations are described, and the answers that differ from the description."""
     described = schemathesis.openapi.from_url(url, headers=authority)
     operations = [found.ok() for found in described.get_all_operations()]
     wrong: list[str] = []
@@ -33,7 +33,7 @@ def answered_otherwise(url: str, authority: dict[str, str]) -> tuple[int, list[s
 
 
 def _is_refused_by_the_server(answer: Any) -> bool:
-    """Whether the request is no HTTP that is read here, such as one with a control character in its path: no route sees it."""
+    """Return whether the server refused the request as invalid HTTP, as with a control character in its path."""
     return answer.status_code == 400 and answer.json().get("error", {}).get("code") == "invalid_http"
 
 

@@ -1,8 +1,8 @@
-"""Sends what nobody should send, then compares: what the model was told, what is on record, what callers were answered.
+"""Sends odd requests, then compares what the model received, what is on record, and what callers were answered.
 
-``python -m tests.conformance.fuzz --cases 200000 --transcripts 200000 --calls 20000`` is the long run: so many requests of
-callers, so many mutated answers of upstreams (``tests/wire``), and so many calls of one who hangs up wherever it pays
-(``tests/faults/adversary.py``). It prints what it found and exits with 1 for a breach.
+``python -m tests.conformance.fuzz --cases 200000 --transcripts 200000 --calls 20000`` is the long run: requests of
+callers, mutated answers of upstreams (``tests/wire``), and calls of a caller who hangs up wherever that pays
+(``tests/faults/adversary.py``). It prints its findings and exits with 1 for a breach.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ TOKEN_LIMITS = tuple(name for name in LIMITS if name not in (*MULTIPLIES, "min_t
 
 PART = 3_000
 CALLERS = 8
-"""Callers at a time."""
+"""Simultaneous callers."""
 
 NOT_HTTP = b"Invalid HTTP request received."
-"""What the server itself says to what is no request."""
+"""The server's own answer to bytes that are no HTTP request."""
 
 
 class Witness:
-    """Stands before the simulated model and remembers what each call was told."""
+    """Passes calls to the simulated model and remembers the limits of each."""
 
     def __init__(self) -> None:
         self.calls: dict[str, dict[str, Any]] = {}
         self.unnamed = 0
-        """Calls without a request id of the gateway's."""
+        """Calls without a request id of the gateway."""
         self._model = build_simulator(FAST)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,7 +88,7 @@ class Witness:
 
 @dataclass
 class Found:
-    """What a run came to. ``breaches`` are sentences; none means that every promise held."""
+    """The result of a run. ``breaches`` are sentences; none means that every promise held."""
 
     cases: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
@@ -112,13 +112,13 @@ class House:
     witness: Witness
     keys: list[str]
     sharing: str
-    """The customer each of whose end users may have PART."""
+    """The customer each of whose end users may use ``PART`` tokens."""
 
     def fuzz(self, cases: int, seed: int) -> Found:
         """Send ``cases`` requests, several at a time, and compare.
 
-        One at a time would spend most of its time waiting on a busy machine: a call goes to and fro between threads
-        and processes a dozen times, and to the disk twice. Calls that come together share these waits.
+        On a busy machine, one call at a time would mostly wait: a call passes between threads and processes a dozen
+        times, and waits for the disk twice. Simultaneous calls share these waits.
         """
         found = Found()
         with ThreadPoolExecutor(CALLERS) as callers:
@@ -189,7 +189,7 @@ def house(directory: Path) -> Iterator[House]:
 
 
 def _ask(connection: http.client.HTTPConnection, one: Case) -> tuple[int, bytes]:
-    """Send one request as it is, and return what came back."""
+    """Send one request unchanged, and return the status and body of its answer."""
     try:
         connection.putrequest(one.method, one.path, skip_accept_encoding=True)
         for name, value in {**one.headers, "content-length": str(len(one.body))}.items():
@@ -206,7 +206,7 @@ def _ask(connection: http.client.HTTPConnection, one: Case) -> tuple[int, bytes]
 
 
 def _judged(one: Case, status: int, body: bytes) -> str | None:
-    """Return what is wrong with an answer."""
+    """Return what is wrong with an answer, or None."""
     if status >= 500 or status == 0:
         return f"answered {status}, {body[:200]!r}"
     if status >= 400 and one.path in BODIES and one.method != "HEAD" and body != NOT_HTTP:
@@ -235,7 +235,7 @@ def main() -> int:
 
 
 def _transcripts(cases: int, seed: int, workers: int) -> bool:
-    """Play mutated transcripts; print what was found."""
+    """Play mutated transcripts, print the findings, and return whether every promise held."""
     played = run_all(cases, seed, workers)
     print(f"played     {played.cases} mutated transcripts, {sum(played.kinds.values())} broke a promise")
     for kind, count in played.kinds.most_common(20):
@@ -244,7 +244,7 @@ def _transcripts(cases: int, seed: int, workers: int) -> bool:
 
 
 def _requests(cases: int, seed: int) -> bool:
-    """Send requests; print what was found."""
+    """Send requests, print the findings, and return whether every promise held."""
     with tempfile.TemporaryDirectory() as directory, house(Path(directory)) as running:
         found = running.fuzz(cases, seed)
     statuses = ", ".join(f"{count} x {status}" for status, count in sorted(found.statuses.items()))

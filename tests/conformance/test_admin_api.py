@@ -1,4 +1,4 @@
-"""The admin API does what its own OpenAPI says, whatever is asked of it."""
+"""The admin API does what its own OpenAPI says, for every request."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.loop.rig import Rig, rig
 
 @pytest.fixture
 def loop(valkey_url: str, sqlite_url: str, tmp_path: Path) -> Iterator[Rig]:
-    """A gateway of its own: what is asked here changes tiers and menus."""
+    """A separate gateway: the requests of these tests change tiers and menus."""
     with rig(valkey_url, sqlite_url, tmp_path) as running:
         yield running
 
 
 def test_it_answers_as_it_is_described(loop: Rig) -> None:
-    """Nothing that the description allows, and nothing near it, is a 500 or answered otherwise than it says."""
+    """No request that the description allows, and none near it, is answered by a 500 or against the description."""
     from tests.conformance.described import answered_otherwise
 
     authority = {"authorization": str(loop.admin.headers["authorization"])}

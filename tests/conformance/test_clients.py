@@ -1,4 +1,4 @@
-"""Each client, as its makers ship it: completes, streams, calls tools, meets caps, quotas and refusals it knows."""
+"""Each client, as its makers ship it, completes, streams, calls tools, and understands caps, quotas and refusals."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CLIENTS: dict[str, Any] = {
 }
 WITHOUT_TOOLS = {"openai, completions", "instructor"}
 TRIES = {"LlamaIndex": 4, "Vercel": 6}
-"""How often clients that heed no ``x-should-retry: false`` ask for an answer and a stream that their quota has no room for."""
+"""How often clients that ignore ``x-should-retry: false`` request an answer and a stream beyond their quota."""
 
 WITHOUT_ENDINGS = {"Agents SDK, chat"}
 """Clients that do not show why an answer ended."""
@@ -68,7 +68,7 @@ CUT_OBJECTS = {
     "LlamaIndex": "ValueError",
     "LangChain for Node": "LengthFinishReasonError",
 }
-"""What they raise where the cap ends one. LangChain for Node asks six times more by itself, unless it is told not to."""
+"""What they raise when the cap cuts an object. By default LangChain for Node would retry six times."""
 
 WITH_ANSWERS: dict[str, Driven] = {
     "by a tool": Driven(NODE, "langchain", CHAT, mode="chat", method="functionCalling"),
@@ -77,7 +77,7 @@ WITH_ANSWERS: dict[str, Driven] = {
     "on anthropic": Driven(NODE, "langchain", MESSAGES, mode="messages", method="jsonSchema"),
     "on anthropic, by a tool": Driven(NODE, "langchain", MESSAGES, mode="messages", method="functionCalling"),
 }
-"""LangChain for Node where it looks at no ending by itself, and returns the answer beside the object: ``includeRaw``."""
+"""LangChain for Node where it does not check the ending itself, with ``includeRaw``: the answer beside the object."""
 
 every_client = pytest.mark.parametrize("name", CLIENTS)
 OPENING = "This answer is simulated:"
@@ -164,7 +164,7 @@ def test_who_asks_for_the_answer_beside_an_object_hears_that_it_was_cut(house: R
 
 @every_client
 def test_its_refusals_are_the_exceptions_it_documents(house: Rig, name: str) -> None:
-    """And it hears of each at its first try: nobody waits for what no further one changes."""
+    """Each refusal ends at the first try, since no retry could change it."""
     client, who, scarce = CLIENTS[name], house.customer("open"), house.customer("scarce")
     client.complete(where(house, scarce))
     before = refused(house)
@@ -186,7 +186,7 @@ def test_its_refusals_are_the_exceptions_it_documents(house: Rig, name: str) -> 
 
 
 def test_embeddings_and_counts_are_metered_too(house: Rig) -> None:
-    """Neither has output tokens; embeddings are metered by their input, a count by nothing."""
+    """Neither has output tokens; embeddings are metered by their input, and a token count has no tokens."""
     from tests.conformance.clients import anthropic_messages, openai_chat
 
     who = house.customer("open")

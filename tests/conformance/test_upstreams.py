@@ -1,4 +1,4 @@
-"""Each kind of engine is known by itself, obeys the cap by whatever name it has for it, and is understood."""
+"""Each kind of engine is detected, obeys the cap under its own name for it, and its errors are understood."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LENGTHS = Table((30,), (1.0,))
 def engine(
     request: pytest.FixtureRequest, valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> Iterator[tuple[str, Rig]]:
-    """Each engine in turn behind a gateway that has to find out which it is; OpenAI is known by its host alone."""
+    """Each engine in turn behind a gateway that must detect it; OpenAI, known by its host alone, is configured."""
     name = str(request.param)
     law = Law(tokens_per_s=float("inf"), first_token_s=0, lengths=LENGTHS, profile=name, context_tokens=20_000)
     settings = {"upstream_profile": name} if name == "openai" else {}
@@ -43,7 +43,7 @@ def post(loop: Rig, path: str, headers: dict[str, str], **more: Any) -> httpx.Re
 
 
 def test_it_is_kept_to_the_cap_in_every_format_that_it_speaks(engine: tuple[str, Rig]) -> None:
-    """The engine's own count is the records': nothing was made beyond the grant, so nothing had to be cut."""
+    """The engine's own count equals the records': nothing was made beyond the grant, so nothing was cut."""
     name, loop = engine
     speaks = PROFILES[name].speaks
     for path in sorted(ENDPOINTS):
@@ -62,7 +62,7 @@ def test_it_is_kept_to_the_cap_in_every_format_that_it_speaks(engine: tuple[str,
 
 
 def test_what_it_refuses_is_understood(engine: tuple[str, Rig]) -> None:
-    """However an engine writes an error: its message reaches the caller, its codes that are numbers do not."""
+    """An engine's error in any form: its message reaches the caller, a numeric code does not."""
     _, loop = engine
     who = loop.customer("small")
     refused = post(loop, "/v1/chat/completions", who.headers, messages=[{"role": "user", "content": "word " * 20_000}])
@@ -98,7 +98,7 @@ async def test_an_upstream_is_unknown_until_it_answers() -> None:
 def test_a_format_that_it_turns_out_not_to_speak_is_404(
     missing: str, valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> None:
-    """An engine that is too old for a route says so itself; nothing is held, recorded or charged for it."""
+    """An engine that is too old for a route answers so itself; nothing is held, recorded or charged for the call."""
     law = Law(tokens_per_s=float("inf"), first_token_s=0, profile="openai")
     with rig(valkey_url, sqlite_url, tmp_path, law=law, upstream_profile="any") as loop:
         loop.tier("open")

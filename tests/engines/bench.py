@@ -1,4 +1,4 @@
-"""An engine and a gateway before it, asked the same: what each says, what is on record, what of it is not as it must be."""
+"""Makes the same calls to an engine and to a gateway before it, and compares both answers and the records."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ FINISHES = {"stop": "complete", "tool_calls": "tool_calls", "content_filter": "f
 
 @dataclass(frozen=True)
 class Received:
-    """What a caller of the gateway got, and what the engine said to the gateway for it.
+    """The answer that a caller of the gateway got, and the bytes that the engine sent to the gateway for it.
 
-    ``untaken`` is what its vendor's SDK raises at that.
+    ``untaken`` is the error that the vendor's SDK raises for the caller's answer, if any.
     """
 
     request: EngineRequest
@@ -51,7 +51,7 @@ class Received:
 
 
 class Bench:
-    """One engine at ``url``, the gateway before it, and the wire that is between them."""
+    """One engine at ``url``, the gateway before it, and the wire between them."""
 
     def __init__(self, engine: Engine, url: str, house: Rig, between: Wire) -> None:
         self.engine = engine
@@ -68,21 +68,21 @@ class Bench:
         return self.house.customer(tier)
 
     def _directly(self, request: EngineRequest) -> Shown:
-        """Return what the engine says."""
+        """Return the engine's own answer."""
         answer = self.client.post(self.url + request.endpoint, json=request.body())
         if answer.status_code != httpx.codes.OK:
             return Shown(status=answer.status_code, error=answer.text)
         return _shown(request, answer.content)
 
     def tokens(self, request: EngineRequest) -> int | None:
-        """Return what the engine made for all choices: of several, some engines count one, and all are alike here."""
+        """Return the tokens of all choices, from a call for one: some engines count only one, and all are alike."""
         one = replace(request, n=1)
         shown = self.directly(one).tokens
         each = self.directly(replace(one, stream=False)).tokens if shown is None else shown
         return None if each is None else each * request.n
 
     def through(self, request: EngineRequest, conversation: str | None = None) -> Received:
-        """Return what a caller of the gateway hears by its vendor's SDK."""
+        """Make a call through the gateway, and return its answer as the vendor's SDK reads it."""
         headers = self.customer(request.cap).headers | ({"x-conversation-id": conversation} if conversation else {})
         answer = self.client.post(self.house.url + request.endpoint, json=request.body(), headers=headers)
         if answer.status_code != httpx.codes.OK:
@@ -91,12 +91,12 @@ class Bench:
         return Received(request, shown, answer.headers, untaken, bytes(self.between.reply))
 
     def records(self, requests: Iterable[EngineRequest]) -> dict[str, dict[str, Any]]:
-        """Return what is on record of the customers of these calls, by id."""
+        """Return the records of the customers of these calls, by id."""
         customers = {self.customer(request.cap) for request in requests}
         return {record["id"]: record for who in customers for record in self.house.usage(who)}
 
     def breaches(self, requests: Iterable[EngineRequest]) -> Iterator[tuple[EngineRequest, str]]:
-        """Make these calls of both, and yield what is not as it must be."""
+        """Make these calls to both, and yield every difference."""
         received = [self.through(request) for request in requests]
         self.house.until_nothing_is_held()
         records = self.records(one.request for one in received)
@@ -150,7 +150,7 @@ class Bench:
         if truth.input_tokens is not None:
             wanted["input_tokens"] = truth.input_tokens
         if request.n > 1 and request.grant is None and end == "length":
-            del wanted["finish"]  # of several choices nobody says what each has had
+            del wanted["finish"]  # nothing reports the tokens of each choice
         for name, value in wanted.items():
             if record[name] != value:
                 yield f"{name} on record is {record[name]}, not {value}"
@@ -159,7 +159,7 @@ class Bench:
 
 
 def _taken(request: EngineRequest, raw: bytes) -> tuple[Shown, str | None]:
-    """Return what an answer says by its vendor's SDK; by ourselves where that raises, and what it raises."""
+    """Return an answer as its vendor's SDK reads it, or where the SDK raises, as this file reads it, and the error."""
     try:
         if not request.stream:
             return in_whole(request.endpoint, read_whole(request.endpoint, strict_json(raw))), None
@@ -170,12 +170,12 @@ def _taken(request: EngineRequest, raw: bytes) -> tuple[Shown, str | None]:
 
 
 def _shown(request: EngineRequest, raw: bytes) -> Shown:
-    """Return what an engine's answer says, or one that is read as leniently."""
+    """Return the facts of an answer, read as leniently as an engine's."""
     return in_whole(request.endpoint, json.loads(raw)) if raw.startswith(b"{") else in_stream(request.endpoint, raw)
 
 
 class _Wire:
-    """Says what went over a wire to who reads HTTP."""
+    """Presents recorded bytes as a socket to Python's HTTP parser."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
@@ -185,7 +185,7 @@ class _Wire:
 
 
 def _body(raw: bytes) -> bytes:
-    """Return the body of an answer as it went over the wire."""
+    """Return the body of an answer from its raw HTTP bytes."""
     answer = HTTPResponse(_Wire(raw))  # type: ignore[arg-type]
     answer.begin()
     return answer.read()
@@ -200,7 +200,7 @@ def _unlike(shown: Shown, truth: Shown) -> Iterator[str]:
 
 
 def _end(request: EngineRequest, truth: Shown, tokens: int | None, grant: int | None) -> str | None:
-    """Return how the answer ended: some engines call each response completed, whatever ended it."""
+    """Return how the answer ended: some engines call every response completed, whatever ended it."""
     if request.endpoint == RESPONSES and tokens == grant:
         return "length"
     return truth.choices[0].end

@@ -1,4 +1,4 @@
-"""The engines: how each is got, how it is started with a tiny model, what it speaks."""
+"""The engines: how each is installed, how it is started with a tiny model, what it speaks."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ HERE = Path(__file__).parent
 INSTALLED = HERE.parents[1] / ".engines"
 MODEL = "tiny"
 LENGTH = 512
-"""Tokens that the tiny models have for prompt and answer together."""
+"""The context length of the tiny models, in tokens."""
 
 START_S = 1_200
 PYTHON_BINDING = "llama-cpp-python"
-"""Its source has llama.cpp's in it, server and all."""
+"""The package whose source contains llama.cpp's, including its server."""
 
 
 class DidNotStart(Exception):
-    """An engine that cannot be got here, or does not come up."""
+    """An engine cannot be installed here, or does not start."""
 
 
 TORCH = "torch==2.13.0"
 NOT_OF_THIS_TORCH = ("torchvision", "torchaudio", "torchcodec")
-"""What vLLM brings along and does not need for text; none of them loads beside a torch without an accelerator."""
+"""Dependencies of vLLM that text does not need; none of them loads with a torch for CPU."""
 
 TOOLS = ("cmake", "ninja", "scikit-build-core", "gguf", "numpy", "safetensors", "tokenizers")
 
 
 class Engine(ABC):
-    """One engine: where it is installed, and what is known of it."""
+    """One engine: where it is installed, and what it supports."""
 
     name: str
     speaks: tuple[str, ...]
@@ -51,13 +51,13 @@ class Engine(ABC):
     calls_tools: frozenset[str] = frozenset()
     """Routes on which a model of random weights can be made to call a tool."""
     has_length: bool = True
-    """Whether it holds prompt and answer to the length of its model."""
+    """Whether it enforces its model's context length."""
     counter: str | None = None
-    """Its own count of the tokens that it made, in its metrics."""
+    """The name of its metric that counts the tokens it made."""
     busy: str | None = None
-    """How many calls it is working on, there."""
+    """The name of its metric for the calls it is working on."""
     stops: bool = False
-    """Whether it is known to stop when it is hung up on; then nobody reads such an answer to its end."""
+    """Whether it stops when its caller hangs up; then the gateway does not read an abandoned answer to its end."""
 
     @property
     def home(self) -> Path:
@@ -70,18 +70,18 @@ class Engine(ABC):
 
     @abstractmethod
     def install(self) -> None:
-        """Get it and make its model, unless that was done."""
+        """Install it and write its model, unless that was done."""
 
     @abstractmethod
     def version(self) -> str:
-        """Return which version is installed."""
+        """Return the installed version."""
 
     @abstractmethod
     def command(self, port: int) -> Sequence[str]:
         """Return the command that starts it."""
 
     def environment(self) -> Mapping[str, str]:
-        """Return what it is told by its environment."""
+        """Return its environment variables."""
         return {}
 
     @contextmanager
@@ -106,15 +106,15 @@ class Engine(ABC):
             with suppress(subprocess.TimeoutExpired):
                 process.wait(20)
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # and whoever it started and left behind
+                os.killpg(process.pid, signal.SIGKILL)  # and any process that it left behind
             process.wait()
 
     def generated(self, url: str) -> int | None:
-        """Return how many tokens it has made since its start, where it counts them."""
+        """Return how many tokens it has made since its start, or None if it does not count them."""
         return None if self.counter is None else _shown(url, self.counter)
 
     def is_idle(self, url: str) -> bool:
-        """Return whether it is working on nothing, where it says so."""
+        """Return whether it is working on nothing; True if it does not report that."""
         return self.busy is None or _shown(url, self.busy) == 0
 
 
@@ -179,7 +179,7 @@ class LlamaServer(Engine):
             ninja = f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}"
             _run(tools / "cmake", "-S", self.source, "-B", build, "-G", "Ninja", ninja, *options_given)
             _run("nice", tools / "cmake", "--build", build, "--target", "llama-server", "--parallel", "2")
-        anew = self.home / "tiny.part"  # an engine that runs reads the file as it was
+        anew = self.home / "tiny.part"  # a running engine still reads the old file
         _run(tools / "python", HERE / "tiny_gguf.py", anew)
         anew.replace(self.home / "tiny.gguf")
 
@@ -203,7 +203,7 @@ class LlamaServer(Engine):
 
 
 class LlamaPython(Engine):
-    """llama-cpp-python's server, on the libraries that were built for llama.cpp's own."""
+    """llama-cpp-python's server, on the libraries built for llama.cpp's own server."""
 
     name = "llama-cpp-python"
     speaks = (CHAT, COMPLETIONS)
@@ -247,7 +247,7 @@ class Transformers(Engine):
 
 
 class Vllm(Engine):
-    """vLLM as it is built for machines without an accelerator."""
+    """vLLM's build for machines without an accelerator."""
 
     name = "vllm"
     speaks = (CHAT, COMPLETIONS, RESPONSES, MESSAGES)
@@ -308,7 +308,7 @@ def _version(directory: Path, package: str) -> str:
 
 
 def _environment(directory: Path, *packages: str, without: Sequence[str] = (), **environment: str) -> Path:
-    """Return the programs of an environment that has these packages, made once."""
+    """Return the ``bin`` folder of an environment with these packages, which is created once."""
     done = directory / ".installed"
     if not done.exists():
         venv.create(directory, with_pip=True, clear=True)

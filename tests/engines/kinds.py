@@ -1,4 +1,4 @@
-"""The kinds of calls that are held to the promises, for each format that an engine speaks."""
+"""The kinds of calls on which the promises are checked, for each format that an engine speaks."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ LEDGER_S = 30
 LONG = 256
 HANG_UPS = 6
 PACED = 8
-"""Answers from which a gateway knows the model's pace."""
+"""How many answers the gateway needs to know the model's speed."""
 
 LINES = 20
-"""Of a stream that a caller reads before it hangs up."""
+"""How many lines of a stream a caller reads before it hangs up."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of calls: its name, how many there are, and what makes them and yields each breach."""
+    """A kind of calls: its name, how many there are, and a function that makes them and yields each breach."""
 
     name: str
     calls: int
     breaches: Callable[[], Iterable[tuple[object, str]]]
     figures: list[str] = field(default_factory=list)
-    """What the calls came to, once they are made."""
+    """Sums over the calls, once they are made."""
 
 
 def kinds(bench: Bench) -> Iterator[Kind]:
-    """Yield each kind of calls that the engine can be asked."""
+    """Yield each kind of calls that the engine supports."""
     for endpoint in bench.engine.speaks:
         yield from _kinds_of(bench, endpoint)
 
@@ -87,7 +87,7 @@ def hang_ups(bench: Bench) -> Iterator[Kind]:
 
 
 def _prompts(bench: Bench, endpoint: str) -> tuple[str, str]:
-    """Return a prompt whose answer goes on, and one whose answer soon ends by itself; the engine says both twice alike."""
+    """Return a prompt with a long answer, and a prompt whose answer soon ends on its own; both are repeatable."""
     lengths = {prompt: bench.tokens(EngineRequest(endpoint, prompt, limit=CAPS[-1])) or 0 for prompt in PROMPTS}
     goes_on = next((prompt for prompt, tokens in lengths.items() if tokens == CAPS[-1]), None)
     ends = next((prompt for prompt, tokens in lengths.items() if FEW[2] < tokens < CAPS[-1]), None)
@@ -101,7 +101,7 @@ def _prompts(bench: Bench, endpoint: str) -> tuple[str, str]:
 
 
 def _conversations(bench: Bench, endpoint: str, prompt: str) -> Iterator[tuple[object, str]]:
-    """Call three times in a conversation, which its cap ends within the third, and once more."""
+    """Make four calls in a conversation whose cap is reached within the third call."""
     for stream in (False, True):
         request = EngineRequest(endpoint, prompt, stream, limit=10, cap=24)
         received = [bench.through(request, f"to-its-cap-{endpoint}-{stream}".replace("/", ".")) for _ in range(4)]
@@ -124,7 +124,7 @@ def _hang_ups(bench: Bench, endpoint: str, prompt: str) -> Kind:
 
 
 def _left(bench: Bench, endpoint: str, prompt: str, figures: list[str]) -> Iterator[tuple[object, str]]:
-    """Hang up in the middle of answers: nothing stays held, and on record is what the operator wants billed."""
+    """Hang up in the middle of answers: nothing stays held, and the record has what the operator wants billed."""
     if bench.house.settings.hangup_bills == "timed":
         for _ in range(PACED):
             bench.through(EngineRequest(endpoint, prompt, limit=LONG))
@@ -150,7 +150,7 @@ def _left(bench: Bench, endpoint: str, prompt: str, figures: list[str]) -> Itera
 
 
 def _settled(bench: Bench, request: EngineRequest, known: set[str]) -> list[dict[str, Any]]:
-    """Return the records that are new: on a machine that is busy a call may be in the ledger only later than it is settled."""
+    """Return the new records: on a busy machine a call reaches the ledger some time after it is settled."""
 
     def new() -> list[dict[str, Any]]:
         return [record for name, record in bench.records([request]).items() if name not in known]
@@ -162,12 +162,12 @@ def _settled(bench: Bench, request: EngineRequest, known: set[str]) -> list[dict
 
 
 def _may_be_unbilled(bench: Bench, request: EngineRequest) -> bool:
-    """Return whether a call that was left may have no record: nothing of a whole answer goes by before its end."""
+    """Return whether an abandoned call may have no record: nothing of a whole answer is relayed before its end."""
     return bench.house.settings.hangup_bills == "visible" and not request.stream
 
 
 def _owed(bench: Bench, request: EngineRequest, records: list[dict[str, Any]], generated: int | None) -> Iterator[str]:
-    """Yield what is wrong with the record of a call that was left; ``made`` is by the engine's own count."""
+    """Yield the faults in the record of an abandoned call; ``generated`` is the engine's own count."""
     whole, bills = bench.tokens(request) or 0, bench.house.settings.hangup_bills
     tokens = sum(record["billed_output_tokens"] for record in records)
     source = records[0]["usage_source"] if records else None
@@ -175,7 +175,7 @@ def _owed(bench: Bench, request: EngineRequest, records: list[dict[str, Any]], g
     if len(records) > 1 or not (records or _may_be_unbilled(bench, request)):
         yield "one record is made of a call that is left in the middle"
     elif records and records[0]["finish"] != "disconnect":
-        if tokens != whole:  # it had just ended
+        if tokens != whole:  # the answer had just ended
             yield f"{tokens} tokens are billed of {whole}"
     elif not stops and source != "continuous":
         if tokens != whole:
@@ -191,7 +191,7 @@ def _owed(bench: Bench, request: EngineRequest, records: list[dict[str, Any]], g
 
 
 def _hang_up(bench: Bench, request: EngineRequest) -> None:
-    """Leave a streamed answer once some events of it are here, a whole one once the engine is asked for it."""
+    """Hang up on a streamed answer after some lines, on a whole answer once the engine is asked for it."""
     who = bench.customer(request.cap)
     before = bench.between.requests
     connection = HTTPConnection(urlsplit(bench.house.url).netloc, timeout=IDLE_S)

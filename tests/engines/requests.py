@@ -1,4 +1,4 @@
-"""What is asked: one call, in any format, as the engine and the gateway are both asked it."""
+"""One call in any format, in the forms for the engine and for the gateway."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tests.engines.engines import LENGTH, MODEL
 
 LIMITS = {CHAT: "max_tokens", COMPLETIONS: "max_tokens", RESPONSES: "max_output_tokens", MESSAGES: "max_tokens"}
 NEEDED = 4096
-"""Messages have to carry a limit: one that nothing here comes near."""
+"""Messages must have a limit; no answer here comes near this limit."""
 
 LIKELIEST = {"temperature": 1, "top_k": 1}
-"""The same tokens as at temperature 0, at which vLLM makes one choice only."""
+"""Parameters with the same tokens as temperature 0, at which vLLM makes only one choice."""
 
 SCHEMA = {
     "type": "object",
@@ -21,7 +21,7 @@ SCHEMA = {
     "required": ["city", "now"],
     "additionalProperties": False,
 }
-"""Of arguments that any model ends, once it is held to them."""
+"""The schema of arguments that any model completes, if its output is constrained to them."""
 
 FUNCTION = {"name": "get_weather", "description": "The weather", "parameters": SCHEMA}
 TOOLS: dict[str, dict[str, Any]] = {
@@ -36,7 +36,7 @@ TOOLS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """A call. ``limit`` is its caller's own, ``cap`` that of its customer's tier; engines refuse some as too long."""
+    """A call. ``limit`` is the caller's own, ``cap`` is the tier's; engines refuse some calls as too long."""
 
     endpoint: str
     prompt: str
@@ -55,13 +55,13 @@ class EngineRequest:
 
     @property
     def grant(self) -> int | None:
-        """Return what each choice has to be granted, where anything here says it."""
+        """The grant of each choice, or None without a limit and a cap."""
         bounds = [self.limit] if self.limit is not None else []
         bounds += [self.cap // self.n] if self.cap is not None else []
         return min(bounds, default=None)
 
     def of_the_engine(self) -> EngineRequest:
-        """Return the same call as the engine itself is asked it, held to what has to be granted."""
+        """Return the same call for the engine itself, limited to the grant."""
         return replace(self, limit=LENGTH if self.grant is None else self.grant, cap=None)
 
     def body(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Real engines behind the gateway: each call is made of the engine itself, too, and has to come to the same.
+"""Real engines behind the gateway: each call is also made to the engine directly, and both answers must agree.
 
-``python -m tests.engines.run`` gets the engines first (under .engines), prints a line a kind of call, exits with 1 where
-one of them broke a promise.
+``python -m tests.engines.run`` first installs the engines (under .engines), then prints a line for each kind of calls,
+and exits with 1 if a call broke a promise.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from tests.loop.rig import rig
 from tests.servers import short_directory, valkey_in
 
 SHOWN = 5
-"""Breaches of a kind of calls."""
+"""The most breaches that are printed for a kind of calls."""
 
 
 MANNERS: tuple[dict[str, str], ...] = (
     {"on_hangup": "finish"},
     *({"on_hangup": "stop", "hangup_bills": bills} for bills in ("visible", "timed", "granted")),
 )
-"""What an operator may want done once a caller has left."""
+"""The operator's settings for calls whose caller has left."""
 
 
 @contextmanager
 def bench(engine: Engine, url: str, **settings: Any) -> Iterator[Bench]:
-    """Start a gateway before an engine, which finds out by itself what that is."""
+    """Start a gateway before an engine, which the gateway detects."""
     at = urlsplit(url)
     with (
         tempfile.TemporaryDirectory() as data,
@@ -57,7 +57,7 @@ def all_kinds(engine: Engine, url: str) -> Iterator[Kind]:
 
 
 def tried(engine: Engine, chosen: Sequence[str]) -> int:
-    """Hold everything of one engine, or the kinds with one of these words; return how many of its calls broke a promise."""
+    """Check one engine, or only the kinds with one of these words; return how many calls broke a promise."""
     engine.install()
     print(f"{engine.name}: {engine.version()}", flush=True)
     calls, broken, began = 0, 0, time.monotonic()
@@ -81,7 +81,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", nargs="*", default=list(by_name), choices=list(by_name))
     parser.add_argument(
-        "--kinds", nargs="*", default=[], metavar="WORD", help="only kinds with one of these in their name"
+        "--kinds", nargs="*", default=[], metavar="WORD", help="only kinds with one of these words in their name"
     )
     settings = parser.parse_args()
     broken = {}

@@ -1,6 +1,6 @@
-"""What an engine says, or a caller hears: the same few facts of an answer in any format, streamed or whole.
+"""The same few facts of an answer in any format, streamed or whole, from an engine or for a caller.
 
-An engine's own stream is read here as leniently as may be: it is the witness of what was said, not of how.
+An engine's own stream is read here as leniently as possible: its content counts, not its form.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ ENDS = {
     **{"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls"},
     **{"completed": "stop", "incomplete": "length", "function_call": "tool_calls"},
 }
-"""What each format calls its endings, in chat's words."""
+"""Maps each format's names of endings to those of chat completions."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A tool's call."""
+    """A call of a tool."""
 
     name: str
     arguments: str
@@ -28,7 +28,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of an answer's choices."""
+    """One choice of an answer."""
 
     text: str = ""
     thought: str = ""
@@ -42,7 +42,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Shown:
-    """An answer, or the refusal of one. ``tokens`` are of all choices, where whoever said it counts them so."""
+    """An answer or a refusal. ``tokens`` is the reported count, of all choices unless the engine counts only one."""
 
     choices: tuple[Choice, ...] = ()
     input_tokens: int | None = None
@@ -52,7 +52,7 @@ class Shown:
 
 
 def in_whole(endpoint: str, answer: dict[str, Any]) -> Shown:
-    """Return what a whole answer says; of the input, Messages count what came from a cache apart."""
+    """Return the facts of a whole answer; Messages count cached input separately."""
     usage = answer.get("usage") or {}
     choices = {CHAT: _chat, COMPLETIONS: _completion, RESPONSES: _response, MESSAGES: _message}[endpoint](answer)
     cached = sum(usage.get(name) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens"))
@@ -65,7 +65,7 @@ def in_whole(endpoint: str, answer: dict[str, Any]) -> Shown:
 
 
 def in_stream(endpoint: str, raw: bytes) -> Shown:
-    """Return what an engine's own stream says."""
+    """Return the facts of an engine's own stream."""
     data = [line[5:].strip() for line in raw.decode().splitlines() if line.startswith("data:")]
     chunks = [json.loads(one) for one in data if one != "[DONE]"]
     if error := next((chunk["error"] for chunk in chunks if chunk.get("error")), None):

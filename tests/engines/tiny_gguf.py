@@ -1,6 +1,6 @@
 """Writes a model of half a megabyte with random weights, in the format of llama.cpp: ``python tiny_gguf.py PATH``.
 
-It stands alone: it runs where the engines are installed, with ``gguf`` and ``numpy``.
+The script needs nothing of this project: it runs where the engines are installed, with ``gguf`` and ``numpy``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ CHARACTERS = "▁" + string.ascii_letters + string.digits + ".,!?'-:;{}[]\"_éß
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 END = 2
 END_IS_LIKELIER = 1.4
-"""Makes some answers end by themselves within their first hundred tokens."""
+"""Makes some answers end on their own within their first hundred tokens."""
 
 
 def vocabulary() -> Iterator[tuple[str, int]]:
-    """Yield each token with its kind: a text of these characters is written in them in one way only."""
+    """Yield each token with its kind: a text of these characters has only one tokenization."""
     yield from SPECIAL
     yield from ((f"<0x{byte:02X}>", BYTE) for byte in range(256))
     yield from ((one, NORMAL) for one in CHARACTERS)

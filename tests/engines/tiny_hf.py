@@ -1,6 +1,7 @@
-"""Writes the same kind of model as Hugging Face's libraries read it: ``python tiny_hf.py FOLDER``.
+"""Writes the same kind of model in the format of Hugging Face's libraries: ``python tiny_hf.py FOLDER``.
 
-It stands alone: it runs where the engines are installed, with ``numpy``, ``safetensors`` and ``tokenizers``.
+The script needs nothing of this project: it runs where the engines are installed, with ``numpy``, ``safetensors`` and
+``tokenizers``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ CONTEXT, WIDTH, LAYERS, HEADS, INNER = 512, 64, 2, 2, 128
 SPECIAL = ["<pad>", "<s>", "</s>"]
 PAD, BEGIN, END = range(3)
 END_IS_LIKELIER = 1.6
-"""Makes some answers end by themselves within their first hundred tokens."""
+"""Makes some answers end on their own within their first hundred tokens."""
 
 WORDS = "the price of a token is in the menu and the usage of it is for the tier that a model has "
 TEMPLATE = (
@@ -27,7 +28,7 @@ TEMPLATE = (
 
 
 def tokenizer() -> Tokenizer:
-    """Return one of bytes, and of some words."""
+    """Return a tokenizer of bytes, and of some words."""
     weights = Tokenizer(models.BPE())
     weights.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     weights.decoder = decoders.ByteLevel()

@@ -11,10 +11,10 @@ FOLDERS = ("gateway", "pricing", "tests", "benchmarks", "docs", "deploy", ".ci")
 WRITTEN = frozenset(
     {".py", ".lua", ".sql", ".md", ".toml", ".yml", ".yaml", ".json", ".html", ".css", ".js", ".sh", ""}
 )
-"""Endings of files that people write."""
+"""Suffixes of files that people write."""
 
 LEFT_OUT = frozenset({"__pycache__", "static", "node_modules"})
-"""Folders of what nobody here has written."""
+"""Folders of files that are generated or vendored."""
 
 
 def python_files() -> list[Path]:
@@ -29,7 +29,7 @@ def written_files() -> list[Path]:
 
 @cache
 def _written() -> tuple[Path, ...]:
-    """Look once in a process: no test adds a file to the project."""
+    """List the files once in each process: no test adds a file to the project."""
     found = [path for path in ROOT.iterdir() if path.is_file() and path.name not in {"LICENSE", ".git"}]
     for top in FOLDERS:
         for folder, inner, names in os.walk(ROOT / top):
@@ -39,5 +39,5 @@ def _written() -> tuple[Path, ...]:
 
 
 def name_of(path: Path) -> str:
-    """Return a file's name from the root on, as a test's id."""
+    """Return a file's path from the root, as a test's id."""
     return path.relative_to(ROOT).as_posix()

@@ -1,4 +1,4 @@
-"""Lint rules of this project's own: each reads one file and yields where it breaks the rule."""
+"""This project's own lint rules: each reads one file and yields the lines that break the rule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 Rule = Callable[[str, str], Iterator[str]]
-"""From a file's path and text to what breaks the rule, ``line: why``."""
+"""Maps a file's path and text to its breaches of the rule, each as ``line: why``."""
 
 MONEY = re.compile(r"nanousd")
 SECRET = re.compile(r"(?:^|_)(?:token|secret|password|authorization|credential)$|(?:^|_)api_key$|^key_text$")
@@ -16,7 +16,7 @@ CLOCKS = frozenset({"time.time", "time.time_ns", "datetime.now", "datetime.utcno
 CLOCK_NAMES = frozenset(clock.rpartition(".")[2] for clock in CLOCKS)
 LOGS = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
 ESTIMATING = ("gateway/repricing/", "gateway/demo/")
-"""Rooms that compare amounts with what is expected on average, which is no whole number."""
+"""Rooms that compare amounts with expected values, which are no whole numbers."""
 
 HANDED_ON = frozenset({"Connection", "Row", "RowMapping"})
 SQL_ROOMS = ("gateway/ledger/", "gateway/catalog/")
@@ -24,12 +24,12 @@ SQL_ROOMS = ("gateway/ledger/", "gateway/catalog/")
 
 @lru_cache(maxsize=1)
 def _syntax(text: str) -> ast.Module:
-    """Read a file once for all rules, which look at it one after the other."""
+    """Parse a file once for all rules, which read it one after the other."""
     return ast.parse(text)
 
 
 def _says(node: ast.AST) -> Iterator[str]:
-    """Yield the names, attributes and keys that stand in an expression."""
+    """Yield the names, attributes and keys in an expression."""
     for each in ast.walk(node):
         if isinstance(each, ast.Name):
             yield each.id
@@ -44,7 +44,7 @@ def _is_money(node: ast.AST) -> bool:
 
 
 def no_float_in_money(path: str, text: str) -> Iterator[str]:
-    """In the gateway an amount is never divided to a float, multiplied by one, or made one; ``//`` is whole."""
+    """In the gateway an amount is never divided by ``/``, combined with a float, or converted to a float."""
     if not path.startswith("gateway/") or path.startswith(ESTIMATING):
         return
     for node in ast.walk(_syntax(text)):
@@ -61,7 +61,7 @@ def no_float_in_money(path: str, text: str) -> Iterator[str]:
 
 
 def no_clock_but_clock(path: str, text: str) -> Iterator[str]:
-    """The time of day is read in ``gateway/clock.py``; everything else is handed it."""
+    """Only ``gateway/clock.py`` reads the time of day; all other code gets the clock passed."""
     if path == "gateway/clock.py" or not path.startswith(("gateway/", "pricing/")):
         return
     for node in ast.walk(_syntax(text)):
@@ -72,7 +72,7 @@ def no_clock_but_clock(path: str, text: str) -> Iterator[str]:
 
 
 def no_secret_in_a_log(path: str, text: str) -> Iterator[str]:
-    """Nothing whose name says that it is a secret is handed to a log."""
+    """No variable with the name of a secret is passed to a log."""
     if not path.startswith(("gateway/", "pricing/")):
         return
     for node in ast.walk(_syntax(text)):
@@ -91,7 +91,7 @@ def no_secret_in_a_log(path: str, text: str) -> Iterator[str]:
 
 
 def no_sql_outside_its_rooms(path: str, text: str) -> Iterator[str]:
-    """Only the ledger and the catalogue speak SQL; others may name a ``Connection`` that they hand on."""
+    """Only the ledger and the catalogue use SQL; other rooms may name a ``Connection`` that they pass on."""
     if path.startswith(SQL_ROOMS) or not path.startswith(("gateway/", "pricing/")):
         return
     for node in ast.walk(_syntax(text)):
@@ -103,7 +103,7 @@ def no_sql_outside_its_rooms(path: str, text: str) -> Iterator[str]:
 
 
 def no_broad_except_without_a_word(path: str, text: str) -> Iterator[str]:
-    """Who catches everything passes it on, logs it with its traceback, or says on the line why it may be dropped."""
+    """A handler of every exception re-raises it, logs its traceback, or says on its line why it may be dropped."""
     lines = text.splitlines()
     for node in ast.walk(_syntax(text)):
         if not isinstance(node, ast.ExceptHandler):
@@ -118,7 +118,7 @@ def no_broad_except_without_a_word(path: str, text: str) -> Iterator[str]:
 
 
 def pricing_is_documented(path: str, text: str) -> Iterator[str]:
-    """A public function of the pricing library has a docstring; one that takes arrays says their shape."""
+    """A public function of the pricing library has a docstring, which states the shape of any array arguments."""
     if not path.startswith("pricing/"):
         return
     for node in _syntax(text).body:

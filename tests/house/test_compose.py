@@ -1,4 +1,4 @@
-"""``docker-compose.yml`` is a valid Compose file that speaks of settings which exist; no engine is needed to know."""
+"""``docker-compose.yml`` is a valid Compose file whose settings exist; these tests need no container engine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_setting_named_in_it_exists() -> None:
 
 
 def test_the_gateways_environment_is_one_it_would_start_with() -> None:
-    """With every ``${…}`` filled in, the settings read it without complaint."""
+    """With every ``${…}`` filled in, the settings accept it."""
     environment = COMPOSE["services"]["gateway"]["environment"]
     filled = {name: _filled_in(value) for name, value in environment.items()}
     wanted = {name: value for name, value in filled.items() if value and name != "TOKENCAP_ADMIN_TOKEN"}
@@ -52,14 +52,14 @@ def test_the_gateways_environment_is_one_it_would_start_with() -> None:
 
 
 def _filled_in(value: str) -> str:
-    """Return a value with its defaults, and a word in place of what has to be given."""
+    """Return a value with its defaults filled in, and a word for each required variable."""
     with_defaults = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
     return re.sub(r"\$\{\w+(?::\?[^}]*)?\}", "given", with_defaults)
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_service_says_how_it_is(service: str) -> None:
-    """Each of the four has a health check, and the gateway waits for the other three."""
+    """Each of the four services has a health check, and the gateway waits for the other three."""
     assert COMPOSE["services"][service]["healthcheck"]["test"][0] == "CMD"
     assert service == "gateway" or COMPOSE["services"]["gateway"]["depends_on"][service] == {
         "condition": "service_healthy"
@@ -67,12 +67,12 @@ def test_every_service_says_how_it_is(service: str) -> None:
 
 
 def test_there_are_no_other_services() -> None:
-    """What is not listed above would not be checked."""
+    """A service that is not listed above would not be checked."""
     assert set(COMPOSE["services"]) == set(SERVICES)
 
 
 def test_valkey_keeps_what_it_was_told() -> None:
-    """Every write is on disk before it is answered, and a full server refuses instead of forgetting."""
+    """Every write is on disk before it is acknowledged, and a full server refuses writes instead of evicting keys."""
     options = COMPOSE["services"]["valkey"]["command"]
     options_set = dict(zip(options[1::2], options[2::2], strict=True))
 
@@ -86,7 +86,7 @@ def test_valkey_keeps_what_it_was_told() -> None:
 
 
 def test_no_secret_is_written_down() -> None:
-    """Passwords and tokens come from the environment of whoever starts it, and are asked for where they are missing."""
+    """Passwords and tokens come from the operator's environment, and Compose fails if a required variable is missing."""
     gateway = COMPOSE["services"]["gateway"]["environment"]
     postgres = COMPOSE["services"]["postgres"]["environment"]
 
@@ -95,7 +95,7 @@ def test_no_secret_is_written_down() -> None:
 
 
 def test_the_image_is_built_from_files_that_exist_and_are_sent() -> None:
-    """The build's context and file are there, and ``.dockerignore`` lets through what the file copies."""
+    """The build's context and Dockerfile exist, and ``.dockerignore`` admits exactly the copied files."""
     build = COMPOSE["services"]["gateway"]["build"]
     dockerfile = ROOT / build["context"] / build["dockerfile"]
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile.read_text("utf-8"), re.MULTILINE)

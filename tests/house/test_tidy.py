@@ -19,12 +19,12 @@ PATCHED = re.compile(r"\b(?:unittest\.mock|monkeypatch|MagicMock)\b")
 WAITING = re.compile(r"\btime\.sleep\(")
 ONE_MACHINE = re.compile(r"(?<![\w.])/(?:root|home|Users|work)/")
 
-THIS_FILE = Path(__file__)  # it has to name what the others must not say
+THIS_FILE = Path(__file__)  # this file names the words that other files must not contain
 TESTS = [path for path in python_files() if path.is_relative_to(ROOT / "tests")]
 
 
 def too_long(text: str) -> Iterator[str]:
-    """Yield what of a Python file nobody reads in one go."""
+    """Yield the parts of a Python file that are too long to read in one go."""
     lines = text.splitlines()
     if len(lines) > FILE_LINES_MAX:
         yield "the file"
@@ -55,7 +55,7 @@ def test_what_is_too_long_is_found(text: str, found: list[str]) -> None:
 
 
 def opens_with_a_sentence(text: str) -> bool:
-    """Return whether the first thing in a Python file is its docstring, whose first paragraph is one sentence."""
+    """Return whether a Python file begins with a docstring whose first paragraph is one sentence."""
     end = text.find('"""', 3)
     if not text.startswith('"""') or end < 0:
         return False
@@ -64,7 +64,7 @@ def opens_with_a_sentence(text: str) -> bool:
 
 
 def test_a_file_opens_with_a_sentence() -> None:
-    """It says what the file is for; an ``__init__`` may be empty."""
+    """The sentence says what the file is for; an ``__init__`` may be empty."""
     files = [path for path in python_files() if path.name != "__init__.py" or path.stat().st_size]
 
     assert [name_of(path) for path in files if not opens_with_a_sentence(path.read_text("utf-8"))] == []
@@ -90,7 +90,7 @@ PACKAGES = [path for path in python_files() if path.name == "__init__.py" and pa
 
 
 def test_nothing_is_handed_on_by_a_package() -> None:
-    """A name is imported from the file that defines it: an ``__init__`` holds a sentence at most."""
+    """A name is imported from the file that defines it: an ``__init__`` contains at most a docstring."""
     handing_on = [
         name_of(path)
         for path in PACKAGES
@@ -102,17 +102,17 @@ def test_nothing_is_handed_on_by_a_package() -> None:
 
 
 def said_in(paths: list[Path], *unwanted: re.Pattern[str]) -> list[tuple[str, str]]:
-    """Return each file that says something unwanted, with the first such words."""
+    """Return each file that contains unwanted words, with the first of these words."""
     texts = ((name_of(path), path.read_text("utf-8")) for path in paths if path != THIS_FILE)
     return [(name, found[0]) for name, text in texts for words in unwanted if (found := words.search(text))]
 
 
 def test_nothing_is_left_for_later_or_bound_to_one_machine() -> None:
-    """No file has a word that says it is unfinished, or a path that is there on one machine only."""
+    """No file contains a word for unfinished work, or a path of one machine."""
     assert said_in(written_files(), UNFINISHED, ONE_MACHINE) == []
 
 
 def test_tests_run_patch_nothing_and_wait_in_one_way() -> None:
-    """No test is left out, none replaces a part of the product, and only ``tests/waiting.py`` sleeps."""
+    """No test is skipped, no test replaces a part of the product, and only ``tests/waiting.py`` sleeps."""
     assert said_in(TESTS, LEFT_OUT, PATCHED) == []
     assert [name for name, _ in said_in(TESTS, WAITING)] == ["tests/waiting.py"]

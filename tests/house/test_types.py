@@ -1,4 +1,4 @@
-"""Types are checked strictly, beside the other tests: alone it would keep one of two cores waiting for half a minute."""
+"""mypy runs beside the other tests: run alone, it would leave one of two cores idle for half a minute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.house.files import ROOT
 
 
 def test_mypy_finds_nothing() -> None:
-    """Also what ``make check`` asks; ``pyproject.toml`` says of which folders."""
+    """``make check`` runs the same; ``pyproject.toml`` lists the folders."""
     checked = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -1,4 +1,4 @@
-"""The list of faults: one line of the code each, with what it breaks and the tests that notice it."""
+"""The list of faults: one line of the code each, with the promise that it breaks and the tests that notice it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ PROMISES = frozenset(
     {
         "cap",  # never a token over a cap, a quota or a spend limit
         "balance",  # granted = used + held + remaining
-        "record",  # one record for each call, the same in every book, and none of them changes
-        "crash",  # nothing is lost or doubled, whoever dies
+        "record",  # one record for each call, the same in every store, and no record changes
+        "crash",  # nothing is lost or doubled, whichever process dies
         "menu",  # a call runs and is billed under one version of the menu
         "certificate",  # no menu is published that fails its certificate
-        "billing",  # what was made is billed, as it was priced
-        "strangers",  # who may not call is refused, and costs no more than its bounds
+        "billing",  # every token made is billed at its price
+        "strangers",  # a caller without a right to call is refused, and its cost is bounded
         "secrets",  # nothing secret is stored in clear, or shown
         "model",  # every tier has the same model
     }
 )
-"""What a serious fault breaks, in a word."""
+"""The promise that a serious fault breaks, in a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class Fault:
 
     Args:
         path: the file, from the root on.
-        old: what stands there, once.
-        new: what stands there with the fault.
-        breaks: the promise that it breaks; None where the fault is not serious.
-        tests: what notices it, as pytest is told.
+        old: the text without the fault, which occurs once.
+        new: the text with the fault.
+        breaks: the promise that it breaks; None if the fault is not serious.
+        tests: the tests that notice it, as arguments of pytest.
     """
 
     path: str
@@ -46,7 +46,7 @@ class Fault:
 
     @property
     def room(self) -> str:
-        """The room that the file belongs to: of a longer path, the first two folders and ``lua``."""
+        """The room of the file: the first two folders of its path, and ``lua`` if it is deeper."""
         folders = self.path.split("/")[:-1]
         return "/".join([*folders[:2], *(folder for folder in folders[2:] if folder == "lua")])
 
@@ -55,10 +55,10 @@ class Fault:
         return self.path.endswith(".py")
 
     def put_into(self, text: str) -> str:
-        """Return the file's text with the fault in.
+        """Return the file's text with the fault put in.
 
         Raises:
-            ValueError: the old text does not stand there exactly once.
+            ValueError: the old text does not occur exactly once.
         """
         if (times := text.count(self.old)) != 1:
             raise ValueError(f"{self.path}: {self.old!r} stands there {times} times")

@@ -1,7 +1,7 @@
-"""Puts one fault after another into a copy of the project and says which of them no test notices.
+"""Puts one fault after another into a copy of the project, and reports which faults no test notices.
 
-``python -m tests.mutants.run --only gateway/holds --jobs 2 --seed 1`` exits with 1 where a serious fault survives, or
-more than one in twenty.
+``python -m tests.mutants.run --only gateway/holds --jobs 2 --seed 1`` exits with 1 if a serious fault survives, or more
+than one fault in twenty.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tests.mutants.trial import Trials
 
 KILLED_LEAST = 0.95
 LIMIT_LEAST_S, LIMIT_TIMES = 90.0, 6
-"""A run with a fault is late after so long, or so many times what the same tests take without one: late is noticed."""
+"""A run with a fault is late after this time, or this multiple of a run without a fault, if longer: late is noticed."""
 
 Group = tuple[tuple[str, ...], list[Fault]]
 
 
 @dataclass
 class Verdicts:
-    """What was found so far."""
+    """The verdicts so far."""
 
     total: int
     killed: list[Fault] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Verdicts:
             print("red without a fault:", *tests, "\n" + output, flush=True)
 
     def report(self) -> bool:
-        """Print the shares and the survivors; return whether they are few enough."""
+        """Print the shares and the survivors; return whether few enough faults survive."""
         rooms: dict[str, list[bool]] = defaultdict(list)
         for found, is_killed in ((self.killed, True), (self.survived, False)):
             for fault in found:
@@ -109,7 +109,7 @@ def _interrupted(*_: object) -> NoReturn:
 
 
 def _work(directory: Path, waiting: queue.SimpleQueue[Group], verdicts: Verdicts, trials: Trials) -> None:
-    """Try one group of faults after another in a copy of its own."""
+    """Try one group of faults after another in a separate copy."""
     scratch = directory / "t"
     scratch.mkdir(parents=True)
     tree = Tree(directory / "p")

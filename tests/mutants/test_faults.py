@@ -1,4 +1,4 @@
-"""The list of faults fits the code that it is about."""
+"""The list of faults fits the code."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ BY_FILE = [
 
 
 def test_there_are_at_least_three_hundred() -> None:
-    """No two of them are the same."""
+    """No two faults are the same."""
     assert len({(fault.path, fault.old, fault.new) for fault in FAULTS}) == len(FAULTS) >= 300
 
 
 @pytest.mark.parametrize(("path", "found"), BY_FILE, ids=[path for path, _ in BY_FILE])
 def test_each_can_be_put_in(path: str, found: list[Fault]) -> None:
-    """What it replaces stands there once, what replaces it is another text, and Python can be compiled with it in."""
+    """The old text occurs once, the new text differs from it, and the file compiles with the fault put in."""
     text = (ROOT / path).read_text("utf-8")
     tree = ast.dump(ast.parse(text)) if found[0].is_python else ""
 
@@ -40,7 +40,7 @@ def test_each_can_be_put_in(path: str, found: list[Fault]) -> None:
 
 @pytest.mark.parametrize("test", sorted({test for fault in FAULTS for test in fault.tests}))
 def test_each_names_tests_that_are_there(test: str) -> None:
-    """A file, or a function in one."""
+    """Each name is a file, or a function in a file."""
     path, _, name = test.partition("::")
 
     assert (ROOT / path).exists()

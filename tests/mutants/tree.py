@@ -1,4 +1,4 @@
-"""A copy of the project to put faults into: its files, and an environment that has this copy installed."""
+"""A copy of the project to put faults into: its files, and an environment with the copy installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VENV = Path(sys.prefix)
 
 
 class Tree:
-    """The copy in a directory."""
+    """A copy in a directory."""
 
     def __init__(self, directory: Path) -> None:
         self.root = directory
@@ -39,7 +39,7 @@ class Tree:
 
     @contextmanager
     def faulty(self, fault: Fault) -> Iterator[None]:
-        """Have a fault in as long as the block runs."""
+        """Put a fault in for the duration of the block."""
         path = self.root / fault.path
         text = path.read_text("utf-8")
         path.write_text(fault.put_into(text), "utf-8")
@@ -49,7 +49,7 @@ class Tree:
             path.write_text(text, "utf-8")
 
     def _link_environment(self) -> None:
-        """Link everything in the environment but what says where the project is."""
+        """Link everything in the environment; files that contain the project's path are copied and changed."""
         own = self.root / ".venv"
         packages = next(VENV.glob("lib/python*/site-packages"))
         own_packages = own / packages.relative_to(VENV)
@@ -71,6 +71,6 @@ class Tree:
             target.symlink_to(path)
 
     def _compile(self) -> None:
-        """Compile the code so that what was compiled is known by the file's content: two faults of a second are two."""
+        """Compile the code with hashes of the source, so that two faults put in within one second are told apart."""
         command = [self.python, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "gateway", "pricing"]
         subprocess.run(command, cwd=self.root, check=True)

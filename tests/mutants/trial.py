@@ -15,11 +15,11 @@ from pathlib import Path
 from tests.mutants.tree import Tree
 
 PATIENCE_S = 20.0
-"""How long a run may take to end once it was told to."""
+"""How long a run may take to end after its signal."""
 
 
 UNUSED = ("cacheprovider", "langsmith_plugin", "schemathesis")
-"""Plugins that are there because of what else is installed: half of the time that a short run takes goes into loading them."""
+"""Plugins of other installed libraries: loading them would be half of a short run's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Result:
 
 
 class Trials:
-    """All runs of tests of one process: they are ended together."""
+    """All test runs of one process, which are ended together."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -85,7 +85,7 @@ class Trials:
         return Result(running.returncode == 0, is_late, taken_s, output.decode("utf-8", "replace")[-2000:])
 
     def stop(self) -> None:
-        """End every run, and let none begin."""
+        """End every run, and start no more."""
         with self._lock:
             self._is_over = True
             running = list(self._running)
@@ -94,7 +94,7 @@ class Trials:
 
 
 def _end(running: subprocess.Popen[bytes]) -> None:
-    """Have pytest end what it started; where it does not, end its processes."""
+    """Have pytest end its own processes; if it does not, kill them."""
     with suppress(ProcessLookupError):
         running.send_signal(signal.SIGINT)
     try:

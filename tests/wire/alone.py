@@ -1,4 +1,4 @@
-"""The journey of a call in this process, before an upstream that says what it is given: no server, no Redis, no waiting."""
+"""The journey of a call in this process, with a scripted upstream: no server, no Redis, no waiting."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GRANT = 10_000
 
 @dataclass(frozen=True)
 class UpstreamAnswer:
-    """What the upstream says to one call."""
+    """The upstream's answer to one call."""
 
     pieces: tuple[bytes, ...]
     headers: Mapping[str, str]
@@ -43,7 +43,7 @@ class UpstreamAnswer:
 
 @dataclass(frozen=True)
 class CallResult:
-    """What came of one call."""
+    """The result of one call."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -104,7 +104,7 @@ class _Transport:
 
 
 class _Books:
-    """Grants every call, and remembers what it came to: the admission, the keeper and the threads of a journey."""
+    """The admission, keeper, threads and claims of a journey: grants every call, and remembers its hold and outcome."""
 
     def __init__(self) -> None:
         self.most = GRANT
@@ -185,7 +185,7 @@ def _facts(request: ReservationRequest) -> Facts:
 
 
 class Alone:
-    """A house of one caller, whose upstream is asked as its callers request, or always for a stream."""
+    """A house with one caller, whose upstream is asked as the caller asks, or always for a stream."""
 
     def __init__(self, profile: Profile = ANY, *, always_streams: bool = False) -> None:
         self._transport, self._books, self._deadlines = _Transport(), _Books(), Deadlines()
@@ -219,8 +219,10 @@ class Alone:
         stream: bool,
         most: int = GRANT,
     ) -> CallResult:
-        """Return what comes of a call whose upstream says this, or what ``said`` makes of its body, and that may have so many
-        tokens a choice."""
+        """Return the result of a call with this upstream answer, and with ``most`` tokens for each choice.
+
+        A callable ``answer`` makes the upstream's answer from the body that the upstream receives.
+        """
         body: dict[str, Any] = {"model": "aligned-1", **request, "stream": stream}
         if stream and endpoint.endswith("completions"):
             body["stream_options"] = {"include_usage": True}

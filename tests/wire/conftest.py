@@ -1,5 +1,5 @@
-"""Gateways before one player, which ask as their callers ask or always ask for a stream: every transcript
-is played to them once, and the tests look at what came of each."""
+"""Gateways before one player, which ask as their callers ask or always for a stream: every transcript
+is played to them once, and the tests compare the results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.wire.player import playing
 from tests.wire.transcripts import TRANSCRIPTS, Transcript
 
 PIECES = (None, 1, 61)
-"""Bytes in a piece: all of them, one, and as many as cut most events somewhere else."""
+"""Bytes in a piece: all, one, and a number that cuts most events at another place."""
 
 AS_ASKED, ALWAYS = "as_asked", "always"
 WAYS = [
@@ -26,12 +26,12 @@ WAYS = [
     *((AS_ASKED, False, size) for size in PIECES[:2]),
     *((ALWAYS, False, size) for size in PIECES),
 ]
-"""How the upstream is asked, whether the caller streams, and the size of pieces: streams are asked for alike in both ways."""
+"""How the upstream is asked, whether the caller streams, and the size of pieces: both ways request streams alike."""
 
 
 @dataclass(frozen=True)
 class Played:
-    """What came of one call."""
+    """The result of one call."""
 
     transcript: Transcript
     stream: bool
@@ -43,7 +43,7 @@ class Played:
 
 @pytest.fixture(scope="session")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Played]]]:
-    """What came of each transcript, by its name, streamed and whole, in each size of pieces."""
+    """The results of each transcript, by its name, streamed and whole, in each size of pieces."""
     with playing() as (player, address), ExitStack() as stack:
         loops = {
             (way, profile): stack.enter_context(_loop(tmp_path_factory.mktemp(way), address, way, profile))

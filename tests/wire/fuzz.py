@@ -1,4 +1,4 @@
-"""Plays mutated transcripts and holds every promise against what comes of them, in this process."""
+"""Plays mutated transcripts in this process, and checks every promise on their results."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ from tests.wire.transcripts import TRANSCRIPTS
 CLIENTS = {**STREAMS, Responses.endpoint: responses_state}
 PLAYED = [one for one in TRANSCRIPTS if one.streamed and one.streamed.status == 200]
 HEARD = 10
-"""One case of so many is put together by its vendor's own client, which takes ten times as long as all the rest."""
+"""One case in this many is also read by its vendor's own client, which takes ten times as long as all other checks."""
 
 UNREADABLE = "Unable to parse tool parameter JSON from model"
-"""What Anthropic's client says of arguments that are none, as where their first piece was dropped: so the model wrote them."""
+"""Anthropic's message for tool arguments that are not JSON, as when their first piece was dropped: not a breach."""
 
 PART = 500
 KIND = 60
-"""Characters of a breach that tell its kind."""
+"""How many characters of a breach identify its kind."""
 
 STREAM = {"content-type": "text/event-stream"}
 
 
 @dataclass
 class Found:
-    """What a run came to."""
+    """The result of a run."""
 
     cases: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     """How often each kind of breach was found."""
     breaches: dict[str, str] = field(default_factory=dict)
-    """The first of each kind, with the least that an upstream has to send for it."""
+    """The first breach of each kind, with the smallest upstream answer that causes it."""
 
     def add(self, part: Found) -> None:
-        """Add what another process found."""
+        """Add the findings of another process."""
         self.cases += part.cases
         self.kinds += part.kinds
         self.breaches = {**part.breaches, **self.breaches}
 
 
 class Fuzz:
-    """Two houses for each profile, one that asks as asked and one that always streams."""
+    """Two houses for each profile: one asks the upstream as its callers ask, the other always for a stream."""
 
     def __init__(self) -> None:
         named = {one.profile: PROFILES[one.profile] for one in PLAYED}
         self._houses = {name: (Alone(profile), Alone(profile, always_streams=True)) for name, profile in named.items()}
 
     async def breach(self, case: Mutated, *, hears: bool = False) -> str | None:
-        """Return which promise a case breaks; where ``hears``, its vendor's own client has to put the stream together."""
+        """Return which promise a case breaks, or None; if ``hears``, its vendor's client reads the stream, too."""
         try:
             await self._play(case, hears=hears)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is the breach
@@ -90,12 +90,12 @@ class Fuzz:
             _hear(endpoint, streamed.body)
         if case.cuts:
             again = await call(as_asked, (case.body,), stream=True)
-            assert again.body == streamed.body, "wherever it is cut"
+            assert again.body == streamed.body, "cuts change nothing"
             other = await call(as_asked, case.pieces, stream=False)
-            assert (other.status, other.body) == (whole.status, whole.body), "as asked and always"
+            assert (other.status, other.body) == (whole.status, whole.body), "both ways of asking agree"
 
     async def smallest(self, case: Mutated, breach: str) -> Mutated:
-        """Return a case with as few events as still break a promise."""
+        """Return a case with as few events as possible that breaks the same promise."""
         for simpler in ({"cuts": ()}, {"end": None}, {"is_whole": True}, {"most": 10_000}):
             case = await self._simpler(case, breach, **simpler)
         place = 0
@@ -112,7 +112,7 @@ class Fuzz:
 
 
 def _hear(endpoint: str, body: bytes) -> None:
-    """Have its vendor's own client put a stream together."""
+    """Read a stream with its vendor's own client."""
     try:
         CLIENTS[endpoint]([strict_json(data) for data in events(body) if data != DONE])
     except ValueError as error:
@@ -121,7 +121,7 @@ def _hear(endpoint: str, body: bytes) -> None:
 
 
 class _Caught(logging.Handler):
-    """Keeps the last traceback that the journey has caught."""
+    """Keeps the last traceback that the journey logged."""
 
     last = ""
 
@@ -130,12 +130,12 @@ class _Caught(logging.Handler):
 
 
 def run(numbers: range, seed: int) -> Found:
-    """Play the cases of these numbers."""
+    """Play the cases with these numbers."""
     return asyncio.run(_run(numbers, seed))
 
 
 def run_all(cases: int, seed: int, workers: int) -> Found:
-    """Play so many cases, in as many processes."""
+    """Play ``cases`` cases in ``workers`` processes."""
     found = Found()
     parts = [range(begin, min(begin + PART, cases)) for begin in range(0, cases, PART)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

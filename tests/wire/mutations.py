@@ -1,4 +1,4 @@
-"""Transcripts made wrong by chance: events dropped, doubled and moved, fields nulled, retyped and removed, bytes cut."""
+"""Random mutations of transcripts: events dropped, doubled and moved, fields nulled, retyped and removed, bytes cut."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from tests.wire.transcripts import Transcript
 
 MOST = 3
-"""Mutations of one transcript."""
+"""The most mutations of one transcript."""
 
 KINDS = ("drop", "double", "move", "field", "field", "field", "insert")
 WHOLE = 0.2
-"""How many of the cases are an answer that comes whole."""
+"""The share of cases with a whole answer, among transcripts that have one."""
 
 CAPS = (1, 2, 3, 5, 10_000, 10_000, 10_000)
 VALUES: tuple[Callable[[Any], Any], ...] = (
@@ -50,21 +50,21 @@ INSERTED = (
 
 @dataclass(frozen=True)
 class Mutated:
-    """One case: what the upstream sends, how it is cut, and how much its caller may have."""
+    """One case: what the upstream sends, how it is cut, and how many tokens are granted."""
 
     transcript: Transcript
     events: tuple[str, ...]
-    """What the stream consists of, without the empty lines between."""
+    """The events of the stream, without the empty lines between them."""
     end: int | None
-    """Bytes of it that are sent; all of them where it is None."""
+    """How many bytes of the stream are sent; None sends all."""
     is_whole: bool
-    """Whether the connection lasts until then."""
+    """Whether the connection stays open until those bytes are sent."""
     cuts: tuple[int, ...]
     """Where pieces begin."""
     most: int
-    """Tokens that each choice may have."""
+    """The most tokens of each choice."""
     retyped: bool
-    """Whether a field has another type than its vendor says, or is not there."""
+    """Whether a field was changed: it may have a wrong type, or be missing."""
 
     @property
     def is_stream(self) -> bool:
@@ -72,7 +72,7 @@ class Mutated:
 
     @property
     def shown(self) -> str:
-        """The case, for who is to mend what it breaks."""
+        """The case as text, for the person who fixes the breach."""
         body = self.body.decode("utf-8", "replace")
         return f"{body}[cuts {self.cuts}, whole {self.is_whole}, most {self.most}]"
 
@@ -93,7 +93,7 @@ def events_of(body: bytes) -> tuple[str, ...]:
 
 
 def mutated(transcript: Transcript, chance: random.Random) -> Mutated:
-    """Return a transcript's stream, mutated, or now and then its whole answer."""
+    """Return a transcript's stream, or now and then its whole answer, mutated."""
     assert transcript.streamed is not None
     events, retyped, kinds = list(events_of(transcript.streamed.body)), False, KINDS
     if transcript.whole is not None and transcript.whole.status == 200 and chance.random() < WHOLE:
@@ -145,7 +145,7 @@ def _with_a_field_changed(event: str, chance: random.Random) -> str:
 
 
 def _places(value: Any) -> Any:
-    """Yield every field and every item, as what holds it and its name or place."""
+    """Yield every field and every item, as its container and its name or index."""
     for name in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
         yield value, name
         yield from _places(value[name])

@@ -1,4 +1,4 @@
-"""A raw server that plays transcripts: the bytes of the one that is next, in one piece or cut as it is told."""
+"""A raw server that plays transcripts: the bytes of the next transcript, in one piece or in pieces of a set size."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.wire.transcripts import Sent, Transcript
 
 
 class Player:
-    """What is played to whoever posts next."""
+    """The transcript for the next POST, and the bodies received so far."""
 
     def __init__(self) -> None:
         self.transcript: Transcript | None = None
         self.size: int | None = None
-        """Bytes of the body in a piece; all of them where it is None."""
+        """Bytes of the body in a piece; None sends one piece."""
         self.bodies: list[bytes] = []
         """The bodies that were posted."""
 
@@ -30,7 +30,7 @@ class Player:
 
 
 class _Handler(socketserver.StreamRequestHandler):
-    """One request a connection: its answer is framed in chunks of HTTP, a piece a chunk."""
+    """Handles one request for each connection; each piece of the answer is one HTTP chunk."""
 
     server: _Server
 

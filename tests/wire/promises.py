@@ -1,4 +1,4 @@
-"""What has to hold of an answer whatever its upstream sent: well-formed, ended as documented, counted, told to all alike."""
+"""Promises for every answer, whatever its upstream sent: well-formed, ended as documented, counted, alike for all."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ TEXTS = ("content", "reasoning_content", "reasoning", "reasoning_text", "refusal
 
 
 class ReadAnswer:
-    """What an answer says, in words that streamed and whole answers share."""
+    """The content of an answer, in a form that streamed and whole answers share."""
 
     def __init__(self, content: Any, usage: tuple[Any, Any] | None, pieces: list[int], error: Any = None) -> None:
         self.content = content
         self.usage = usage
         self.pieces = pieces
-        """Pieces of text that each choice was told; none of an answer that is not streamed."""
+        """How many pieces of text each choice has; empty for a whole answer."""
         self.error = error
 
 
 def read_answer(endpoint: str, result: CallResult, *, is_typed: bool = True) -> ReadAnswer:
-    """Return what an answer says; what is wrong with its form is raised. ``is_typed``: its vendor's models accept it."""
+    """Return an answer's content; assert its form, and if ``is_typed``, that its vendor's models accept it."""
     if not result.is_stream:
         answer = strict_json(result.body)
         if result.status != 200:
@@ -80,7 +80,7 @@ def _error(answer: Any) -> dict[str, Any]:
 
 @lru_cache(maxsize=100_000)
 def accept(model: Callable[[Any], Any], text: str) -> None:
-    """Have a vendor's own model accept a chunk or an answer."""
+    """Validate a chunk or an answer with a vendor's own model."""
     model(json.loads(text))
 
 
@@ -95,7 +95,7 @@ def _response_event(answer: Any) -> None:
 
 
 def by(library: Library, name: str) -> Callable[[Any], Any]:
-    """Return what has a model of a vendor accept something."""
+    """Return a function that validates its argument with a vendor's model."""
     return lambda answer: getattr(library, name).model_validate(answer)
 
 
@@ -114,7 +114,7 @@ WHOLES: dict[str, Callable[[Any], Any]] = {
 
 
 def pieces_of(endpoint: str, chunks: list[Any]) -> list[int]:
-    """Return how many pieces of text each choice was told."""
+    """Return how many pieces of text each choice has."""
     found: dict[int, int] = {}
     for chunk in chunks:
         if endpoint in (Chat.endpoint, Completions.endpoint):
@@ -300,7 +300,7 @@ READ_WHOLE = {
 
 
 def recorded_as_answered(endpoint: str, result: CallResult) -> None:
-    """Hold the record of an answer that is relayed as it came against its usage, whatever the rest of it looks like."""
+    """Assert that the record of an answer that is relayed unchanged agrees with the answer's usage."""
     answer = strict_json(result.body)
     assert result.outcome.finish != "shutdown", "no traceback"
     assert 0 <= result.outcome.billed_output_tokens <= result.hold.tokens, "never above the grant"
@@ -313,7 +313,7 @@ def recorded_as_answered(endpoint: str, result: CallResult) -> None:
 
 
 def billed_rightly(result: CallResult, read: ReadAnswer, *, came_whole: bool = False) -> None:
-    """Hold the record against the answer and the grant; a piece of an answer that came whole is more than a token."""
+    """Assert that the record agrees with the answer and the grant; a piece of a whole answer is more than a token."""
     outcome, hold = result.outcome, result.hold
     assert outcome.finish != "shutdown", "no traceback"
     assert 0 <= outcome.billed_output_tokens <= hold.tokens, "never above the grant"
@@ -325,7 +325,7 @@ def billed_rightly(result: CallResult, read: ReadAnswer, *, came_whole: bool = F
 
 
 def agree(streamed: CallResult, of_stream: ReadAnswer, whole: CallResult, of_whole: ReadAnswer) -> None:
-    """Hold a streamed answer against one that was put together of the same."""
+    """Assert that a streamed answer and a whole answer from the same upstream bytes agree."""
     assert of_stream.error == of_whole.error, (of_stream.error, of_whole.error)
     if of_stream.error is None:
         assert of_stream.content == of_whole.content, (of_stream.content, of_whole.content)

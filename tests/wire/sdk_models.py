@@ -1,4 +1,4 @@
-"""What a caller makes of an answer with its vendor's own SDK: every event accepted by the models, then put together."""
+"""Reads answers with their vendors' own SDKs: the SDK's models accept every event, and its client assembles them."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def response_events() -> dict[str, type[BaseModel]]:
 
 @cache
 def message_event() -> TypeAdapter[Any]:
-    """Return what accepts an event of a Messages stream."""
+    """Return the adapter that validates an event of a Messages stream."""
     return TypeAdapter(ANTHROPIC.RawMessageStreamEvent)
 
 
 def events(raw: bytes) -> list[str]:
-    """Return the data of the events of a stream of ours; no byte of it may be anything else."""
-    text = raw.decode()  # strictly: half a character ends a client
+    """Return the data of the events of a gateway's stream, which must be complete and in UTF-8."""
+    text = raw.decode()  # strict: half a character makes a client fail
     assert text.endswith("\n\n"), text[-200:]
     found = []
     for part in text[:-2].split("\n\n"):
@@ -50,7 +50,7 @@ def events(raw: bytes) -> list[str]:
 
 
 def strict_json(text: str | bytes) -> Any:
-    """Return what a JSON text says, as RFC 8259 has it: NaN and Infinity are none of it, nor is half a character."""
+    """Parse a JSON text strictly by RFC 8259: NaN, Infinity and half a surrogate pair are errors."""
     answer = json.loads(text, parse_constant=_refused)
     json.dumps(answer, ensure_ascii=False).encode()
     return answer
@@ -92,7 +92,7 @@ def completion_stream(answer: list[dict[str, Any]]) -> Any:
 
 
 def finished(chunk: dict[str, Any]) -> dict[str, Any]:
-    """Return a chunk as the model of a whole completion takes it: OpenAI publishes none of its chunks."""
+    """Return a chunk in the form of a whole completion, since OpenAI publishes no model of a completion's chunk."""
     return {
         **chunk,
         "choices": [{**one, "finish_reason": one.get("finish_reason") or "stop"} for one in chunk["choices"]],
@@ -119,15 +119,15 @@ def responses_stream(answer: list[dict[str, Any]]) -> Any:
 
 
 def responses_state(answer: list[dict[str, Any]]) -> None:
-    """Have the vendor's client take every event."""
+    """Feed every event to the vendor's client."""
     state = RESPONSES_STREAM.ResponseStreamState(input_tools=[], text_format=Library("openai").Omit())
     for event in answer:
-        if event["type"] in response_events():  # the client passes others over
+        if event["type"] in response_events():  # the client ignores other types
             state.handle_event(response_events()[event["type"]].model_validate(event))
 
 
 def _written(item: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the kinds of deltas that an item's texts come in, and the texts."""
+    """Return the types of the deltas of an item's texts, and the texts."""
     if item["type"] == "message":
         return [("response.output_text.delta", "".join(part.get("text", "") for part in item["content"]))]
     if item["type"] == "function_call":
@@ -190,7 +190,7 @@ ENDS = frozenset({"response.completed", "response.incomplete", "message_stop"})
 
 
 def read_stream(endpoint: str, raw: bytes) -> tuple[Any, Any]:
-    """Return what a streamed answer puts together to, and the error that ended it, if one did."""
+    """Return the assembled answer of a stream, and the error that ended the stream, if any."""
     answer = events(raw)
     chunks = [strict_json(data) for data in answer if data != DONE]
     ended = answer[-1] == DONE or chunks[-1].get("type") in ENDS
@@ -200,5 +200,5 @@ def read_stream(endpoint: str, raw: bytes) -> tuple[Any, Any]:
 
 
 def read_whole(endpoint: str, answer: Any) -> Any:
-    """Return a whole answer, once its vendor's model has accepted it."""
+    """Return a whole answer, after its vendor's model has validated it."""
     return WHOLES[endpoint](answer)

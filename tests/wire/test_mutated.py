@@ -1,4 +1,4 @@
-"""Whatever an upstream sends, its caller gets what its client takes, and is billed no more than was granted."""
+"""Whatever an upstream sends, the caller's client accepts the answer, and no more than the grant is billed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wherever an answer is cut in two, and whether it came as it was asked for or not, its caller gets the same bytes."""
+"""Wherever an answer is cut in two, and whether it is whole or streamed, its caller gets the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reading(transcript: Transcript, *, stream: bool) -> Reading:
 
 
 def read_answer(transcript: Transcript, pieces: list[bytes], *, stream: bool) -> tuple[bytes, Any]:
-    """Return what a caller is told of a stream that comes in these pieces, and the sight of it that the meter has."""
+    """Return the bytes that a caller gets of a stream in these pieces, and what the meter observed."""
     one = reading(transcript, stream=stream)
     shown = [one.feed(piece) for piece in pieces] + [one.close()]
     return ended(one, shown, stream=stream), one.observed
@@ -44,7 +44,7 @@ def ended(one: Reading, shown: list[bytes], *, stream: bool) -> bytes:
 
 
 def places(body: bytes) -> list[int]:
-    """Return where a cut may matter: beside the ends of lines, within characters, and in escapes."""
+    """Return the places where a cut may matter: beside line ends, within characters, and in escapes."""
     telling = [place for place, byte in enumerate(body) if byte in b"\r\n\\" or byte > 127]
     beside = {place + off for place in telling for off in (0, 1, 2)} | {1, len(body) // 2}
     return sorted(place for place in beside if 0 < place < len(body))

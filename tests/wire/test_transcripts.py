@@ -1,4 +1,4 @@
-"""What engines and vendors were seen to send reaches streaming and whole callers alike, counted as the upstream said."""
+"""Answers seen from engines and vendors reach streaming and other callers alike, counted as the upstream reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every transcript comes to the same in both ways of asking an upstream, to who streams and to who does not."""
+"""Every transcript has the same result in both ways of asking the upstream, with a streaming caller or another."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ def test_every_way_comes_to_the_same(transcript: Transcript) -> None:
     billed = {call.outcome.billed_output_tokens for call in calls}
     if answers[0].error is None:
         assert len(billed) == 1
-    else:  # who does not stream got nothing of it
+    else:  # a caller who does not stream gets nothing of a broken answer
         assert billed <= {0, calls[0].outcome.output_tokens}

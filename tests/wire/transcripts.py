@@ -1,4 +1,4 @@
-"""Transcripts: what an engine or a vendor was asked and sent, a file a shape, and what has to come of it."""
+"""Transcripts, one file for each shape: a request to an engine or vendor, its answer, and the expected result."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ EVENT_STREAM, JSON = "text/event-stream", "application/json"
 
 @dataclass(frozen=True)
 class Sent:
-    """What the upstream sends: its status, its headers, the raw bytes of its body."""
+    """An answer of the upstream: its status, its headers, the raw bytes of its body."""
 
     body: bytes
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     is_whole: bool = True
-    """Whether it is sent to its end; else the connection is closed before that."""
+    """Whether the answer is sent to its end; otherwise the connection is closed before that."""
 
     @property
     def is_stream(self) -> bool:
@@ -30,12 +30,12 @@ class Sent:
 
 @dataclass(frozen=True)
 class Caller:
-    """What the caller must get. Of objects only the names given here are compared."""
+    """What the caller must get. Only the names listed here are compared in objects."""
 
     answer: Any
     error: Any
     status: int
-    """Of a call that is not streamed, or was refused before it began."""
+    """The status of a call that is not streamed, or is refused before its stream begins."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class Transcript:
     whole: Sent | None
     caller: Caller
     whole_caller: Caller
-    """What a caller who does not stream gets, where it is not the same: ``[caller.whole]``."""
+    """What a caller who does not stream gets: ``caller`` with the changes of ``[caller.whole]``."""
     record: dict[str, Any] | None
     whole_record: dict[str, Any] | None
-    """Likewise: ``[record.whole]``."""
+    """The record of such a call: ``record`` with the changes of ``[record.whole]``."""
     profile: str
-    """What the upstream is taken for, where its shape is read only of an engine that is known."""
+    """The profile of the upstream, for a shape that is read only with a known engine."""
 
     def sent(self, *, stream: bool) -> Sent:
-        """Return what an upstream sends that was asked for a stream or not; the other where it knows one way only."""
+        """Return what the upstream sends for a stream or for a whole answer, or its only form if it has one."""
         found = (self.streamed or self.whole) if stream else (self.whole or self.streamed)
         assert found is not None, f"{self.name} sends nothing"
         return found
@@ -101,7 +101,7 @@ TRANSCRIPTS = [_read(path) for path in sorted(FOLDER.rglob("*.toml"))]
 
 
 def fits(found: Any, wanted: Any) -> bool:
-    """Return whether ``found`` has all that ``wanted`` says: every name of an object, every item of a list."""
+    """Return whether ``found`` matches ``wanted``: at least its names of an object, exactly its items of a list."""
     if isinstance(wanted, dict):
         return isinstance(found, dict) and all(
             name in found and fits(found[name], value) for name, value in wanted.items()

@@ -1,4 +1,4 @@
-"""Does what tests ask, line by line, with the client that each line names, and prints what the client made of it as a line of JSON."""
+"""Runs a task for each line of its input with the client that the line names, and prints the result as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def refusal(error: Exception) -> dict[str, Any]:
-    """Return what a client's exception tells of a refusal; it may be wrapped in another one, or tell no status at all."""
+    """Return the facts of a refusal from a client's exception, which may wrap another, or have no status."""
     cause: Any = error
     while cause is not None and not hasattr(cause, "status_code"):
         cause = cause.__cause__
@@ -23,7 +23,7 @@ def refusal(error: Exception) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer on what was the standard output; what clients print themselves goes beside it."""
+    """Answer on the original standard output; output of the clients themselves goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -32,7 +32,7 @@ def main() -> None:
         task = request.pop("task")
         try:
             answer = getattr(client, task)(**request)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the test is told its name
+        except Exception as error:  # noqa: BLE001 - the test gets the name of any exception
             traceback.print_exception(error)
             answer = refusal(error)
         print(json.dumps(answer), file=answers, flush=True)

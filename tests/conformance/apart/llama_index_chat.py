@@ -1,4 +1,4 @@
-"""LlamaIndex's model for endpoints that are like OpenAI's, and its agent on it."""
+"""LlamaIndex's model for endpoints like OpenAI's, and its agent on that model."""
 
 from __future__ import annotations
 

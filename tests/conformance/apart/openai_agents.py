@@ -1,4 +1,4 @@
-"""OpenAI's Agents SDK, on Responses as it comes and on chat completions: the loop is its own."""
+"""OpenAI's Agents SDK, on Responses by default and on chat completions: the loop is its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agents import Agent, ModelBehaviorError, OpenAIProvider, RunConfig, Runner,
 from pydantic import BaseModel
 
 run = asyncio.Runner().run
-"""Its clients share their connections, which belong to one loop."""
+"""One runner for all calls: the SDK's clients share their connections, which belong to one event loop."""
 
 
 class Thing(BaseModel):

@@ -1,4 +1,4 @@
-"""Clients for Python that need older libraries than the suite: each is a small script beside ``apart/ask.py``, run in ``.clients``."""
+"""Python clients that need older libraries than the suite: scripts beside ``apart/ask.py``, run in ``.clients``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``curl``, as the README shows it; the library it is made of, where the machine has no such command."""
+"""``curl``, as the README shows it, or libcurl where the machine has no such command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.conformance.client import MODEL, QUESTION, RESULT, TOOL, Answer, Refu
 ASKED: list[dict[str, Any]] = [{"role": "user", "content": QUESTION}]
 TOOLS = [{"type": "function", "function": {"name": TOOL, "parameters": {"type": "object", "properties": {}}}}]
 WITH_BODY = 22
-"""What it exits with on a refusal, where it is asked to fail and to show the body."""
+"""The exit status for a refusal with ``--fail-with-body``."""
 
 
 class Client:

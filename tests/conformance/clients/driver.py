@@ -1,4 +1,4 @@
-"""A program of another environment that does what a test asks with the client it names: a line in, a line out."""
+"""A program in another environment that runs tasks with the client that a test names: one line in, one line out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WAIT_S = 120
 
 
 class Driver:
-    """One process for all its clients, started with the first thing that is asked: most of a short one's time is its start."""
+    """One process for all its clients, started at the first request: a process for each would mostly start up."""
 
     def __init__(self, *command: str | Path) -> None:
         self._command = [str(part) for part in command]
@@ -45,7 +45,7 @@ class Driver:
 
 
 class Driven:
-    """A client that a driver has; ``given`` is what its script is told beside the usual."""
+    """A client of a driver; ``options`` are extra parameters of its script."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Driven:
         return self._ask("structure", where, MODEL, stream=stream)
 
     def structure_and_answer(self, where: Where) -> dict[str, Any]:
-        """Return the object as ``parsed``, and whether its answer ``was_cut``."""
+        """Return the parsed object as ``parsed``, and whether its answer ``was_cut``."""
         return self._ask("structureAndAnswer", where, MODEL)
 
     def _ask(self, task: str, where: Where, model: str, **more: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``openai`` for Python, legacy completions, which know no tools."""
+"""``openai`` for Python, legacy completions, which have no tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``openai`` for Python, responses: going on by ``previous_response_id``, from a stream's helper."""
+"""``openai`` for Python, Responses: continued by ``previous_response_id``, and streamed by the client's helper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``openai`` for Python, responses: going on by bringing everything back."""
+"""``openai`` for Python, Responses: continued by sending back every item."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Client:
         return len(results)
 
     def _run(self, where: Where, name: str, *tools: Any, **options: Any) -> AgentRunResult[str]:
-        """Let it answer in a loop that is closed, over connections that are: its own ``run_sync`` leaves both open."""
+        """Run the agent, then close its event loop and connections: its own ``run_sync`` leaves both open."""
 
         async def run() -> AgentRunResult[str]:
             async with self._agent(where, name, *tools) as agent:
