@@ -86,7 +86,7 @@ def test_valkey_keeps_what_it_was_told() -> None:
 
 
 def test_no_secret_is_written_down() -> None:
-    """Passwords and tokens come from the operator's environment, and Compose fails if a required variable is missing."""
+    """Passwords and tokens come from the operator's environment, and Compose fails if a required one is missing."""
     gateway = COMPOSE["services"]["gateway"]["environment"]
     postgres = COMPOSE["services"]["postgres"]["environment"]
 
