@@ -1,4 +1,4 @@
-"""The continuum of types in closed form, for r uniform and answers that end at a constant rate: no code of the product."""
+"""The continuum of types in closed form, for r uniform and answers with a constant hazard: no code of the product."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def price(seconds: float, low: float, high: float, rate: float) -> float:
 
 
 def profit(low: float, high: float, rate: float) -> float:
-    """Return the profit without cost: the sum over moments of the best Q_k d(r_k, t), times how likely answers end."""
+    """Return the profit without cost: the integral over time of the best Q_k d(r_k, t) times the density of endings."""
 
     def best(t: float) -> float:
         urgency = min(high, low + 1 / t) if t else high
@@ -48,7 +48,7 @@ def profit(low: float, high: float, rate: float) -> float:
 def tiers(count: int, rate: float) -> tuple[float, list[float], list[float]]:
     """Return profit, caps and prices of the best menu of ``count`` tiers, r uniform on [0, 1], without cost.
 
-    The marginal types a_1 < ... < a_K are searched for; the caps between them follow, T_1 is infinite.
+    The search is over the marginal types a_1 < ... < a_K; the caps between them follow, and T_1 is infinite.
     """
 
     def menu(marginal: np.ndarray) -> tuple[float, list[float], list[float]]:

@@ -1,4 +1,4 @@
-"""The full menu in continuous time, for answers that end at a constant rate: no grid, only closed forms and roots."""
+"""The full menu in continuous time, for answers with a constant hazard: no grid, only closed forms and roots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pricing.market.fields import NotAMarket
 from pricing.mechanism.mechanism import iron
 
 HALVINGS = 200
-"""Enough to bring any interval of doubles down to neighbouring ones."""
+"""Enough halvings to reduce any interval of doubles to two neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def exponential_worth(urgency_per_s: Floats, caps_s: Floats, answers_per_s: floa
 
 
 def _turns(urgency: Floats, share: Floats, cumulative: Floats, ratio: float) -> Floats:
-    """Return where each type's marginal virtual surplus turns negative, 0 where it is so from the start."""
+    """Return the time when each type's marginal virtual surplus turns negative, 0 if it is negative from the start."""
     before = np.concatenate(([0.0], cumulative[:-1]))
     urgency_before = np.concatenate(([0.0], urgency[:-1]))
 

@@ -1,4 +1,4 @@
-"""Markets for tests: the worked ones, and random ones of every kind."""
+"""Markets for tests: the worked examples, and random markets of every kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slow, obvious solvers that know nothing of the theory: a linear program over lotteries, and plain search."""
+"""Slow, obvious solvers that do not use the theory: a linear program over lotteries, and plain search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def left(delay: str, urgency: float, time_s: float) -> float:
-    """Return the share of worth left after a wait."""
+    """Return the share of worth that is left after a wait."""
     families = {
         "exponential": np.exp(-urgency * time_s),
         "hyperbolic": 1 / (1 + urgency * time_s),
@@ -26,7 +26,7 @@ def left(delay: str, urgency: float, time_s: float) -> float:
 
 
 def tables(valuation: Valuation) -> tuple[Array, Array]:
-    """Return worth u_i(N) and cost C_i(N) for N = 0, 1, ..., m, written out. Shapes (n, m + 1)."""
+    """Return worth u_i(N) and cost C_i(N) for N = 0, 1, ..., m, by plain loops. Shapes (n, m + 1)."""
     steps, n = valuation.steps, len(valuation.share)
     worth, cost = np.zeros((n, len(steps.tokens) + 1)), np.zeros((n, len(steps.tokens) + 1))
     for i in range(n):
@@ -41,7 +41,7 @@ def tables(valuation: Valuation) -> tuple[Array, Array]:
 
 
 def lottery_program(valuation: Valuation) -> float:
-    """Return the most that any mechanism earns: lotteries over caps and a price by type, all ordered pairs."""
+    """Return the highest profit of any mechanism: lotteries over caps, a price for each type, and all ordered pairs."""
     worth, cost = tables(valuation)
     unit = worth.max()
     worth, cost = worth / unit, cost / unit
@@ -53,7 +53,7 @@ def lottery_program(valuation: Valuation) -> float:
     row = 0
     for i in range(n):
         for other in [None, *(k for k in range(n) if k != i)]:
-            # What a type pays is at most its own worth, less what the other tier would have left it.
+            # A type pays at most its own worth, less its surplus in the other type's tier.
             entries = [(i * caps + k, -worth[i, k]) for k in range(caps)] + [(n * caps + i, 1.0)]
             if other is not None:
                 entries += [(other * caps + k, worth[i, k]) for k in range(caps)] + [(n * caps + other, -1.0)]
@@ -82,7 +82,7 @@ def lottery_program(valuation: Valuation) -> float:
 def exhaustive(valuation: Valuation, only: set[int] | None = None) -> list[float]:
     """Return the profit of the best menus of at most 0, 1, 2, ... caps, by trying every menu of falling caps.
 
-    ``only`` are the caps that may be used, with 0 for none.
+    ``only`` are the permitted caps, with 0 for none.
     """
     worth, cost = tables(valuation)
     n, caps = worth.shape

@@ -28,7 +28,7 @@ TYPES = [(0.01, 0.3), (0.05, 0.4), (0.15, 0.3)]
 
 @pytest.fixture(scope="module")
 def tutorial(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """What the tutorial makes, and where it draws."""
+    """The tutorial's results, and the folder of its drawings."""
     out = tmp_path_factory.mktemp("tutorial")
     names: dict[str, Any] = {"__name__": "tutorial", "__file__": str(DOCS / "tutorial.py")}
     exec(compile((DOCS / "tutorial.py").read_text("utf-8"), "tutorial.py", "exec"), names)
@@ -79,7 +79,7 @@ def test_what_is_no_market_is_one_sentence(arguments: dict[str, Any], sentence: 
 
 
 def test_a_menu_is_that_of_the_file_and_verifies(market: Any) -> None:
-    """Tiers, profit, claim and resumption in the summary; a page; a table; wishes pass through."""
+    """The library's menu has a summary, a report and a table, and passes wishes through."""
     menu = pricing.optimal_menu(market, tiers=2)
     again = pricing.Menu(json.dumps(menu.to_json()))
     everyone = pricing.optimal_menu(market, tiers=2, everyone=True)
@@ -99,7 +99,7 @@ def test_a_menu_is_that_of_the_file_and_verifies(market: Any) -> None:
 
 
 def test_tables_are_data_frames(market: Any) -> None:
-    """An uncapped tier has no cap there either, and whole numbers stay whole."""
+    """An uncapped tier has no cap in a data frame either, and whole numbers stay whole."""
     frame = pricing.optimal_menu(market, tiers=3).to_frame()
 
     assert frame["cap_tokens"].isna().sum() == 1
@@ -119,7 +119,7 @@ def test_without_pandas_it_is_said_what_to_install(market: Any) -> None:
 
 
 def test_the_tutorial_learns_the_market_it_was_given(tutorial: tuple[dict[str, Any], Path]) -> None:
-    """The truth is in the bands of eight draws, or within 0.05 of them; disconnects alone make a menu that earns three quarters of the best one at least."""
+    """The truth is within 0.05 of the bands of eight draws; disconnects alone lead to 75 % of the best profit."""
     results, _ = tutorial
     truth, learnt, sold = results["worth"], results["urgency"], results["learnt"]
     curve = {name: np.array(values) for name, values in learnt.to_columns().items()}
@@ -135,7 +135,7 @@ def test_the_tutorial_learns_the_market_it_was_given(tutorial: tuple[dict[str, A
 
 
 def test_what_was_taken_is_drawn_beside_what_the_estimate_predicts() -> None:
-    """300 customers who took tiers for their accounts: the estimate has as many in each as took it, within a tenth."""
+    """300 customers took tiers for their accounts: the estimate predicts the share of each tier within 0.1."""
     random, truth = np.random.default_rng(1), lognormal_urgency()
     offered = menu_of(CHOOSING.caps_tokens, CHOOSING.prices_nanousd)
     records = list(talk(truth, offered, customers=300, conversations=10, random=random, named=False))
@@ -157,7 +157,7 @@ def test_where_nobody_chose_there_is_nothing_to_draw(tutorial: tuple[dict[str, A
 
 
 def test_the_pictures_of_the_documents_are_drawings(tutorial: tuple[dict[str, Any], Path]) -> None:
-    """The tutorial draws as many as stand in the documents; each is SVG by itself, small, and loads nothing."""
+    """The tutorial draws the same pictures as the documents have; each is a valid small SVG, and loads nothing."""
     _, out = tutorial
     shipped = {path.name for path in DOCS.glob("*.svg")}
 

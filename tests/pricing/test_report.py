@@ -1,4 +1,4 @@
-"""The report is one page that loads nothing and says what the menu says."""
+"""The report is one page that loads nothing and agrees with the menu."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def menu_and_page(description: dict[str, Any], tiers: int | None = None) -> tupl
 
 
 def test_it_shows_every_tier_and_loads_nothing() -> None:
-    """No address, no script; every chart is well-formed."""
+    """The page has no address and no script, and every chart is well-formed."""
     menu, page = menu_and_page(markets.lognormal() | {"cost_nanousd_per_token": 2e4})
     drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
 
@@ -58,7 +58,7 @@ def test_every_market_can_be_drawn(changes: dict[str, Any]) -> None:
 
 
 def test_the_report_of_an_estimate_says_what_it_knows() -> None:
-    """Value, cost, speed, intervals and notes are there, and it is not called the best of all mechanisms."""
+    """The page has value, cost, speed, intervals and notes, and does not call the menu the best of all mechanisms."""
     estimate = {
         "value_understated_by": 0.05,
         "notes": ["Nobody knows what is above 4,000 tokens."],
@@ -74,7 +74,7 @@ def test_the_report_of_an_estimate_says_what_it_knows() -> None:
 
 
 def test_an_uncapped_tier_does_not_flatten_the_caps() -> None:
-    """The longest answer is ten million tokens; the axis ends a little above the largest cap and says "no cap" there."""
+    """The longest answer is ten million tokens; the axis ends a little above the largest cap, labelled "no cap"."""
     tokens = [100, 200, 400, 10_000_000]
     table = {"family": "table", "tokens": tokens, "probability": [0.4, 0.3, 0.2999, 0.0001]}
     menu, page = menu_and_page(markets.market(answer_length=table))
@@ -86,7 +86,7 @@ def test_an_uncapped_tier_does_not_flatten_the_caps() -> None:
 
 
 def test_it_says_what_a_wrong_choice_costs() -> None:
-    """The least slacks of the certificate are the least of the table: none below nothing, no larger tier worth taking."""
+    """The certificate's least slacks are the least values of the table; the first and last tier have no neighbour."""
     menu, page = menu_and_page(markets.lognormal() | {"cost_nanousd_per_token": 2e4})
     section = page.split("What a wrong choice costs")[1].split("</section>")[0]
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", section)[1:]]

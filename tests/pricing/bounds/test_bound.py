@@ -1,4 +1,4 @@
-"""The bound of the certificate: what no mechanism can exceed is never understated, compared with fifty digits."""
+"""The certificate's upper bound on any mechanism's profit is never understated, compared with fifty digits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.pricing.market.test_worth import exactly, left
 
 
 def multipliers(random: np.random.Generator, share: np.ndarray) -> Multipliers:
-    """Return weights on some pairs of types, none of which passes on more than it has."""
+    """Return weights on some pairs of types, where no type passes on more than it has."""
     types = len(share)
     patient, urgent, flow = [], [], []
     for low in range(types - 1):
@@ -29,7 +29,7 @@ def multipliers(random: np.random.Generator, share: np.ndarray) -> Multipliers:
 
 
 def tokens_exactly(market: Market, row: int, valuation: Valuation) -> list[Decimal]:
-    """Return what serving each cap to one type costs, to fifty digits."""
+    """Return the cost of serving each cap to one type, to fifty digits."""
     costs, total, longer, before = [], Decimal(0), Decimal(1), 0
     length = market.answer_length
     for n, chance in zip(length.tokens, length.probability, strict=True):  # type: ignore[union-attr]
@@ -64,7 +64,7 @@ def lagrangian_exactly(market: Market, weights: Multipliers) -> Decimal:
 
 @pytest.mark.parametrize("cost", [False, True])
 def test_it_is_above_what_fifty_digits_say_and_hardly(cost: bool) -> None:
-    """The computation is below that about as often as above; the bound on its rounding makes up for it."""
+    """The plain computation is below the exact value in some markets; the bound on its rounding corrects that."""
     random = np.random.default_rng(11)
     below = 0
     for _ in range(30):
@@ -116,7 +116,7 @@ def test_two_weights_on_one_pair_of_types_are_their_sum() -> None:
 
 
 def test_what_lies_beyond_the_last_step_is_in_it() -> None:
-    """Answers of any length whose steps end early: the bound is above that of steps that go on, and so is a worth's error."""
+    """For answers of any length, the bound and a worth's error include what lies beyond the last step."""
     valuation = valuation_of(read_market(markets.market()))
     weights = Multipliers(np.arange(3), np.arange(1, 4), np.cumsum(valuation.share)[:3] / 2)
     short = replace(

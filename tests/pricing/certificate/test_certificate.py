@@ -1,4 +1,4 @@
-"""A menu that was changed after it was computed is found out, and the change is named."""
+"""A menu that was changed after it was computed is detected, and the change is named."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def menu() -> Json:
 
 
 def rehashed(menu: Json) -> Json:
-    """Return the menu as a careful forger leaves it: all hashes fit."""
+    """Return the menu with all hashes recomputed, as a careful forger would."""
     menu["certificate"]["digests"] = digests(menu)
     return menu
 
@@ -100,7 +100,7 @@ FORGERIES = [
 
 @pytest.mark.parametrize(("forge", "named"), FORGERIES, ids=[named for _, named in FORGERIES])
 def test_a_forged_field_is_named_even_if_all_hashes_fit(menu: Json, forge: Callable[[Json], None], named: str) -> None:
-    """The figures are computed again, so a forger gains nothing by hashing anew."""
+    """The figures are computed again, so a forger gains nothing by recomputing the hashes."""
     forged = copy.deepcopy(menu)
     forge(forged)
 
@@ -109,7 +109,7 @@ def test_a_forged_field_is_named_even_if_all_hashes_fit(menu: Json, forge: Calla
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Return every number, string and null of the file with its place."""
+    """Yield every number, string and null of the file with its path."""
     if isinstance(value, dict):
         for key, one in value.items():
             yield from leaves(one, f"{path}.{key}" if path else key)
@@ -127,7 +127,7 @@ def changed(value: Any) -> Any:
 
 
 def test_no_single_value_of_the_file_can_be_changed(menu: Json) -> None:
-    """Each of the values of the whole file, one at a time."""
+    """Changes each value of the whole file, one at a time."""
     for path, value in leaves(menu):
         forged = copy.deepcopy(menu)
         holder: Any = forged
@@ -152,7 +152,7 @@ def test_a_field_that_does_not_belong_is_named(menu: Json) -> None:
 
 
 def test_an_operators_limits_are_part_of_the_version(menu: Json) -> None:
-    """With limits it is another menu, and as complete."""
+    """A menu with limits is another menu, and verifies as well."""
     limited = with_limits(menu, {"t2": {"requests_per_minute": 10}})
 
     assert limited["tiers"][1]["requests_per_minute"] == 10
@@ -165,7 +165,7 @@ def test_an_operators_limits_are_part_of_the_version(menu: Json) -> None:
 
 
 def test_multipliers_may_be_worse_but_not_lie(menu: Json) -> None:
-    """Any multipliers give a true bound; a bound other than theirs is found out."""
+    """Any multipliers give a true bound; a bound that does not follow from them is detected."""
     worse = copy.deepcopy(menu)
     worse["certificate"]["bound"]["multipliers"]["flow"] = [0.0, 0.0, 0.0]
     assert "certificate.bound.upper_bound_nanousd" in (verify(rehashed(worse)).violation or "")
@@ -201,7 +201,7 @@ def test_the_order_of_keys_is_no_part_of_a_menu(menu: Json) -> None:
 
 
 def test_caps_that_are_as_good_are_accepted() -> None:
-    """No answer ends with the third step, so a cap there is as good as at the second: another machine may choose it."""
+    """No answer ends with the third step: a cap there is as good as at the second; another machine may choose it."""
     table = {"family": "table", "tokens": [10, 20, 30, 40], "probability": [0.4, 0.3, 0.0, 0.3]}
     changes = {
         "types": markets.types([0.1, 0.6], [0.5, 0.5]),
@@ -221,7 +221,7 @@ def test_caps_that_are_as_good_are_accepted() -> None:
 
 
 def test_random_menus_verify() -> None:
-    """Irregular markets, few and many tiers, with and without cost, in nano-units small enough for merges."""
+    """Irregular markets, few and many tiers, with and without cost, with values small enough that tiers are merged."""
     random = np.random.default_rng(11)
     merged = 0
     for _ in range(60):
@@ -249,7 +249,7 @@ JSON = st.recursive(
 @given(st.data())
 @settings(max_examples=300)
 def test_whatever_stands_in_a_menu_the_verdict_is_a_sentence(data: st.DataObject) -> None:
-    """Any value in any place of the file, with hashes that fit or not: no other error."""
+    """Any value in any place of the file, with matching hashes or not, raises no other error."""
     forged: Any = copy.deepcopy(SMALL)
     holder = forged
     while True:
@@ -273,13 +273,13 @@ def test_true_is_no_whole_number(menu: Json) -> None:
     forged = copy.deepcopy(menu)
     forged["certificate"]["rounding"]["tiers_merged"] = bool(menu["certificate"]["rounding"]["tiers_merged"])
 
-    assert forged == menu, "as Python compares"
+    assert forged == menu, "Python compares them as equal"
     assert "tiers_merged" in (verify(rehashed(forged)).violation or "")
 
 
 @pytest.mark.parametrize("scale", [1.0, -1.0, 1e9])
 def test_ways_to_the_same_profit_agree_to_nine_digits(scale: float) -> None:
-    """Relatively, and absolutely below one nano-unit; a way that there is none of says nothing."""
+    """The tolerance is relative, and absolute below one nano-unit; a way without a result is ignored."""
     assert disagreement({"by_prices": scale, "by_surplus": scale * (1 + 0.9e-9), "by_envelope": None}) is None
     assert "differ" in (disagreement({"by_prices": scale, "by_surplus": scale * (1 + 1.1e-9)}) or "")
     assert disagreement({"by_prices": 1e-3, "by_surplus": 1e-3 + 0.9e-9}) is None

@@ -1,4 +1,4 @@
-"""A file that is consistent in every figure and yet claims what is false is not verified."""
+"""A file whose figures are all consistent, but whose claim is false, is not verified."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def menu_of(market: Json, **wished: Any) -> Json:
 
 
 def rehashed(menu: Json) -> Json:
-    """Return the menu as a careful forger leaves it: all hashes fit."""
+    """Return the menu with all hashes recomputed, as a careful forger would."""
     menu["version"] = version_of(menu["market"], menu["certificate"]["wishes"])
     menu["certificate"]["digests"] = digests(menu)
     return menu
@@ -65,7 +65,7 @@ def test_caps_as_good_bought_once_but_not_when_resumed_are_refused() -> None:
 
 
 def at_caps(solution: Any, caps: list[int]) -> Any:
-    """Return the solution with given caps at the mechanism's prices in place of what was found."""
+    """Return the solution with these caps at the mechanism's prices in place of its own offer."""
     return replace(solution, offer=offer_of(publish(solution.valuation, np.array(caps))))
 
 
@@ -81,7 +81,7 @@ def at_caps(solution: Any, caps: list[int]) -> Any:
     ],
 )
 def test_a_limit_below_what_one_conversation_takes_is_refused(limits: dict[str, int]) -> None:
-    """A tier whose conversations nobody can use is not sold as part of a most profitable menu."""
+    """A tier whose conversations nobody can use cannot be part of a menu that claims to be the most profitable."""
     menu = menu_of(markets.market(), tiers=2)
 
     for tier in ("t1", "t2"):
@@ -90,7 +90,7 @@ def test_a_limit_below_what_one_conversation_takes_is_refused(limits: dict[str, 
 
 
 def test_a_menu_with_limits_claims_to_be_best_before_them_only() -> None:
-    """The mechanism says nothing of an operator's limits, and the claim says that it does not."""
+    """The mechanism does not cover an operator's limits, and the claim says so."""
     menu = menu_of(markets.market(), tiers=2)
     limited = with_limits(menu, {"t1": {"requests_per_minute": 10}})
     claim = limited["certificate"]["claim"]
@@ -103,7 +103,7 @@ def test_a_menu_with_limits_claims_to_be_best_before_them_only() -> None:
 
 
 def test_a_forged_limit_that_sells_nothing_is_named() -> None:
-    """Hashed anew, with the wishes to match: the tier could not be used, so the file is no menu."""
+    """Even with new hashes and matching wishes, the tier could not be used, so the file is no menu."""
     forged = menu_of(markets.market(), tiers=2)
     forged["certificate"]["wishes"]["limits"] = {"t1": {"period_tokens_max": 0}}
     forged["tiers"][0]["period_tokens_max"] = 0
@@ -112,7 +112,7 @@ def test_a_forged_limit_that_sells_nothing_is_named() -> None:
 
 
 def test_a_subscription_claims_nothing_of_its_fee() -> None:
-    """Conversations that are included and not used are outside of the proof."""
+    """Included conversations that are not used are outside the proof."""
     menu = menu_of(markets.market(), bill="subscription")
 
     assert menu["certificate"]["claim"].endswith(
@@ -139,7 +139,7 @@ def test_an_assumed_market_is_called_assumed() -> None:
 
 
 def test_no_report_of_a_menu_in_another_market() -> None:
-    """Slacks against another market would be printed under a certificate that holds for its own."""
+    """Otherwise slacks of another market would be printed under a certificate that holds for the menu's own market."""
     menu = menu_of(markets.market())
     other = read_market(markets.market(tokens_per_s=20))
     same = read_market(json.loads(json.dumps(markets.market(tokens_per_s=50.0))))

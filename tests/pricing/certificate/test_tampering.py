@@ -1,4 +1,4 @@
-"""Random tampering with menus of every objective and with limits: a careful forger, who hashes anew, is found out."""
+"""Random tampering with menus of every objective and with limits is detected, even with recomputed hashes."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ ASKED: dict[str, Json] = {
 }
 
 FAR = 1e-4
-"""Figures are changed by more than this; a hundred-thousandth of a nano-unit is what rounding may make of one."""
+"""Figures are changed by more than this; rounding may change a figure by a hundred-thousandth of a nano-unit."""
 
 TAMPERED = 40
-"""Values that are changed in each menu, one at a time."""
+"""How many values are changed in each menu, one at a time."""
 
 
 @cache
 def menu_of(name: str) -> Json:
-    """Return a menu of two tiers with limits, of answers that end ever more readily; do not change it."""
+    """Return a menu of two tiers with limits, for answers with a rising hazard; callers must not change it."""
     tokens = list(range(50, 1_001, 50))
     chances = np.diff([1 - np.exp(-((n / 500) ** 2)) for n in (0, *tokens)]).tolist()
     market = markets.market(
@@ -53,14 +53,14 @@ def menu_of(name: str) -> Json:
 
 
 def rehashed(menu: Json) -> Json:
-    """Return the menu as a careful forger leaves it: all hashes fit."""
+    """Return the menu with all hashes recomputed, as a careful forger would."""
     menu["version"] = version_of(menu["market"], menu["certificate"]["wishes"])
     menu["certificate"]["digests"] = digests(menu)
     return menu
 
 
 def outputs(menu: Json) -> Iterator[tuple[Any, Any]]:
-    """Return the holder and place of every value that is computed: no input, no hash, not when."""
+    """Yield the container and key of every computed value: no input, no hash, no time of creation."""
     parts = [menu["tiers"], menu["assignment"], menu["totals"]]
     parts += [value for name, value in menu["certificate"].items() if name not in ("wishes", "digests")]
     yield from (
@@ -107,7 +107,7 @@ def test_no_figure_of_any_objective_can_be_tampered_with(name: str) -> None:
 
 @pytest.mark.parametrize("name", [one for one in ASKED if one != "profit"])
 def test_a_menu_cannot_pass_for_one_of_another_objective(name: str) -> None:
-    """Its wishes exchanged with those of the most profitable menu, hashed anew, both ways."""
+    """The wishes are exchanged with those of the most profitable menu, in both directions, with new hashes."""
     plain, other = menu_of("profit"), menu_of(name)
 
     for menu, wishes in ((plain, other["certificate"]["wishes"]), (other, plain["certificate"]["wishes"])):

@@ -1,4 +1,4 @@
-"""Profit against what customers keep: no menu of the frontier is beaten by another one of it, and its ends are known."""
+"""Profit against customers' surplus: no menu of the frontier beats another at its own weight; both ends are known."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_no_menu_of_the_frontier_is_better_than_another_at_its_own_weight(
 
 
 def test_it_begins_with_the_most_profitable_menu_and_ends_with_all_that_answers_are_worth() -> None:
-    """Profit of the full menu to rounding; where surplus counts as much as profit, together what a model without caps brings."""
+    """The first has the full menu's profit, up to rounding; the last totals the worth of answers without caps."""
     valuation = valuation_of(read_market(markets.lognormal()))
     first, *_, last = frontier(read_market(markets.lognormal())).places
 

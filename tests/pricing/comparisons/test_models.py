@@ -1,4 +1,4 @@
-"""Laws of length compared: the worked example, three ways to the same average wait."""
+"""Laws of length compared: the worked example, three laws with the same average wait."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEPS = 3_000
 
 
 def law(beyond: Any) -> Market:
-    """Return a market with urgency uniform on [1, 2] and answers that take longer than t seconds with a given chance."""
+    """Return a market with urgency uniform on [1, 2] whose answers exceed t seconds with chance ``beyond(t)``."""
     reached = np.array([1 - beyond(step / 100) for step in range(STEPS + 1)])
     return read_market(
         markets.market(
@@ -49,7 +49,7 @@ LAWS = {"constant": lambda t: float(t < 2 - 1e-9), "diffusion": diffusion, "pois
 
 
 def test_the_worked_example() -> None:
-    """All take 2 s on average; the paper reports 0.025, 0.12 and 0.202. The more they spread, the more they earn."""
+    """All laws take 2 s on average; the paper reports 0.025, 0.12 and 0.202. A law with more spread earns more."""
     found = compare_models({name: law(beyond) for name, beyond in LAWS.items()})
 
     assert [model.name for model in found] == ["poisson", "diffusion", "constant"]
@@ -61,7 +61,7 @@ def test_the_worked_example() -> None:
 
 
 def test_constant_delay_in_closed_form() -> None:
-    """Nobody can be told apart by a cap, so one price is best: max (r - 1) e^(-2 r) = e^-3 / 2, less what 200 types lose."""
+    """No cap separates types, so one price is best: max (r - 1) e^(-2 r) = e^-3 / 2, less the loss by 200 types."""
     market = law(LAWS["constant"])
     best, _ = compare_models({"once": market, "again": market})
 
@@ -70,7 +70,7 @@ def test_constant_delay_in_closed_form() -> None:
 
 
 def test_depth_of_reasoning() -> None:
-    """Value that rises ever more slowly with depth, answers that get longer: neither the least nor the most is best."""
+    """Value rises ever more slowly with depth while answers get longer: neither extreme of depth is best."""
     depths = {
         str(depth): read_market(
             markets.market(

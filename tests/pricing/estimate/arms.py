@@ -1,4 +1,4 @@
-"""Customers who chose from different menus: the sums of all of them, each menu an offer of its own."""
+"""Customers who chose from different menus: their joint sums, with each menu as a separate offer."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from tests.pricing.estimate.recovery import CHOOSING, THREE
 from tests.pricing.estimate.simulated import Truth, answers_of
 
 OLD, NEW, EACH = 600, 120, 30
-"""Customers under the menu in force, and in each arm; conversations of each."""
+"""Customers under the menu in force, customers in each arm, and conversations of each customer."""
 
 FACTOR, ARMS = 2.0, 5
-"""By how much a price may move, and how many arms there may be."""
+"""The largest factor of a price change, and the most arms."""
 
 SOLD = Sold(
     ("t1", "t2", "t3"),
@@ -45,11 +45,11 @@ MARKETS = {
     "five kinds": Truth((0.005, 0.02, 0.06, 0.12, 0.3), (0.2,) * 5),
 }
 TIMES = (1.05, 1.4, 1.85)
-"""What an answer is worth, in billions."""
+"""Values of an answer, in billions of nano-units."""
 
 
 def in_arms(arms: Sequence[tuple[Crowd, Offer]], truth: Truth, random: np.random.Generator) -> Statistics:
-    """Return what customers did of whom some were offered one menu and some another."""
+    """Return the joint statistics of customers who were offered different menus."""
     seen = [watched(crowd, truth, offer, random) for crowd, offer in arms]
     lengths, places = _lengths(seen)
     return Statistics(
@@ -67,7 +67,7 @@ def in_arms(arms: Sequence[tuple[Crowd, Offer]], truth: Truth, random: np.random
 
 
 def _lengths(seen: Sequence[Statistics]) -> tuple[tuple[LengthCounts, ...], list[list[int]]]:
-    """Return the lengths by cap, and where those of each arm are among them."""
+    """Return the lengths by cap, and for each arm the indices of its caps among them."""
     caps = sorted({one.cap_tokens or 0 for each in seen for one in each.lengths})
     joined = []
     for cap in caps:
@@ -118,7 +118,7 @@ def offer_of(arm: Sold) -> Offer:
 
 
 def estimate_in(truth: Truth, arms: Experiment | None, seed: int) -> ValueEstimate:
-    """Return what choices tell under the menu in force, and with its arms if there are any."""
+    """Return the value estimated from choices under the menu in force, and under its arms, if any."""
     random = np.random.default_rng(seed)
     old = crowd_of(truth, OLD, EACH, random), CHOOSING
     offers = [] if arms is None else [offer_of(arm) for arm in arms.arms]
@@ -131,7 +131,7 @@ def estimate_in(truth: Truth, arms: Experiment | None, seed: int) -> ValueEstima
 
 @cache
 def with_and_without_arms(truth: Truth, seed: int) -> tuple[ValueEstimate, ValueEstimate]:
-    """Return what choices tell without arms, and with those that an experiment proposes that knows no more than that."""
+    """Return the value estimated without arms, and with the arms that an experiment proposes from that estimate."""
     before = estimate_in(truth, None, seed)
     between = before.low_nanousd, min(before.high_nanousd, 4 * before.low_nanousd)
     arms = experiment_of(market_of(truth), between, SOLD, Limits(ARMS, FACTOR, 1.0, NEW))
@@ -139,7 +139,7 @@ def with_and_without_arms(truth: Truth, seed: int) -> tuple[ValueEstimate, Value
 
 
 def of_arms(seeds: int) -> None:
-    """Print how near the value comes with arms and without them."""
+    """Print how close the estimated value is with arms and without them."""
     print("| market | value | left open without arms, mean ratio | furthest with arms | intervals that have it |")
     print("|---|---|---|---|---|")
     for name, market in MARKETS.items():

@@ -1,6 +1,6 @@
-"""What a menu earns that the command line makes of an estimate, by default, row by row of the table in the README.
+"""Profits of the menus that the command line makes from an estimate by default, the rows of the table in the README.
 
-``make recovery ARGS="--only command --seeds 3"`` prints it: ``tokencap price menu`` of the file that ``tokencap price fit`` writes.
+``make recovery ARGS="--only command --seeds 3"`` prints it, with ``tokencap price menu`` on the files of ``fit``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMMAND = (sys.executable, "-m", "gateway.cli.main", "price", "menu")
 
 
 def by_command(case: Case, customers: int, conversations: int, seed: int) -> float:
-    """Return what the menu of the command line earns in the truth, as a share of the most that can be earned there."""
+    """Return the profit of the command line's menu in the true market, as a share of the maximum there."""
     random = np.random.default_rng(seed)
     seen = case.watch(case.truth, customers, conversations, random)
     estimate = fit(seen, Given(WORTH, 0.0), draws=DRAWS, random=random)

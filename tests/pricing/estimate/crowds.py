@@ -1,6 +1,6 @@
-"""Customers one by one, each with an urgency, a value and lengths of its own, who choose a tier and talk under its cap.
+"""Simulated customers, each with its own urgency, value and lengths, who choose a tier and talk under its cap.
 
-What departs from the market that a fit assumes is a field of ``Habits``; by default nothing does.
+Each departure from a fit's assumptions is a field of ``Habits``; by default there is none.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pricing.market.answers import Floats, Ints
 from tests.pricing.estimate.simulated import FIRST_S, SPEED, Truth, ages_of, counted, lognormal_cdf, windows_of
 
 UNCAPPED = 4_000
-"""What stands for no cap, tokens."""
+"""The cap in tokens that stands for no cap."""
 
 POOLED = 400
-"""Conversations of one customer whose lengths and waits are pooled with those of others: four weeks of them."""
+"""The most conversations of one customer whose lengths and waits are pooled with those of others: four weeks."""
 
 Flags = Any
 
@@ -31,10 +31,10 @@ class Crowd:
     """Customers. Shapes (n,).
 
     Attributes:
-        urgency_per_s, value_nanousd: of each.
-        median_tokens: of its own answers.
-        conversations: how many it has.
-        sigma: by how much its answers differ: standard deviation of the logarithm of their length.
+        urgency_per_s, value_nanousd: urgency and value of each customer.
+        median_tokens: the median length of each customer's answers.
+        conversations: the number of each customer's conversations.
+        sigma: the standard deviation of the logarithm of the lengths of each customer's answers.
     """
 
     urgency_per_s: Floats
@@ -46,15 +46,15 @@ class Crowd:
 
 @dataclass(frozen=True)
 class Habits:
-    """What customers and answers do that a fit does not assume.
+    """Behaviour of customers and answers that a fit does not assume.
 
     Attributes:
-        satisfied: share of conversations that are left as soon as the customer has what it needs, anywhere in the answer.
-        late: share of conversations that are left satisfied in the second half of the answer.
-        broken: share of conversations whose connection breaks, anywhere in the answer.
-        mobile: share of the customers whose connections break at all.
-        lengths: by what factor answers are longer in each window of weeks.
-        leaves: how many times as fast customers leave as they discount.
+        satisfied: share of conversations that a satisfied customer leaves, at a uniform place in the answer.
+        late: share of conversations that a satisfied customer leaves in the second half of the answer.
+        broken: share of conversations whose connection breaks, at a uniform place in the answer.
+        mobile: share of customers whose connections can break.
+        lengths: factor of the lengths of answers in each window of weeks.
+        leaves: ratio of customers' rate of leaving to their discount rate.
         moods: standard deviation of the logarithm of a customer's urgency from conversation to conversation.
     """
 
@@ -71,7 +71,7 @@ USUAL = Habits()
 
 
 def crowd_of(truth: Truth, customers: int, conversations: int, random: np.random.Generator) -> Crowd:
-    """Return customers drawn from a truth, all with as many conversations."""
+    """Return customers drawn from a truth, all with the same number of conversations."""
     kinds = random.choice(len(truth.share), customers, p=truth.share)
     return Crowd(
         np.array(truth.urgency_per_s)[kinds],
@@ -83,7 +83,7 @@ def crowd_of(truth: Truth, customers: int, conversations: int, random: np.random
 
 
 def tiers_taken(crowd: Crowd, truth: Truth, offer: Offer) -> Ints:
-    """Return the tier that each customer likes best, 0 for none, by the lengths of the truth. Shape (n,)."""
+    """Return the best tier for each customer, 0 for none, by the truth's law of lengths. Shape (n,)."""
     tokens = np.arange(2, UNCAPPED + 1, 2)
     chance = np.diff(lognormal_cdf(tokens / truth.median_tokens, truth.sigma), prepend=0.0)
     rates, kinds = np.unique(crowd.urgency_per_s, return_inverse=True)
@@ -104,10 +104,10 @@ def watched(
     habits: Habits = USUAL,
     taken: Ints | None = None,
 ) -> Statistics:
-    """Return the statistics of customers who took a tier of their own for their account, or were only observed.
+    """Return the statistics of customers who chose a tier for their account, or were only observed.
 
-    Who finds no tier worth its price has no conversation and counts as one who refused. ``taken`` says which tier each
-    has that did not take it by itself.
+    A customer without a tier worth its price has no conversation and counts as a refusal. ``taken`` assigns tiers to
+    customers instead of their own choices.
     """
     if taken is None:
         taken = np.ones(len(crowd.conversations), dtype=np.int64) if offer is None else tiers_taken(crowd, truth, offer)
@@ -156,7 +156,7 @@ def watched(
 
 
 def _patience(urgency_per_s: Floats, lengths: Ints, owner: Ints, habits: Habits, random: np.random.Generator) -> Floats:
-    """Return after how many seconds each conversation is left, whatever has come by then."""
+    """Return the seconds after which the customer leaves each conversation, if the answer has not ended by then."""
     rates = habits.leaves * urgency_per_s * np.exp(habits.moods * random.standard_normal(len(lengths)))
     patience: Floats = random.exponential(size=len(lengths)) / rates
     late = ((habits.late, 0.5),) if habits.late else ()
@@ -169,7 +169,7 @@ def _patience(urgency_per_s: Floats, lengths: Ints, owner: Ints, habits: Habits,
 
 
 def own_of(owner: Ints, tier: Ints, tokens: Ints, ended: Flags, even: Flags, window: Ints | None = None) -> OwnLengths:
-    """Return the lengths by customer."""
+    """Return the counts of lengths by customer, tier, window, parity and bin."""
     window = np.zeros(len(owner), dtype=np.int64) if window is None else window
     place = np.unique(tier, return_inverse=True)[1]
     keys, where = np.unique(

@@ -1,4 +1,4 @@
-"""Estimators that nobody should use, to see the others do better."""
+"""Naive estimators, which the others must beat."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pricing.market.answers import Floats
 
 
 def maximum_likelihood(rows: Rows, urgency_per_s: Floats, steps: int) -> Floats:
-    """Return the shares that expectation-maximisation climbs to: the distribution that makes the rows most likely.
+    """Return the shares of maximum likelihood, to which expectation-maximisation climbs.
 
     Args:
         rows: customers, each weighted by its conversations.
         urgency_per_s: grid. Shape (n,).
-        steps: how many.
+        steps: number of iterations.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.where(rows.disconnects[:, None] > 0, rows.disconnects[:, None] * np.log(urgency_per_s), 0.0)
@@ -32,10 +32,10 @@ def maximum_likelihood(rows: Rows, urgency_per_s: Floats, steps: int) -> Floats:
 
 
 def cut_as_short(lengths: LengthCounts) -> LengthCounts:
-    """Return counts in which every answer that was cut counts as one that had come to its end."""
+    """Return counts in which every cut answer counts as a finished answer."""
     return replace(lengths, observed=lengths.observed + lengths.censored, censored=np.zeros_like(lengths.censored))
 
 
 def by_heads(rows: Rows) -> Rows:
-    """Return rows in which every customer has one conversation."""
+    """Return rows in which every customer counts as one conversation."""
     return replace(rows, conversations=rows.customers.astype(np.float64))

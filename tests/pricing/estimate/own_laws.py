@@ -1,7 +1,7 @@
-"""A market whose kinds of customers have answers of their own length: what caps and prices earn there, and the most they can.
+"""A market whose kinds of customers have different lengths of answers: the profit of caps and prices, and its maximum.
 
-No solver of the library knows such a market: where the urgent have short answers, a longer cap is at first worth more to them
-than to the patient, so caps need not fall with urgency. Menus of a cap for each kind are searched through.
+No solver of the library covers such a market: where the urgent have short answers, a longer cap is at first worth more
+to them than to the patient, so caps need not fall with urgency. The search tries all menus of a cap for each kind.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CAPS = (*range(20, 400, 20), *range(400, LONGEST + 1, 100))
 
 
 def worth_of(truth: Truth, medians: tuple[float, ...]) -> Floats:
-    """Return what every cap from one token on is worth to each kind. Shape (kinds, ``LONGEST``)."""
+    """Return the worth of every cap from one token on to each kind. Shape (kinds, ``LONGEST``)."""
     tokens = np.arange(1, LONGEST + 1)
     rates, medians_of = np.array(truth.urgency_per_s)[:, None], np.array(medians)[:, None]
     reached = lognormal_cdf(tokens / medians_of, truth.sigma)
@@ -30,7 +30,7 @@ def worth_of(truth: Truth, medians: tuple[float, ...]) -> Floats:
 
 
 def earned_by(caps: Ints, prices: Floats, truth: Truth, medians: tuple[float, ...]) -> float:
-    """Return what a menu earns where each kind takes what it likes best."""
+    """Return the profit of a menu where each kind takes its best tier."""
     gains = worth_of(truth, medians)[:, np.minimum(caps, LONGEST) - 1] - prices
     best = gains.argmax(axis=1)
     buys = gains[np.arange(len(best)), best] >= 0
@@ -39,9 +39,9 @@ def earned_by(caps: Ints, prices: Floats, truth: Truth, medians: tuple[float, ..
 
 @lru_cache(maxsize=8)
 def most(truth: Truth, medians: tuple[float, ...]) -> float:
-    """Return the most that a menu with a cap for each kind that is served earns.
+    """Return the highest profit of a menu with a cap for each served kind.
 
-    Prices are the highest at which each kind takes the cap that is meant for it: each falls until no other is better.
+    Prices are the highest at which each kind takes the cap meant for it: each price falls until no other cap is better.
     """
     worth = worth_of(truth, medians)[:, np.array(CAPS) - 1]
     found = 0.0

@@ -1,4 +1,4 @@
-"""What ``make recovery`` prints: how much menus of estimated markets earn, and what is said where customers are otherwise."""
+"""What ``make recovery`` prints: profits of menus of estimated markets, and a fit's warnings about other customers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         default="",
-        help="part of a market's name, or choices, value, arms, command, tiers, robust, honest, violations, or part of one's name",
+        help="part of a market's name, or choices, value, arms, command, tiers, robust, honest, violations, or part of a violation's name",
     )
     arguments = parser.parse_args()
     if arguments.only == "arms":

@@ -1,6 +1,6 @@
-"""How much of what could be earned a menu earns that was made from what customers did, over markets of known truth.
+"""The profit of menus made from customers' behaviour, as a share of the maximum, in markets whose truth is known.
 
-``make recovery`` prints the table that stands in pricing/estimate/README.md.
+``make recovery`` prints the table in pricing/estimate/README.md.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Watching = Callable[[Truth, int, int, np.random.Generator], Statistics]
 
 @dataclass(frozen=True)
 class Case:
-    """A market with known truth and the way it is watched; ``prior`` is what was believed of it before."""
+    """A market with known truth and the way it is observed; ``prior`` is the market believed beforehand."""
 
     truth: Truth
     watch: Watching
@@ -53,7 +53,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Earned:
-    """What menus made from one estimate earn in the truth, as shares of the most that can be earned there."""
+    """Profits in the true market of menus made from one estimate, as shares of the maximum there."""
 
     menu: float
     single: float
@@ -74,7 +74,7 @@ def lognormal_urgency(points: int = 40, median: float = 0.05, sigma: float = 0.8
 
 
 def with_choices(offer: Offer, **more: Any) -> Watching:
-    """Watch customers who name a tier with each conversation; those who find none worth its price are counted."""
+    """Observe customers who name a tier with each conversation; those without a tier worth its price are counted."""
 
     def watching(truth: Truth, customers: int, conversations: int, random: np.random.Generator) -> Statistics:
         seen = plainly(truth, customers, conversations, random, **more)
@@ -87,7 +87,7 @@ def with_choices(offer: Offer, **more: Any) -> Watching:
 
 
 def excluding(offer: Offer) -> Watching:
-    """Watch a market through a menu that serves not all: who takes nothing has no conversation and is a refusal."""
+    """Observe a market through a menu that does not serve all: a customer who takes nothing counts as a refusal."""
 
     def watching(truth: Truth, customers: int, conversations: int, random: np.random.Generator) -> Statistics:
         kinds = np.arange(len(truth.share))
@@ -106,7 +106,7 @@ def excluding(offer: Offer) -> Watching:
 
 
 def drifting(truth: Truth, customers: int, conversations: int, random: np.random.Generator) -> Statistics:
-    """Watch four windows in which everyone grows more patient; the truth is the last one's."""
+    """Observe four windows in which everyone grows more patient; the truth is that of the last window."""
     return plainly(truth, customers, conversations, random, drift=(1.3, 1.2, 1.1, 1.0))
 
 
@@ -132,7 +132,7 @@ CASES: dict[str, Case] = {
 
 
 def recover(case: Case, customers: int, conversations: int, seed: int, sweeps: Sweeps = FULL) -> Earned:
-    """Estimate a market from what one draw of customers did, and return what its menu earns in the truth."""
+    """Estimate a market from one draw of customers, and return its menus' profits in the true market."""
     random = np.random.default_rng(seed)
     seen = case.watch(case.truth, customers, conversations, random)
     prior = None if case.prior is None else read_market(case.prior)
@@ -143,7 +143,7 @@ def recover(case: Case, customers: int, conversations: int, seed: int, sweeps: S
 def with_and_without_choices(
     customers: int, conversations: int, seeds: range, draws: int = DRAWS, sweeps: Sweeps = FULL
 ) -> tuple[Floats, Floats]:
-    """Return what menus earn that were made from the same customers with their choices of a tier and without them."""
+    """Return the profits of menus made from the same customers, with their choices of a tier and without them."""
     case = Case(THREE, with_choices(CHOOSING))
     both, alone = [], []
     for seed in seeds:
@@ -156,7 +156,7 @@ def with_and_without_choices(
 
 
 def earned(estimate: Estimate, case: Case) -> Earned:
-    """Return what the menus of an estimate earn. The truth has no more tokens to sell than anybody has seen."""
+    """Return the profits of an estimate's menus; the true market is cut at the longest observed length."""
     there = truth_of(case, estimate.length.identified_to_tokens)
     market, draws = read_market(estimate.market), [read_market(one) for one in estimate.averaged]
     most = profit_in(there, there, full_menu(there).caps)
@@ -175,7 +175,7 @@ def truth_of(case: Case, cap_tokens: int) -> Valuation:
 
 
 def profit_in(there: Valuation, here: Valuation, caps: Ints) -> float:
-    """Return what caps, priced as they are best in ``here``, earn in ``there``."""
+    """Return the profit in ``there`` of caps at their best prices in ``here``."""
     published = publish(here, caps)
     limits = [here.steps.cap_tokens(cap) for cap in published.caps.tolist()]
     tokens = np.array([10**9 if limit is None else limit for limit in limits], dtype=np.int64)
@@ -183,7 +183,7 @@ def profit_in(there: Valuation, here: Valuation, caps: Ints) -> float:
 
 
 def _served(truth: Truth, offer: Offer) -> Any:
-    """Return which types find a tier worth its price."""
+    """Return which types have a tier worth its price."""
     return np.array(
         [
             int(choosing(replace(truth, urgency_per_s=(r,), share=(1.0,)), offer, 1, 1, np.random.default_rng(0))[0, 0])
@@ -194,17 +194,17 @@ def _served(truth: Truth, offer: Offer) -> Any:
 
 
 def _and_refusals(seen: Statistics, offer: Offer, refusing: int) -> Statistics:
-    """Return the statistics with who took the smallest tier, the only one that anybody wants, and who took nothing."""
+    """Return the statistics with the buyers of the smallest tier, the only tier in demand, and the refusals."""
     bought = np.ones((len(seen.customers.conversations), 1), dtype=np.int64)
     buyers = replace(seen.customers, choices=bought)
     return replace(seen, offers=(offer,), customers=with_refusals(buyers, 0, refusing, 1))
 
 
 def attainable(excluded_to_per_s: float = 10.0) -> float:
-    """Return what a menu earns in the market that excluded a type for whom all is known but how urgent the excluded are.
+    """Return a menu's share of the maximum where a type was excluded and everything but its urgency is known.
 
-    Who refuses is beyond the urgency that takes the smallest tier, and anywhere there as far as anybody knows: evenly
-    in its logarithm up to ``excluded_to_per_s``.
+    A customer who refuses is more urgent than the threshold of the smallest tier, by an unknown amount: the logarithm
+    of its urgency is taken as uniform up to ``excluded_to_per_s``.
     """
     threshold = float(intervals_of(NARROW, answers_of(THREE)).low[0])
     beyond = np.geomspace(threshold, excluded_to_per_s, 401)[1:]
@@ -220,7 +220,7 @@ def attainable(excluded_to_per_s: float = 10.0) -> float:
 
 
 def value_found(seed: int, customers: int, conversations: int) -> ValueEstimate:
-    """Return what tiers taken for accounts tell of a value that nobody said, in the market of lognormal urgency."""
+    """Return the value estimated from tiers taken for accounts in a market of lognormal urgency, none being stated."""
     truth, random = lognormal_urgency(), np.random.default_rng(seed)
     seen = cleaned(watched(crowd_of(truth, customers, conversations, random), truth, CHOOSING, random))
     length, pace = estimate_length(seen.lengths, seen.own, may_differ=True), estimate_pace(seen.pace)
@@ -235,7 +235,7 @@ def value_found(seed: int, customers: int, conversations: int) -> ValueEstimate:
 
 
 def of_value(seeds: int) -> None:
-    """Print how near a value comes that nobody said, how often its interval has it, and what menus earn."""
+    """Print how close an estimated value is, how often its interval covers the truth, and the menus' profits."""
     for customers, conversations, number in ((600, 30, seeds), (3000, 50, min(20, seeds))):
         found = [value_found(seed, customers, conversations) for seed in range(number)]
         best = np.array([one.best_nanousd for one in found]) / WORTH
@@ -259,7 +259,7 @@ def of_value(seeds: int) -> None:
 
 
 def of_markets(seeds: int, only: str) -> None:
-    """Print the table of markets, of those whose name has ``only`` in it, and what stands below it."""
+    """Print the table of the markets whose name contains ``only``, and the lines below it."""
     print("| market | size | mean | worst | against the single plan, mean | worst | CPU s a fit |")
     print("|---|---|---|---|---|---|---|")
     for name, case in CASES.items():

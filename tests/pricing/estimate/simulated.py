@@ -1,4 +1,4 @@
-"""Customers of a known market, watched as the gateway would: what comes out are the sums that a fit is made of."""
+"""Customers of a known market, observed as the gateway would observe them: yields the sums that a fit reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pricing.estimate.observations.statistics import (
 from pricing.market.answers import Floats, Ints
 
 BRIEF = Sweeps(chains=2, burnt=40, kept=60, each_least=40, each_most=40)
-"""The sampler's length for claims that do not hang on how precisely the distribution of urgency is known."""
+"""The sampler's length for claims that do not depend on a precise distribution of urgency."""
 
 EARLY_S, UNTIMED_S = EARLY_MS / 1000, UNTIMED_MS / 1000
 SPEED, FIRST_S = 50.0, 0.4
@@ -32,7 +32,7 @@ SPEED, FIRST_S = 50.0, 0.4
 
 @dataclass(frozen=True)
 class Truth:
-    """Types with their shares of *conversations* and how much more than others each talks; lognormal answers."""
+    """Types with their shares of *conversations* and their relative numbers of conversations; lognormal answers."""
 
     urgency_per_s: tuple[float, ...]
     share: tuple[float, ...]
@@ -41,11 +41,11 @@ class Truth:
     sigma: float = 0.8
     value_nanousd: float = 1e9
     values_nanousd: tuple[float, ...] = ()
-    """Of each type, where they differ."""
+    """The value for each type, where values differ."""
 
     @property
     def values(self) -> tuple[float, ...]:
-        """Return what an answer is worth to each type."""
+        """The value of an answer to each type."""
         return self.values_nanousd or (self.value_nanousd,) * len(self.share)
 
     def to_json(self, *, cap_tokens: int = 4000, step: int = 2) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Truth:
 
 
 def answers_of(truth: Truth) -> Answers:
-    """Return answers as the customers of a market see them."""
+    """Return the law of answers that the customers of a market know."""
     table = truth.to_json(step=20)["answer_length"]
     tokens = np.array(table["tokens"])
     return Answers(tokens, np.array(table["probability"]), FIRST_S - 1 / SPEED + tokens / SPEED, truth.value_nanousd)
@@ -94,16 +94,16 @@ def watch(
     rate: Any = None,
     drift: tuple[float, ...] = (1.0,),
 ) -> Statistics:
-    """Return the statistics of customers who leave by themselves, all with one cap.
+    """Return the statistics of customers who leave when their patience ends, all with one cap.
 
     Args:
-        truth: who they are.
-        customers: how many.
-        conversations: of each, on average; ``truth.volume`` says who has more.
-        cap_tokens: of all.
+        truth: the market.
+        customers: their number.
+        conversations: the mean number for each customer; ``truth.volume`` gives some types more.
+        cap_tokens: the cap of all.
         timeout_s: when every client gives up.
-        rate: a function of (urgency, day, random) that gives each conversation its own rate; a customer has two days.
-        drift: by what everyone's urgency is multiplied in each of so many windows, numbered from 0.
+        rate: a function of (urgency, day, random) that returns each conversation's own rate; a customer has two days.
+        drift: the factor of everyone's urgency in each window, numbered from 0.
     """
     share = np.array(truth.share)
     volume = np.array(truth.volume or [1.0] * len(share))
@@ -153,7 +153,7 @@ def counted(tier: str, cap_tokens: int | None, tokens: Ints, ended: Any) -> Leng
 
 
 def choosing(truth: Truth, offer: Offer, customers: int, conversations: int, random: np.random.Generator) -> Ints:
-    """Return what customers, drawn by the truth's shares, choose by trying all tiers: places, 0 for none."""
+    """Return the choices of customers drawn by the truth's shares, by comparing all tiers: places, 0 for none."""
     table = truth.to_json()["answer_length"]
     tokens, chance = np.array(table["tokens"]), np.array(table["probability"])
     time_s = FIRST_S - 1 / SPEED + tokens / SPEED

@@ -1,4 +1,4 @@
-"""Customers of a known market who talk through a gateway's menu: what comes out are usage records, one a call."""
+"""Customers of a known market who talk under a gateway's menu: yields usage records, one for each call."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CALL: dict[str, Any] = {
     "currency": "USD",
     "client_request_id": None,
 }
-"""What all calls have in common."""
+"""The fields that all calls share."""
 
 
 def menu_of(caps: tuple[int | None, ...], prices: tuple[int, ...], version: str = "m1") -> dict[str, Any]:
@@ -57,14 +57,14 @@ def talk(
     days: int = 14,
     named: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the records of customers who take what is best for each, and leave when their patience ends.
+    """Yield the records of customers who each take their best tier, and leave when their patience ends.
 
     Args:
-        truth: who they are.
-        menu: what they choose from; who finds nothing worth its price is not seen.
-        customers: how many.
-        conversations: of each.
-        days: over which they are spread, from NOON on.
+        truth: the market.
+        menu: the tiers on sale; a customer without a tier worth its price leaves no record.
+        customers: their number.
+        conversations: the number for each customer.
+        days: the number of days of the conversations, from NOON on.
         named: whether they name the tier with each conversation, or have taken it for their account.
     """
     kinds = random.choice(len(truth.share), customers, p=truth.share)
@@ -103,7 +103,7 @@ def talk(
 
 
 def _best(truth: Truth, menu: Mapping[str, Any]) -> Ints:
-    """Return the tier that each type takes, -1 for none."""
+    """Return the index of the tier that each type takes, -1 for none."""
     answers = answers_of(truth)
     gains: list[Floats] = [np.zeros(len(truth.share))]
     for tier in menu["tiers"]:

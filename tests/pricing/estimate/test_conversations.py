@@ -1,4 +1,4 @@
-"""From records to sums over conversations: one conversation, one ending, whatever order its calls come in."""
+"""From records to sums over conversations: one conversation has one ending, in whatever batches its calls arrive."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_waits_are_cut_at_five_seconds_and_before_time_outs_and_told_apart_by_da
 
 
 def test_who_came_back_to_a_conversation_has_not_left_it() -> None:
-    """A call that was hung up on and asked again is a wait served, not an end of patience."""
+    """A call that was hung up on and repeated is a served wait, not an end of patience."""
     sums = watched(call(1, finish="disconnect", billed_output_tokens=10), call(2))
 
     assert sums.customers[WEEK, "cus_acme"][1] == 0
@@ -155,14 +155,14 @@ def test_the_pace_is_summed_over_streamed_calls() -> None:
 def test_a_call_that_was_left_says_when_and_of_its_length_what_is_known(
     source: str, tokens: int, length: list[int] | None
 ) -> None:
-    """Drained below its grant it is known whole; timed it was cut there; of one that is billed its grant nothing is."""
+    """A call drained below its grant has a known length, a timed call is censored, and a granted call tells nothing."""
     tokens_made = {"output_tokens": tokens, "billed_output_tokens": tokens, "cap_tokens": 200, "choices": 1}
     sums = watched(call(1, finish="disconnect", usage_source=source, **tokens_made))
 
     assert sums.lengths == ({} if length is None else {(WEEK, "m1", "quick", tokens): length})
     assert sums.customers[WEEK, "cus_acme"][:3] == [1, 1, 2000]
     assert sums.ages == {(WEEK, 2): [1, 1, 0]}
-    assert bool(sums.pace) == (source in ("counted", "continuous")), "its time is not that of its tokens"
+    assert bool(sums.pace) == (source in ("counted", "continuous")), "its time is not the time of its tokens"
 
 
 def test_which_tier_was_taken_is_kept_by_customer_and_by_whether_it_was_named() -> None:
@@ -200,7 +200,7 @@ def test_a_conversation_with_an_impossible_record_is_set_aside_whole_and_counted
 
 
 def test_no_customer_is_more_than_a_hundred_conversations_a_week_of_what_all_are_pooled_in() -> None:
-    """In this week and in the next, and what an earlier watch has added up counts as well."""
+    """This holds for this week and the next, and the counts of an earlier ``Watch`` are included."""
     records = [call(number, time=MONDAY + 60_000 * number, conversation=f"c{number}") for number in range(250)]
     records += [call(number, time=MONDAY + WEEK_MS, conversation=f"c{number}") for number in range(250, 260)]
     watch = Watch(counted={(WEEK, "cus_acme"): 90}, paced={(WEEK, "cus_acme"): 90})
@@ -217,7 +217,7 @@ def test_no_customer_is_more_than_a_hundred_conversations_a_week_of_what_all_are
 
 
 def test_however_records_are_cut_into_batches_the_sums_are_the_same() -> None:
-    """Batches at random, a little out of order within each, against all at once."""
+    """Random batches, slightly out of order, are compared with all records at once."""
     random = np.random.default_rng(1)
     finishes = ["complete", "cap", "disconnect", "tool_calls", "recovered"]
     records = [

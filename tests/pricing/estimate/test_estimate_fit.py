@@ -1,4 +1,4 @@
-"""From records to a market: accepted by the pricing, better than the naive way, and honest about what it lacks."""
+"""From records to a market: the pricing accepts it, it beats naive estimates, and it says what it lacks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def seen(
 
 
 def earned(market: dict[str, Any], truth: Truth, cap_tokens: int = 4000) -> float:
-    """Return what the full menu of one market earns in another, as a share of the most that can be earned there."""
+    """Return the profit of one market's full menu in the true market, as a share of the maximum there."""
     there = valuation_of(read_market(truth.to_json(cap_tokens=cap_tokens, step=1)))
 
     def profit(market: dict[str, Any]) -> float:
@@ -73,7 +73,7 @@ def test_what_was_learnt_earns_nearly_all_that_can_be_earned() -> None:
 
 
 def test_the_maximum_of_the_likelihood_plugged_in_earns_less() -> None:
-    """Over three small markets: the converged mixture's atoms are a hair off, and price out whom they stand for."""
+    """Over three small markets: the converged mixture's atoms are slightly off, and price out their types."""
     averaged, plugged = [], []
     for seed in range(3):
         statistics = seen(seed=seed)
@@ -89,7 +89,7 @@ def test_the_maximum_of_the_likelihood_plugged_in_earns_less() -> None:
 
 
 def test_cut_answers_taken_for_short_ones_earn_less() -> None:
-    """Over two markets whose caps cut half of the answers: lengths look shorter, so too much is asked for each."""
+    """Over two markets whose caps cut half of the answers: lengths look shorter, so prices are too high."""
     right, naive = [], []
     for seed in range(2):
         statistics = seen(cap_tokens=400, seed=seed)
@@ -102,7 +102,7 @@ def test_cut_answers_taken_for_short_ones_earn_less() -> None:
 
 
 def test_customers_weighted_equally_earn_less() -> None:
-    """Over two markets whose patient customers talk ten times as much: the menu is made for the few who talk little."""
+    """Over two markets whose patient customers talk ten times as much: the menu is made for the others."""
     truth = Truth((0.01, 0.05, 0.15), (0.6, 0.25, 0.15), volume=(10, 3, 1))
     right, naive = [], []
     for seed in range(2):
@@ -128,7 +128,7 @@ def types(urgency_per_s: Floats, share: Floats) -> dict[str, Any]:
 
 
 def test_time_outs_are_not_read_as_urgency() -> None:
-    """Read as urgency they would make everybody seem less patient; only what came before them is read."""
+    """Read as urgency, time-outs would make all customers seem less patient; only the waits before them are read."""
     truth = Truth((0.002, 0.01, 0.05), (0.4, 0.3, 0.3), median_tokens=1500)
     statistics = seen(truth, customers=1000, timeout_s=30, cap_tokens=9000)
 
@@ -147,7 +147,7 @@ def test_time_outs_are_not_read_as_urgency() -> None:
 
 
 def test_without_waits_before_the_time_outs_leaving_says_nothing() -> None:
-    """The fit then says why; with tier choices it goes on without leaving."""
+    """The fit is then refused with the reason; with tier choices it goes on without disconnects."""
     truth = Truth((0.002, 0.01, 0.05), (0.4, 0.3, 0.3), median_tokens=1500)
     statistics = seen(truth, timeout_s=30, cap_tokens=9000)
     statistics = replace(statistics, customers=replace(statistics.customers, untimed=None))
@@ -165,7 +165,7 @@ def test_without_waits_before_the_time_outs_leaving_says_nothing() -> None:
 
 
 def test_a_tier_chosen_once_for_all_conversations_tells_where_the_customer_lies() -> None:
-    """Leaving is out because of time-outs; the shares between thresholds are those of the customers who chose."""
+    """Disconnects are unused because of time-outs; the shares between thresholds are those of the choices."""
     truth = Truth((0.002, 0.01, 0.05), (0.4, 0.3, 0.3), median_tokens=1500)
     statistics = seen(truth, timeout_s=30, cap_tokens=9000)
     statistics = replace(statistics, customers=replace(statistics.customers, untimed=None))
@@ -182,7 +182,7 @@ def test_a_tier_chosen_once_for_all_conversations_tells_where_the_customer_lies(
 
 
 def test_choices_between_tiers_that_nothing_tells_apart_are_not_used() -> None:
-    """All were cut at 1,500 tokens: what an uncapped tier is worth nobody knows, so who takes it tells nothing."""
+    """All answers were cut at 1,500 tokens: the worth of no cap is unknown, so a choice of it tells nothing."""
     truth = Truth((0.002, 0.01, 0.05), (0.4, 0.3, 0.3), median_tokens=1500)
     offer = Offer((500, None), (70_000_000, 600_000_000), taken=(50, 50), refused=0)
     statistics = replace(seen(truth, cap_tokens=1500), offers=(offer,))
@@ -194,7 +194,7 @@ def test_choices_between_tiers_that_nothing_tells_apart_are_not_used() -> None:
 
 
 def test_a_large_tier_that_nobody_sees_to_its_end_leaves_the_choices_between_smaller_ones() -> None:
-    """All were cut at 1,500 tokens: who takes no cap nobody knows, who takes the smallest of three tiers is known all the same."""
+    """All answers were cut at 1,500 tokens: only the threshold of the smallest of three tiers is known."""
     answers, random = answers_of(THREE), np.random.default_rng(1)
     cut = replace(answers, tokens=answers.tokens[:75], probability=answers.probability[:75], time_s=answers.time_s[:75])
     taken = np.bincount(choosing(THREE, OFFER, 3000, 1, random).ravel(), minlength=4).tolist()
@@ -232,7 +232,7 @@ def test_types_that_the_menu_excluded_are_kept_from_the_prior_or_said_to_be_miss
 
 
 def test_bad_data_are_set_aside_with_a_count() -> None:
-    """One customer with a million disconnects, negative seconds, more leavings than conversations."""
+    """The bad data: one customer with a million disconnects, one with negative seconds, one that left too often."""
     statistics = seen()
     them = statistics.customers
     assert them.early is not None
@@ -265,7 +265,7 @@ def test_bad_data_are_set_aside_with_a_count() -> None:
 
 
 def test_tiers_that_were_not_offered_or_that_nobody_should_want_are_counted() -> None:
-    """A customer with a fourth tier of three, and choices of a tier that its neighbour beats for everybody."""
+    """Five customers have a fourth tier of three; seven chose a tier that its neighbour beats for everybody."""
     statistics = seen()
     choices = np.full((300, 1), -1)
     choices[:5] = 4

@@ -1,4 +1,4 @@
-"""When leaving must not be read as urgency: time-outs, moods, rates that are not constant."""
+"""When disconnects must not be read as urgency: time-outs, moods, rates that are not constant."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def examined(statistics: Statistics) -> LeavingTests:
 
 
 def test_a_market_of_constant_urgencies_passes() -> None:
-    """Also one of volumes that differ tenfold; chance rejects in one of a thousand, so 40 times none or one."""
+    """So does a market whose volumes differ tenfold; chance rejects one in a thousand, so at most one of 40."""
     random = np.random.default_rng(1)
     markets = [THREE, Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3), volume=(10, 3, 1))]
 
@@ -52,7 +52,7 @@ def test_a_time_out_of_clients_is_detected(timeout_s: int) -> None:
 
 
 def test_customers_of_two_conversations_are_not_mistaken_for_ones_who_leave_early() -> None:
-    """Who left early has waited little: the share of early disconnects is high for any constant rate, the score not."""
+    """Customers who left early waited little: their share of early disconnects is high, but not the score."""
     tests = examined(watch(THREE, customers=20_000, conversations=2, random=np.random.default_rng(6)))
 
     assert tests.hazard_p is not None
@@ -73,7 +73,7 @@ def test_a_time_out_of_ten_minutes_is_told_from_a_rate_that_merely_falls() -> No
 
 
 def test_a_customer_of_many_moods_is_not_read_as_one_urgency() -> None:
-    """Each conversation has an urgency of its own: within a customer the rate falls as a wait goes on."""
+    """Each conversation has its own urgency, so within a customer the rate falls as a wait goes on."""
 
     def moods(urgency: Floats, day: Ints, random: np.random.Generator) -> Floats:
         return urgency * np.where(random.random(len(urgency)) < 0.5, 0.1, 6.0)

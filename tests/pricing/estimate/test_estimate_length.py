@@ -1,4 +1,4 @@
-"""How long answers are, when caps cut the long ones: against SciPy, against known truths, against the naive way."""
+"""The law of lengths when caps cut long answers, compared with SciPy, with known truths and with the naive estimate."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_a_finish_nobody_knows_is_refused() -> None:
 
 
 def test_the_curve_and_its_band_are_scipys() -> None:
-    """SciPy's empirical distribution of right-censored data is an outside witness, ties and all."""
-    from scipy import stats  # only in two tests: it takes longer to load than all the rest
+    """SciPy's empirical distribution of right-censored data is an outside witness, including ties."""
+    from scipy import stats  # only in two tests: it takes longer to load than everything else
 
     random = np.random.default_rng(1)
     lengths, limits = random.integers(1, 80, 400), random.integers(1, 120, 400)
@@ -78,7 +78,7 @@ def test_the_comparison_of_two_tiers_is_scipys_log_rank_test() -> None:
 
 
 def test_the_band_covers_the_truth_as_often_as_it_says() -> None:
-    """Pointwise, at three lengths, over 200 replications of 120 conversations, two thirds of them cut or left."""
+    """Pointwise at three lengths, over 200 replications of 120 conversations, two thirds of which are cut or left."""
     random = np.random.default_rng(3)
     at = np.array([50, 150, 290])
     covered = np.zeros(3)
@@ -94,7 +94,7 @@ def test_the_band_covers_the_truth_as_often_as_it_says() -> None:
 
 
 def test_cut_answers_taken_for_short_ones_miss_the_truth_where_caps_bind() -> None:
-    """With 70 % of answers at the cap of one tier, the naive curve falls by the share of that tier at its cap."""
+    """With 70 % of answers at the cap of one tier, the naive curve falls at that cap by the tier's share."""
     random = np.random.default_rng(4)
     lengths = exponential(random, 4000, 800)
     small, large = cut(lengths[:2000], 280, "small"), cut(lengths[2000:], 2000, "large")
@@ -133,7 +133,7 @@ def test_tiers_whose_callers_expect_longer_answers_are_not_pooled() -> None:
 
 
 def test_tiers_of_the_same_answers_are_pooled_whatever_their_caps() -> None:
-    """A difference is found by chance about once in a hundred; three tiers, 100 replications."""
+    """Chance alone finds a difference about once in a hundred; three tiers, 100 replications."""
     random = np.random.default_rng(7)
     separate = 0
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""Who is how urgent: recovered from leaving, from choosing, and from both."""
+"""The distribution of urgency, recovered from disconnects, from choices, and from both."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ OFFER = Offer((140, 1040, None), (60_000_000, 545_000_000, 625_000_000))
 BETWEEN = (0.025, 0.09)
 
 shortly = partial(estimate_mixing, sweeps=Sweeps(chains=2, burnt=75, kept=125))
-"""A quarter of production's sweeps recover what is claimed all the same."""
+"""A quarter of production's sweeps are enough for these claims."""
 
 
 def reached(mixing: Mixing, at: tuple[float, ...] = BETWEEN) -> Floats:
-    """Return G between the types."""
+    """Return the cumulative share G at urgencies between the types."""
     return np.array([mixing.share[mixing.urgency_per_s <= one].sum() for one in at])
 
 
@@ -60,7 +60,7 @@ def test_three_urgencies_are_recovered_from_who_leaves_when() -> None:
 
 
 def test_customers_weighted_equally_miss_a_market_where_the_patient_talk_more() -> None:
-    """Shares are of conversations: patient customers with ten times as many are few, and most of the market."""
+    """Shares are of conversations: patient customers with ten times as many are few, but most of the market."""
     random = np.random.default_rng(2)
     truth = Truth((0.01, 0.05, 0.15), (0.6, 0.25, 0.15), volume=(10, 3, 1))
     seen = watch(truth, customers=2000, conversations=20, random=random).customers
@@ -72,7 +72,7 @@ def test_customers_weighted_equally_miss_a_market_where_the_patient_talk_more() 
 
 
 def test_one_urgency_is_found_to_be_one() -> None:
-    """The maximum of the likelihood parts one kind of customers in several; the posterior mean hardly does."""
+    """The maximum of the likelihood splits one kind of customers into several; the posterior mean hardly does."""
     random = np.random.default_rng(3)
     one = Truth((0.05,), (1.0,))
     rows = leaving(watch(one, customers=1000, conversations=30, random=random).customers)
@@ -86,7 +86,7 @@ def test_one_urgency_is_found_to_be_one() -> None:
 
 
 def test_urgencies_without_gaps_come_out_smooth() -> None:
-    """A draw has few kinds; no two draws have the same ones."""
+    """Each draw has few kinds, but different draws have different kinds."""
     random = np.random.default_rng(4)
     rates = tuple(np.geomspace(0.01, 0.2, 40).tolist())
     seen = watch(Truth(rates, (1 / 40,) * 40), customers=1000, conversations=30, random=random).customers
@@ -109,7 +109,7 @@ def test_chains_from_different_starts_come_to_the_same() -> None:
 
 
 def test_the_posterior_of_one_kind_is_the_gamma_law() -> None:
-    """Ten customers of one kind: urgency is gamma of all disconnects and all seconds, whatever the sampler does."""
+    """For ten customers of one kind, urgency has the gamma law of all disconnects and all seconds."""
     random = np.random.default_rng(13)
     waited = np.full(10, 200.0)
     left = np.array([8, 9, 10, 10, 10, 10, 10, 10, 11, 12])
@@ -167,7 +167,7 @@ def test_an_offer_whose_caps_fall_is_refused() -> None:
 
 
 def test_choices_alone_tell_the_shares_between_thresholds() -> None:
-    """Turnbull's estimator: with one offer, the shares of the tiers themselves; refusals are the most urgent."""
+    """Turnbull's estimator: with one offer, these are the shares of the tiers; refusals are the most urgent."""
     random = np.random.default_rng(5)
     truth = Truth((0.01, 0.05, 0.15, 2.0), (0.3, 0.3, 0.2, 0.2))
     taken = np.bincount(choosing(truth, OFFER, 5000, 1, random).ravel(), minlength=4)
@@ -181,7 +181,7 @@ def test_choices_alone_tell_the_shares_between_thresholds() -> None:
 
 
 def test_choices_sharpen_what_leaving_tells() -> None:
-    """Twenty conversations a customer leave G at the thresholds blurred; the tiers they took do not."""
+    """Eight conversations of each customer leave G at the thresholds imprecise; the chosen tiers make it precise."""
     random = np.random.default_rng(6)
     truth = Truth((0.03, 0.05, 0.1), (0.3, 0.4, 0.3))
     seen = watch(truth, customers=400, conversations=8, random=random).customers
@@ -235,7 +235,7 @@ def test_a_million_customers_cost_no_more_than_their_different_histories() -> No
 
 
 def test_what_all_did_at_other_rates_before_sharpens_who_is_how_urgent_now() -> None:
-    """Everyone is half as urgent in the second half as in the first; the answer is of now, from both."""
+    """Everyone is half as urgent in the second half as in the first; the estimate is of the second half, from both."""
     random = np.random.default_rng(14)
     before, now = (
         watch(
@@ -263,7 +263,7 @@ def test_what_all_did_at_other_rates_before_sharpens_who_is_how_urgent_now() -> 
 
 
 def test_windows_alike_are_not_told_apart_and_others_are() -> None:
-    """By chance alone in at most one of a hundred, also where waits are cut elsewhere; going back from the last one."""
+    """Chance alone separates at most one in a hundred; the comparison goes back from the last window."""
     found = [
         steady_from(windows_seen(drift, seed))
         for drift in ((1.0, 1.0, 1.0, 1.0), (1.5, 1.5, 1.0, 1.0))
@@ -283,7 +283,7 @@ def windows_seen(drift: tuple[float, ...], seed: int) -> Windows:
 
 @pytest.mark.parametrize(("urgency_per_s", "left"), [(1e-9, 0), (1e-5, 1), (1e-4, 17)])
 def test_where_hardly_anybody_leaves_the_interval_holds_the_truth(urgency_per_s: float, left: int) -> None:
-    """Urgency far below one over what any customer has waited: the interval goes down to what all of them together tell."""
+    """Urgency is far below the inverse of any customer's wait: the interval covers what all waits together allow."""
     random = np.random.default_rng(0)
     seen = watch(Truth((urgency_per_s,), (1.0,)), customers=600, conversations=30, random=random)
 

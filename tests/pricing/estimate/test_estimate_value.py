@@ -1,4 +1,4 @@
-"""What an answer is worth: told by who takes which tier, and held against what the operator says."""
+"""The value of an answer, estimated from choices of tiers, and compared with the value that the operator states."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ briefly = partial(fit, sweeps=BRIEF)
 
 @dataclass(frozen=True)
 class Seen:
-    """Customers of a market who were seen to choose."""
+    """Customers of a market whose choices were observed."""
 
     truth: Truth
     statistics: Statistics
 
     def estimate(self, stated: float, statistics: Statistics | None = None) -> ValueEstimate | None:
-        """Return what choices tell where an answer was said to be worth so many times what it is."""
+        """Return the value estimated from choices where ``stated`` times the true value was stated."""
         seen = statistics or self.statistics
         answers = replace(answers_of(self.truth), value_nanousd=stated * self.truth.value_nanousd)
         return value_by_choices(answers, [answers], seen.offers, seen.customers, np.random.default_rng(0))
@@ -67,7 +67,7 @@ def seen() -> dict[str, Seen]:
 def test_choices_tell_the_value_whatever_was_said_where_urgency_has_no_gaps(
     seen: dict[str, Seen], stated: float
 ) -> None:
-    """300 customers tell it within a seventh; and what was said is ruled out where it is far from it, for too much and for too little."""
+    """300 customers tell the value within 15 %, and a stated value that is far too low or too high is ruled out."""
     estimate = seen["lognormal"].estimate(stated)
 
     assert estimate is not None
@@ -78,7 +78,7 @@ def test_choices_tell_the_value_whatever_was_said_where_urgency_has_no_gaps(
 
 
 def test_with_few_kinds_of_customers_choices_leave_the_value_open(seen: dict[str, Seen]) -> None:
-    """Thresholds that move between two kinds change nobody's choice; one that passes a kind does."""
+    """A threshold that moves between two kinds changes no choice; a threshold that passes a kind does."""
     right, high, low = (seen["three"].estimate(stated) for stated in (1.0, 1.8, 0.7))
 
     assert right is not None
@@ -90,7 +90,7 @@ def test_with_few_kinds_of_customers_choices_leave_the_value_open(seen: dict[str
 
 
 def test_a_tier_taken_for_an_account_tells_the_value_as_well() -> None:
-    """All of one customer's conversations are one choice here, of a customer whose leaving is known."""
+    """All conversations of a customer are one choice here, of a customer whose disconnects are known."""
     truth, kinds = KINDS["lognormal"], []
     parts = []
     for place in range(0, 40, 4):
@@ -122,7 +122,7 @@ def test_a_tier_taken_for_an_account_tells_the_value_as_well() -> None:
 
 
 def test_a_few_odd_choices_rule_nothing_out(seen: dict[str, Seen]) -> None:
-    """One customer in two hundred takes a tier that no urgency of its kind explains."""
+    """One customer in two hundred makes a choice that no urgency of its kind explains."""
     statistics = seen["lognormal"].statistics
     [offer] = statistics.offers
     assert offer.taken is not None
@@ -136,7 +136,7 @@ def test_a_few_odd_choices_rule_nothing_out(seen: dict[str, Seen]) -> None:
 
 @pytest.mark.parametrize(("kind", "stated"), [("three", 0.7), ("lognormal", 1.5), ("lognormal", 2.0)])
 def test_a_fit_refuses_a_value_that_the_choices_rule_out(seen: dict[str, Seen], kind: str, stated: float) -> None:
-    """Menus made with these earned .64, .06 and nothing of what could be earned, and nobody was told."""
+    """Menus made with these values earned 0.64, 0.06 and nothing of the maximum, without a warning."""
     with pytest.raises(CannotEstimate, match=r"Customers chose as if an answer were worth .*, not [0-9,]+: "):
         briefly(seen[kind].statistics, Given(stated * 1e9, 0.0), draws=2, random=np.random.default_rng(4))
 
@@ -152,21 +152,21 @@ def test_a_fit_says_what_choices_tell_of_the_value(seen: dict[str, Seen]) -> Non
 
 
 def kept_in_truth(estimate: Estimate, value_nanousd: float) -> float:
-    """Return what the menu of four tiers keeps of the profit in the true market of three kinds, were an answer worth so much."""
+    """Return the share of the maximum that the menu of four tiers earns in the market of three kinds at this value."""
     there = truth_of(Case(replace(THREE, value_nanousd=value_nanousd), plainly), estimate.length.identified_to_tokens)
     here = valuation_of(read_market(estimate.market))
     return profit_in(there, here, best_tiers(here, 4)[-1].caps) / profit_in(there, there, full_menu(there).caps)
 
 
 def percentages(note: str) -> list[float]:
-    """Return the shares that a note tells, from 0 to 1."""
+    """Return the percentages in a note, as shares from 0 to 1."""
     return [int(one) / 100 for one in re.findall(r"(\d+)%", note)]
 
 
 def test_without_choices_a_fit_says_that_nothing_tells_the_value_and_what_a_wrong_one_costs(
     seen: dict[str, Seen],
 ) -> None:
-    """The stated value is 1.25 times the true one, so the share told for a fifth less is that in the truth."""
+    """The stated value is 1.25 times the true value, so the share noted for a fifth less is that at the true value."""
     observed = replace(seen["three"].statistics, offers=())
 
     estimate = briefly(observed, Given(1.25e9, 0.0), draws=2, random=np.random.default_rng(6))
@@ -201,7 +201,7 @@ def test_a_value_that_choices_contradict_is_told_with_what_its_menu_keeps() -> N
 
 
 def test_all_values_at_once_climb_to_what_each_climbs_to_alone(seen: dict[str, Seen]) -> None:
-    """Beside the same steps row by row, one value after the other: customers who took a tier, none, or several, or whose choice is not known."""
+    """The same steps row by row and value by value agree, for takers of a tier or of none, and unknown choices."""
     statistics, random = seen["lognormal"].statistics, np.random.default_rng(0)
     choices = random.integers(-2, 4, (CUSTOMERS, 1))
     customers = replace(statistics.customers, choices=choices)
@@ -224,7 +224,7 @@ def test_all_values_at_once_climb_to_what_each_climbs_to_alone(seen: dict[str, S
 
 @pytest.fixture(scope="module")
 def by_accounts() -> list[ValueEstimate]:
-    """What six crowds of 600 customers × 30 tell who took tiers for their accounts, looked for about the highest price."""
+    """Values from six crowds of 600 customers × 30 who took tiers for accounts, searched around the highest price."""
     truth, found = KINDS["lognormal"], []
     for seed in range(6):
         random = np.random.default_rng(seed)
@@ -239,7 +239,7 @@ def by_accounts() -> list[ValueEstimate]:
 
 
 def test_a_value_that_nobody_said_is_told_by_tiers_taken_for_accounts(by_accounts: list[ValueEstimate]) -> None:
-    """Within a tenth; of six intervals that are right nineteen times in twenty at most one misses it."""
+    """The estimate is within a tenth, and at most one of six intervals with 95 % coverage misses the truth."""
     for estimate in by_accounts:
         assert estimate.is_bounded
         assert estimate.best_nanousd == pytest.approx(1e9, rel=0.1)
@@ -251,8 +251,8 @@ def test_a_value_that_nobody_said_is_told_by_tiers_taken_for_accounts(by_account
 def test_an_interval_is_as_wide_as_redrawn_customers_make_it(
     by_accounts: list[ValueEstimate], seen: dict[str, Seen]
 ) -> None:
-    """The distribution of urgency follows what it is held against: by chi-squared all of a hundred intervals had the truth.
-    Where three kinds leave the value open the greater drop stands."""
+    """The distribution of urgency adapts to the value: with the drop of chi-squared, all of a hundred intervals covered
+    the truth. Where three kinds leave the value open, that greater drop is kept."""
     left_open = seen["three"].estimate(1.2)
 
     assert all(0.7 <= estimate.drop < 1.92 for estimate in by_accounts)
@@ -261,7 +261,7 @@ def test_an_interval_is_as_wide_as_redrawn_customers_make_it(
 
 
 def test_a_fit_estimates_the_value_and_menus_are_made_over_what_it_may_be() -> None:
-    """Draws have a value each, with lengths and urgency to match; the menu earns what one with the true value would."""
+    """Each draw has a value, with matching lengths and urgency; the menu earns what the true value would allow."""
     truth, random = KINDS["lognormal"], np.random.default_rng(2)
     statistics = watched(crowd_of(truth, 600, 30, random), truth, CHOOSING, random)
 
@@ -279,7 +279,7 @@ def test_a_fit_estimates_the_value_and_menus_are_made_over_what_it_may_be() -> N
 
 
 def test_a_value_that_choices_leave_open_is_bounded_and_the_menu_loses_no_buyer() -> None:
-    """Three kinds: anything from the truth to twice that puts them into the same tiers."""
+    """With three kinds, every value from the truth to twice the truth assigns them to the same tiers."""
     random = np.random.default_rng(1)
     statistics = watched(crowd_of(THREE, 600, 30, random), THREE, CHOOSING, random)
 
@@ -293,7 +293,7 @@ def test_a_value_that_choices_leave_open_is_bounded_and_the_menu_loses_no_buyer(
 
 
 def test_values_that_put_the_same_kinds_into_the_same_tiers_are_alike_however_many_customers_there_are() -> None:
-    """30,000 customers: a distribution that is still short of its likeliest is nearer to it at one value than at another."""
+    """With 30,000 customers, an unconverged distribution is closer to its maximum at one value than at another."""
     truth, random = replace(THREE, value_nanousd=1.4e9), np.random.default_rng(1)
     statistics = watched(crowd_of(truth, 30_000, EACH, random), truth, CHOOSING, random)
 
@@ -310,7 +310,7 @@ def test_values_that_put_the_same_kinds_into_the_same_tiers_are_alike_however_ma
 def test_many_customers_tell_lengths_surely_so_values_are_read_under_few_draws_of_them(
     customers: int, read: int
 ) -> None:
-    """Each draw costs as much as all else that tells the value, and of so many customers they hardly differ."""
+    """Each draw costs as much as the rest of the estimate, and with this many customers draws hardly differ."""
     truth, random = KINDS["lognormal"], np.random.default_rng(1)
     statistics = watched(crowd_of(truth, customers, 3, random), truth, CHOOSING, random)
     answers = answers_of(truth)
@@ -324,7 +324,7 @@ def test_many_customers_tell_lengths_surely_so_values_are_read_under_few_draws_o
 
 @pytest.mark.parametrize(("price", "agrees"), [(625_000_000, True), (560_000_000, False)])
 def test_choices_that_no_value_explains_with_how_customers_leave_are_refused(price: int, agrees: bool) -> None:
-    """The largest tier was sold for less than the menu says: its threshold is not where any value puts it beside the others'."""
+    """The largest tier was sold below the menu's price: no value puts its threshold where the choices show it."""
     truth, random = KINDS["lognormal"], np.random.default_rng(4)
     sold = replace(CHOOSING, prices_nanousd=(*CHOOSING.prices_nanousd[:2], price))
     statistics = replace(watched(crowd_of(truth, 600, 30, random), truth, sold, random), offers=(CHOOSING,))
@@ -340,7 +340,7 @@ def test_choices_that_no_value_explains_with_how_customers_leave_are_refused(pri
 
 
 def test_without_prices_that_some_refuse_a_value_is_asked_for() -> None:
-    """Everybody takes the one cheap tier, so an answer may be worth anything above that."""
+    """Everybody takes the one cheap tier, so an answer may have any value above its price."""
     truth, random = KINDS["lognormal"], np.random.default_rng(3)
     cheap = Offer((4000,), (1_000_000,))
     statistics = watched(crowd_of(truth, 300, 20, random), truth, cheap, random)
@@ -350,7 +350,7 @@ def test_without_prices_that_some_refuse_a_value_is_asked_for() -> None:
 
 
 def test_where_choices_hang_on_answers_that_nobody_saw_a_value_is_asked_for_with_the_reason() -> None:
-    """Hardly anybody of 200 customers came near the cap of 4,000 tokens, which the largest tier is bought for."""
+    """Hardly any of 200 customers came near the cap of 4,000 tokens, which is the reason to buy the largest tier."""
     truth, random = KINDS["lognormal"], np.random.default_rng(41)
     statistics = watched(crowd_of(truth, 200, 20, random), truth, CHOOSING, random)
 

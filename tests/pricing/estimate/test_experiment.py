@@ -1,4 +1,4 @@
-"""Prices tried on some new customers tell what an answer is worth where the menu in force leaves it open."""
+"""Prices tried on some new customers tell the value of an answer where the menu in force leaves it open."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ briefly = partial(fit, sweeps=BRIEF)
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("market", MARKETS)
 def test_arms_tell_a_value_within_a_tenth(market: str, times: float) -> None:
-    """120 customers in each of up to five arms, prices moved by up to a factor of two; ``make recovery`` has more draws."""
+    """120 customers in each of up to five arms, prices changed by up to a factor of two; one draw of each market."""
     truth = replace(MARKETS[market], value_nanousd=times * 1e9)
 
     _, after = with_and_without_arms(truth, 0)
@@ -55,7 +55,7 @@ def test_without_arms_three_kinds_leave_it_open(times: float) -> None:
 
 
 def test_a_fit_reads_the_arms_and_its_menu_earns_what_a_value_left_open_loses() -> None:
-    """Three kinds who would pay 1.85 times what the least value says: menus are made for that least, or for the truth."""
+    """Three kinds would pay 1.85 times the least possible value: without arms the menu is made for that least value."""
     truth, random = replace(THREE, value_nanousd=1.85e9), np.random.default_rng(3)
     crowd = crowd_of(truth, OLD, EACH, random)
     alone = briefly(watched(crowd, truth, CHOOSING, random), Given(None, 0.0), draws=6, random=random)
@@ -85,7 +85,7 @@ def test_a_fit_reads_the_arms_and_its_menu_earns_what_a_value_left_open_loses() 
 def test_no_arm_goes_beyond_a_limit(
     prices: list[int], caps: list[int], is_open: bool, price_factor: float, cap_factor: float, number: int
 ) -> None:
-    """Whatever menu is in force: whole prices and caps, in order, as far away as was said and no further."""
+    """For any menu in force, prices and caps of an arm are whole, in order, and within the limits."""
     sizes = np.array(sorted(caps)[: len(prices)], dtype=np.int64)
     sizes[-1] = BEYOND if is_open else sizes[-1]
     offer = Sold(tuple(f"t{place}" for place in range(len(prices))), sizes, np.array(sorted(prices), dtype=np.float64))
@@ -107,7 +107,7 @@ def test_no_arm_goes_beyond_a_limit(
 
 
 def test_caps_alone_tell_something_where_prices_stay() -> None:
-    """Of three kinds whose value may be anything between once and twice the truth, steps of caps tell more of it."""
+    """With three kinds and a value between the truth and twice the truth, changed caps separate values better."""
     still = Limits(4, 1.0, 2.0, NEW)
 
     found = experiment_of(market_of(THREE), (1e9, 2e9), SOLD, still)

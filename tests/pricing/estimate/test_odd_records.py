@@ -1,4 +1,4 @@
-"""Records that tell no market, or another one than they seem to: a fit says what is wrong with them, in one sentence."""
+"""Records that tell no market, or a different market than they seem to: a fit says in one sentence what is wrong."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def records() -> list[Record]:
 
 
 def briefly(records: list[Record], menu: Record = MENU, *, own_tiers: bool = False) -> Estimate:
-    """Return what ``pricing.fit`` estimates, by chains too short for prices: what is said of the records is the same."""
+    """Return the estimate of ``pricing.fit`` with chains too short for prices; notes on records are the same."""
     seen = seen_in_records(records, {menu["version"]: Menu.from_json(menu)}, own_tiers=own_tiers)
     return fit(seen, Given(WORTH, 0.0), draws=2, random=np.random.default_rng(0), sweeps=BRIEF)
 
 
 @pytest.fixture(scope="module")
 def plain(records: list[Record]) -> Estimate:
-    """What the records as they are tell."""
+    """The estimate from the unchanged records."""
     return briefly(records)
 
 
@@ -86,7 +86,7 @@ def test_records_that_tell_no_market_are_refused_with_the_reason(
 
 
 def test_times_in_seconds_are_told_by_the_speed(records: list[Record]) -> None:
-    """A speed of 50,000 tokens a second went into the market, and nobody was told."""
+    """A speed of 50,000 tokens a second once went into the market without a warning."""
     times = ("time", "settled", "duration_ms")
     in_seconds = [{**record, **{name: record[name] // 1000 for name in times}, "ttft_ms": 0} for record in records]
 
@@ -96,7 +96,7 @@ def test_times_in_seconds_are_told_by_the_speed(records: list[Record]) -> None:
 
 
 def mixed_up(*fields: str) -> Callable[[list[Record]], list[Record]]:
-    """Give some fields of each record to another record."""
+    """Exchange some fields between records at random."""
     order = np.random.default_rng(0).permutation(2000).tolist()
     return lambda records: [
         {**record, **{field: records[other][field] for field in fields}}
@@ -132,7 +132,7 @@ REVERSED = {"t1": "t3", "t2": "t2", "t3": "t1"}
 def test_records_that_are_other_than_they_seem_are_noted(
     records: list[Record], plain: Estimate, changed: Callable[[list[Record]], list[Record]], sentence: str
 ) -> None:
-    """Each of these fitted without a word; of the records as they are nothing of it is said."""
+    """Each of these once fitted without a warning; the unchanged records have none of these notes."""
     found = briefly(changed(records))
 
     assert any(sentence in note for note in found.notes), found.notes
@@ -140,7 +140,7 @@ def test_records_that_are_other_than_they_seem_are_noted(
 
 
 def test_a_call_that_was_exported_twice_counts_once(records: list[Record]) -> None:
-    """Its second record has an id of its own; its tokens were added to the conversation's a second time."""
+    """The second record has another id; its tokens were once added to the conversation a second time."""
     twice = [*records, *({**record, "id": f"{record['id']}_again"} for record in records)]
     menus = {MENU["version"]: Menu.from_json(MENU)}
 
@@ -152,7 +152,7 @@ def test_a_call_that_was_exported_twice_counts_once(records: list[Record]) -> No
 
 @pytest.mark.parametrize("named", [True, False])
 def test_choices_from_another_menu_than_the_one_that_is_named_are_refused(named: bool) -> None:
-    """Caps stand for prices and prices for caps: what most took is best for nobody, and it was left out without a word."""
+    """Caps and prices are exchanged: most chosen tiers are best for nobody, and once were dropped without a warning."""
     random = np.random.default_rng(1)
     chosen = list(talk(THREE, MENU, customers=200, conversations=10, random=random, named=named))
     swapped = menu_of(CHOOSING.prices_nanousd, tuple(cap or 0 for cap in CHOOSING.caps_tokens))
@@ -176,7 +176,7 @@ def test_a_cost_that_is_none_is_refused(cost: float) -> None:
 
 
 def test_money_is_in_the_currency_of_the_records(records: list[Record]) -> None:
-    """A fit is in it unless it is said to be in another one, which is refused."""
+    """A fit uses the records' currency; another stated currency is refused."""
     euros = all_with(currency="EUR")(records)
     menu = {**MENU, "currency": "EUR"}
     seen = seen_in_records(euros, {menu["version"]: Menu.from_json(menu)}, own_tiers=False)
@@ -187,7 +187,7 @@ def test_money_is_in_the_currency_of_the_records(records: list[Record]) -> None:
 
 
 def test_one_figure_that_no_model_reaches_changes_nothing(records: list[Record], plain: Estimate) -> None:
-    """Of 2^52 tokens in some seconds; taken as it was, the speed came out as 10^11 tokens a second and nobody was told."""
+    """A call of 2^52 tokens in some seconds once gave a speed of 10^11 tokens a second without a warning."""
     absurd = {
         **records[0],
         "id": "req_more",

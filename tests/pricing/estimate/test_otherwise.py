@@ -1,4 +1,4 @@
-"""Leaving for another reason than impatience: found by when in a wait it comes, taken out, and said with what it does."""
+"""Disconnects for other reasons than impatience: found by their time within a wait, removed, and noted."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def examined(seen: Statistics) -> LeavingTests:
 
 @pytest.mark.parametrize("name", ["none: observed", "none: tiers taken"])
 def test_of_forty_honest_markets_none_is_taken_for_one_that_is_left_otherwise(name: str) -> None:
-    """Chance alone does it in one of two thousand."""
+    """Chance alone does so in one market of two thousand."""
     found = [examined(seen_in(VIOLATIONS[name], np.random.default_rng(seed))) for seed in range(40)]
 
     assert [one for one in found if one.otherwise is not None or one.refused is not None] == []
 
 
 def test_how_many_connections_break_is_found_within_its_error() -> None:
-    """A tenth, over twenty draws: on average within a hundredth, and in its interval in most."""
+    """Over twenty draws a share of a tenth is found within 0.012 on average, and most intervals cover it."""
     found = [examined(seen_in(Violation(habits=Habits(broken=0.1)), np.random.default_rng(seed))) for seed in range(20)]
 
     estimates = [one.otherwise for one in found if one.otherwise is not None]
@@ -83,7 +83,7 @@ def test_broken_connections_are_taken_out_and_said_with_what_they_do() -> None:
     ],
 )
 def test_what_leaving_cannot_tell_is_said_with_what_the_menu_would_keep(name: str, seed: int, sentence: str) -> None:
-    """The menus of brief chains earn 0.76 and 0.93 of the most in these draws; the note says 78 % and 86 %."""
+    """The menus of brief chains earn 0.76 and 0.93 of the maximum in these draws; the notes say 78 % and 86 %."""
     violation = VIOLATIONS[name]
 
     estimate = briefly(violation, seed)
@@ -96,13 +96,13 @@ def test_what_leaving_cannot_tell_is_said_with_what_the_menu_would_keep(name: st
 
 
 def test_where_many_are_left_otherwise_nothing_is_estimated() -> None:
-    """A fifth of the conversations: what is left over tells urgency too badly for prices."""
+    """With 30 % of conversations left satisfied, the rest tells urgency too imprecisely for prices."""
     with pytest.raises(CannotEstimate, match="soon after the start"):
         briefly(Violation(habits=Habits(satisfied=0.3)), 0)
 
 
 def test_where_leaving_is_not_read_a_fit_says_what_that_may_cost_its_menu() -> None:
-    """Three kinds took tiers, and a fifth of their conversations is left satisfied: the menu earns 0.78 of the most."""
+    """Three kinds took tiers, a fifth of their conversations is left satisfied: the menu earns 0.78 of the maximum."""
     violation = Violation(habits=Habits(satisfied=0.2), offer=CHOOSING)
 
     estimate = briefly(violation, 0)
@@ -114,7 +114,7 @@ def test_where_leaving_is_not_read_a_fit_says_what_that_may_cost_its_menu() -> N
 
 
 def test_who_holds_most_is_named_with_what_the_menu_loses_and_may_be_set_aside() -> None:
-    """Ten patient customers of 3,000 conversations among 600 of 30: with them the menu earns 0.6 of the most, without 0.9."""
+    """Ten patient customers of 3,000 conversations among 600 of 30: the menu earns 0.6, and without them 0.9."""
     violation = VIOLATIONS["4: ten batch customers"]
 
     with_them, without = fitted(violation, 0), briefly(replace(violation, without=True), 0)
@@ -128,7 +128,7 @@ def test_who_holds_most_is_named_with_what_the_menu_loses_and_may_be_set_aside()
 
 
 def test_one_customer_with_two_fifths_of_the_conversations_is_named_and_may_be_set_aside() -> None:
-    """It held less than half, and nobody was told; the menu earned 0.86 of the most among the others."""
+    """It held less than half, so there once was no warning; the menu earned 0.86 of the maximum among the others."""
     violation = Violation(change=heavy(number=1, each=12_000))
 
     with_it, without = briefly(violation, 0), briefly(replace(violation, without=True), 0)

@@ -1,4 +1,4 @@
-"""A short recovery of known markets; ``make recovery`` is the long one, whose table stands in pricing/estimate/README.md."""
+"""A short recovery of known markets; ``make recovery`` is the long run, with a table in pricing/estimate/README.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.pricing.estimate.simulated import BRIEF
 
 @pytest.mark.parametrize("name", ["three types", "lognormal urgency", "one type", "drift"])
 def test_many_customers_tell_enough_for_a_menu_that_earns_nearly_all(name: str) -> None:
-    """1,000 customers of 30 conversations each; and no less than one plan made from the same data."""
+    """1,000 customers of 30 conversations each; the menu earns at least 0.99 of a single plan from the same data."""
     earned = recover(CASES[name], 1000, 30, seed=0, sweeps=BRIEF)
 
     assert earned.menu > 0.93
@@ -19,7 +19,7 @@ def test_many_customers_tell_enough_for_a_menu_that_earns_nearly_all(name: str) 
 
 
 def test_what_nobody_knows_of_the_excluded_costs_little() -> None:
-    """How urgent they are, beyond the urgency that buys, no refusal tells; a menu for all that is known earns 0.98."""
+    """Refusals do not tell how far the excluded are beyond the threshold; a menu for all that is known earns 0.98."""
     earned = recover(CASES["a menu that excluded a type"], 1000, 30, seed=0, sweeps=BRIEF)
 
     assert attainable() == pytest.approx(0.983, abs=0.002)
@@ -27,7 +27,7 @@ def test_what_nobody_knows_of_the_excluded_costs_little() -> None:
 
 
 def test_choices_of_a_tier_lower_the_regret() -> None:
-    """Against disconnects alone, the same customers, few of whom were seen to leave; ``make recovery`` says by how much."""
+    """Compared with disconnects alone of the same customers, few of whom left; ``make recovery`` prints by how much."""
     both, alone = with_and_without_choices(300, 3, range(1), draws=8, sweeps=Sweeps(2, 75, 125, 75, 75))
 
     assert both[0] > alone[0] + 0.1

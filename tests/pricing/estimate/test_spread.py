@@ -1,4 +1,4 @@
-"""Answers of one customer are alike: what that does to bands and tests, and lengths that go with urgency or with time."""
+"""Answers of one customer are alike: the effect on bands and tests, and lengths that depend on urgency or on time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GIVEN = Given(1e9, 0.0)
 
 
 def crowd(random: np.random.Generator, *, sigma: float = 0.0, linked: bool = False) -> Crowd:
-    """Return customers whose median lengths differ by chance, or from 800 tokens for the patient to 150 for the urgent."""
+    """Return customers whose median lengths differ at random, or fall from 800 tokens to 150 with urgency."""
     them = crowd_of(THREE, CUSTOMERS, EACH, random)
     medians = np.select([them.urgency_per_s < 0.02, them.urgency_per_s < 0.1], [800.0, 400.0], 150.0)
     spread = THREE.median_tokens * np.exp(sigma * random.standard_normal(CUSTOMERS))
@@ -52,7 +52,7 @@ def linked_lengths(statistics: Statistics) -> Differing:
 
 @pytest.mark.parametrize("sigma", [0.4, 0.6])
 def test_a_band_covers_as_often_as_it_says_where_customers_differ(sigma: float) -> None:
-    """Over 60 draws at five lengths; taken as if no two answers had one customer it covers three in four, or fewer."""
+    """Over 60 draws at five lengths; a band that treats all answers as independent covers less than 80 %."""
     lengths: Floats = np.array([100, 200, 400, 800, 1600])
     truth = 1 - lognormal_cdf(lengths / THREE.median_tokens, float(np.hypot(THREE.sigma, sigma)))
     covered, naively = [], []
@@ -70,7 +70,7 @@ def test_a_band_covers_as_often_as_it_says_where_customers_differ(sigma: float) 
 
 
 def test_redrawn_curves_are_as_far_apart_as_estimates_of_other_customers() -> None:
-    """At the median: the bootstrap over customers against fifty markets with customers of their own."""
+    """At the median, the bootstrap over customers is compared with fifty markets of independent customers."""
     at = np.array([400])
     found = []
     for seed in range(50):
@@ -84,8 +84,8 @@ def test_redrawn_curves_are_as_far_apart_as_estimates_of_other_customers() -> No
 
 
 def test_tiers_assigned_at_random_are_not_found_to_differ_in_length() -> None:
-    """Of forty markets whose customers differ, the test at a hundredth refuses at most two; as if no two answers had one
-    customer, it refuses many."""
+    """Of forty markets whose customers differ, the test at 1 % refuses at most two; a test that treats all answers as
+    independent refuses many."""
     offer = Offer((300, 1000, UNCAPPED), (1, 2, 3))
     refused = naively = 0
     for seed in range(40):
@@ -100,7 +100,7 @@ def test_tiers_assigned_at_random_are_not_found_to_differ_in_length() -> None:
 
 
 def test_lengths_that_go_with_urgency_are_told_from_lengths_that_do_not() -> None:
-    """In observe mode, where there are no tiers to compare: twenty markets of each kind."""
+    """Twenty markets of each kind, in observe mode, where there are no tiers to compare."""
     for seed in range(20):
         random = np.random.default_rng(seed)
         other = linked_lengths(watched(crowd(random, sigma=0.6), THREE, None, random))
@@ -113,8 +113,9 @@ def test_lengths_that_go_with_urgency_are_told_from_lengths_that_do_not() -> Non
 
 @pytest.mark.parametrize(("linked", "ratio"), [(True, 5.0), (False, 1.0)])
 def test_how_much_sooner_answers_of_the_urgent_end_is_told(linked: bool, ratio: float) -> None:
-    """Medians of 800 and 150 tokens for r = .01 and .15: the urgent end between three and nine times as fast, token for token.
-    Whole answers of their own are worth to the patient what they are worth by the common law to somebody more urgent."""
+    """With medians of 800 and 150 tokens for r = 0.01 and 0.15, answers of the urgent end between three and nine times
+    as fast, token for token. The worth of a patient customer's own long answers is that of common answers to a more
+    urgent customer."""
     random = np.random.default_rng(1)
     seen = watched(crowd(random, linked=linked), THREE, None, random)
     curve, pace = estimate_length(seen.lengths, seen.own).pooled, estimate_pace(seen.pace)
@@ -136,8 +137,8 @@ def test_how_much_sooner_answers_of_the_urgent_end_is_told(linked: bool, ratio: 
 
 
 def test_a_fit_refuses_lengths_that_go_with_urgency_unless_they_may_and_then_sells_one_tier() -> None:
-    """Whoever says that lengths may differ gets one tier, priced by what whole answers of its own are worth to each type: by
-    the law of all it earned 0.62 of the most in two draws of five, the best single plan earning 0.87."""
+    """An operator who states that lengths may differ gets one tier, priced by the worth of each type's own whole
+    answers: priced by the common law it earned 0.62 of the maximum in two draws of five, the best single plan 0.87."""
     random = np.random.default_rng(1)
     seen = watched(crowd(random, linked=True), THREE, None, random)
 
@@ -153,7 +154,7 @@ def test_a_fit_refuses_lengths_that_go_with_urgency_unless_they_may_and_then_sel
 
 
 def test_lengths_that_have_changed_are_those_of_the_time_since() -> None:
-    """A new model's answers are half as long in the last of four windows."""
+    """Answers of a new model are half as long in the last of four windows."""
     random = np.random.default_rng(2)
     habits = Habits(lengths=(1.0, 1.0, 1.0, 0.5))
     seen = watched(crowd(random), THREE, None, random, habits)
@@ -184,7 +185,7 @@ def test_a_bin_is_found_alike_one_by_one_and_all_at_once() -> None:
 
 
 def test_a_health_check_is_set_aside_with_its_answers_and_counted() -> None:
-    """Three of 603 customers ask 15,000 times for one token: most of the conversations. Nothing of them is left."""
+    """Three of 603 customers request one token 15,000 times, most of the conversations; none of them is used."""
     random = np.random.default_rng(3)
     people = crowd(random)
     bots = Crowd(np.full(3, 1e-6), np.full(3, 1e9), np.full(3, 0.01), np.full(3, 15_000), np.full(3, 0.8))
@@ -200,8 +201,8 @@ def test_a_health_check_is_set_aside_with_its_answers_and_counted() -> None:
 
 @pytest.mark.parametrize(("sigma", "aside"), [(0.1, 3), (0.4, 0)])
 def test_programs_of_about_one_length_are_set_aside_only_where_people_differ_more(sigma: float, aside: int) -> None:
-    """500 times the usual conversations, nineteen of twenty answers within a doubling: left in, a menu earned nothing of what
-    people pay in one draw of two. Who asks as often for answers that differ is a customer, and is named."""
+    """They have 500 times the usual conversations, and nineteen of twenty answers within a factor of two: with them a
+    menu earned nothing from people in one draw of two. A customer with as many varied answers stays and is named."""
     random = np.random.default_rng(3)
     people = crowd(random)
     many = Crowd(np.full(3, 1e-6), np.full(3, 1e9), np.full(3, 300.0), np.full(3, 15_000), np.full(3, sigma))
@@ -214,7 +215,7 @@ def test_programs_of_about_one_length_are_set_aside_only_where_people_differ_mor
 
 
 def test_looking_for_programs_takes_memory_for_those_who_may_be_one_not_for_all_customers() -> None:
-    """The lengths of some ten thousand customers are read one by one; a table of bins for each of a million took 800 MB."""
+    """The check reads the lengths of some ten thousand customers; a table of bins for a million took 800 MB."""
     random, others = np.random.default_rng(3), 200_000
     people = crowd(random)
     bots = Crowd(np.full(3, 1e-6), np.full(3, 1e9), np.full(3, 0.01), np.full(3, 15_000), np.full(3, 0.8))
@@ -248,7 +249,7 @@ def test_a_few_customers_who_hold_most_of_the_conversations_are_named_with_what_
 
 
 def test_how_customers_differ_in_length_is_told_where_they_chose() -> None:
-    """By σ = .6 in median: what they took was read as if all had one law of lengths, and only the value was contradicted."""
+    """Medians differ by σ = 0.6: choices were once read under one law of lengths, and contradicted the value."""
     apart, alike = VIOLATIONS["5: the same, tiers taken"], VIOLATIONS["none: tiers taken"]
     random = np.random.default_rng(0)
     seen = seen_in(apart, random)

@@ -1,4 +1,4 @@
-"""What a fit says, and what its menu earns, where customers are not what it assumes: the table in pricing/estimate/README.md.
+"""A fit's warnings and its menu's profit where customers violate its assumptions, as in pricing/estimate/README.md.
 
 ``make recovery ARGS="--only violations --seeds 20"`` prints it.
 """
@@ -47,10 +47,10 @@ FALLING = replace(
     SMOOTH,
     values_nanousd=tuple(WORTH * (1.0 if r < np.median(SMOOTH.urgency_per_s) else 0.7) for r in SMOOTH.urgency_per_s),
 )
-"""Of those whose answers are worth less to the urgent."""
+"""A market whose answers are worth less to the urgent."""
 
 SHORT, LONG = (800.0, 400.0, 150.0), (300.0, 300.0, 700.0)
-"""Median lengths of three kinds, from the patient to the urgent, where they have their own."""
+"""Median lengths of three kinds, from the patient to the urgent, where the kinds differ."""
 
 Change = Callable[[Crowd, np.random.Generator], Crowd]
 
@@ -62,24 +62,24 @@ USUAL_NOTES = (
     "Refusals were not counted",
     "Leaving is read as impatience alone",
 )
-"""Beginnings of notes that say nothing of a violation."""
+"""Beginnings of notes that do not point to a violation."""
 
 
 @dataclass(frozen=True)
 class Violation:
-    """A way in which customers are not what is assumed.
+    """A way in which customers differ from the assumptions.
 
     Attributes:
         truth: the market without it.
-        change: what is different about customers.
-        habits: what is different about what they do.
-        offer: the tiers that they take; None where they are only observed.
-        said: what is said of the value, as a multiple of the truth; None to have it estimated.
-        may_differ: whether it is said that lengths may differ.
-        without: whether those who hold most conversations are set aside.
+        change: the difference in customers.
+        habits: the difference in their behaviour.
+        offer: the tiers that they take; None if they are only observed.
+        stated: the stated value, as a multiple of the true value; None to have it estimated.
+        may_differ: whether the operator states that lengths may differ.
+        without: whether customers who hold most conversations are set aside.
         spread: standard deviation of the logarithm of customers' medians.
-        medians: of each kind's own lengths, if they have their own.
-        last: by what factor answers of the truth are longer than those of ``truth``, for what comes.
+        medians: the median length of each kind, if the kinds differ.
+        last: factor of the lengths in the market that the menu will serve, relative to ``truth``.
     """
 
     truth: Truth = THREE
@@ -95,7 +95,7 @@ class Violation:
 
 
 def linked(medians: tuple[float, ...]) -> Change:
-    """Have answers of each kind of the three a length of its own, from the patient to the urgent."""
+    """Give each of the three kinds its own median length, from the patient to the urgent."""
     return lambda crowd, _: replace(
         crowd, median_tokens=np.array(medians)[np.searchsorted(THREE.urgency_per_s, crowd.urgency_per_s)]
     )
@@ -114,7 +114,7 @@ def values_apart(sigma: float) -> Change:
 
 
 def with_bots(tokens: float, number: int = 3, conversations: int = 15_000, sigma: float = 0.0) -> Change:
-    """Have programs ask for about as many tokens every time, and never leave."""
+    """Add programs that request about the same number of tokens every time, and never leave."""
     bots = Crowd(
         np.full(number, 1e-6),
         np.full(number, WORTH),
@@ -130,7 +130,7 @@ def with_bots(tokens: float, number: int = 3, conversations: int = 15_000, sigma
 
 
 def heavy(*, urgent: bool = False, number: int = 10, each: int = 3_000) -> Change:
-    """Have a few customers send batches, of the patient or of the urgent."""
+    """Make a few of the patient or of the urgent customers send batches."""
 
     def change(crowd: Crowd, _: np.random.Generator) -> Crowd:
         whose = crowd.urgency_per_s.max() if urgent else crowd.urgency_per_s.min()
@@ -193,7 +193,7 @@ VIOLATIONS: dict[str, Violation] = {
 def seen_in(
     violation: Violation, random: np.random.Generator, customers: int = CUSTOMERS, each: int = EACH
 ) -> Statistics:
-    """Return what customers did."""
+    """Return the statistics of a draw of customers."""
     crowd = violation.change(crowd_of(violation.truth, customers, each, random), random)
     return watched(crowd, violation.truth, violation.offer, random, violation.habits)
 
@@ -202,7 +202,7 @@ def fitted(violation: Violation, seed: int, *, draws: int = DRAWS, sweeps: Sweep
     """Return the estimate of one draw of customers.
 
     Raises:
-        CannotEstimate: it is refused.
+        CannotEstimate: the fit is refused.
     """
     random = np.random.default_rng(seed)
     stated = None if violation.stated is None else violation.stated * WORTH
@@ -211,7 +211,7 @@ def fitted(violation: Violation, seed: int, *, draws: int = DRAWS, sweeps: Sweep
 
 
 def earned(estimate: Estimate, violation: Violation) -> float:
-    """Return what the menu earns in the truth as a share of the most that one earns there; lengths are those of all."""
+    """Return the menu's profit in the true market as a share of the maximum there."""
     truth = violation.truth
     sigma = float(np.hypot(truth.sigma, violation.spread))
     truth = replace(truth, median_tokens=truth.median_tokens * violation.last, sigma=sigma)
@@ -229,13 +229,13 @@ def earned(estimate: Estimate, violation: Violation) -> float:
 
 
 def warnings_of(estimate: Estimate) -> tuple[str, ...]:
-    """Return the beginnings of what it says of itself beyond the usual, and whom it set aside."""
+    """Return the beginnings of an estimate's unusual notes, and its reasons to set data aside."""
     notes = [note[:60] for note in estimate.notes if not note.startswith(USUAL_NOTES)]
     return (*notes, *(f"set aside: {reason}" for reason in estimate.set_aside))
 
 
 def of_violations(seeds: int, only: str = "") -> None:
-    """Print the table, and how many honest markets are refused, ten for each seed."""
+    """Print the table, and how many markets without a violation are refused, ten for each seed."""
     honest = only in ("", "violations", "honest")
     if honest:
         for customers, each in ((CUSTOMERS, EACH), *(SMALL if only == "honest" else ())):
@@ -265,7 +265,7 @@ def of_violations(seeds: int, only: str = "") -> None:
 
 
 def refused_of_honest(number: int, customers: int, each: int) -> str:
-    """Return how many of so many honest markets are refused or warned of, half of them observed, half with tiers taken."""
+    """Return how many of ``number`` markets without a violation are refused or warned of; half have tiers taken."""
     refused, warned = 0, Counter[str]()
     for seed in range(number):
         violation = VIOLATIONS["none: tiers taken" if seed % 2 else "none: observed"]
@@ -282,7 +282,7 @@ def refused_of_honest(number: int, customers: int, each: int) -> str:
 
 
 def of_tiers(seeds: int) -> None:
-    """Print how many markets are refused for their lengths whose tiers are assigned at random, five for each seed."""
+    """Print how many markets with tiers assigned at random are refused for their lengths, five for each seed."""
     for sigma in (0.4, 0.6):
         refused = 0
         for seed in range(5 * seeds):

@@ -1,4 +1,4 @@
-"""Simulated customers, menus that last, advice on the number of tiers, and choosing under uncertainty."""
+"""Simulated customers, menus that withstand resumption, advice on the number of tiers, and menus under uncertainty."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_customers_who_choose_and_resume_freely_do_as_the_menu_says(changes: dic
 
 
 def test_advice_counts_tiers_once_and_under_resumption() -> None:
-    """Two tiers of the lognormal market lose 1 %, and last; three earn more once and collapse when resumed."""
+    """Two tiers of the lognormal market lose 1 %, resumed or not; three earn more once, but collapse if resumed."""
     valuation = valuation_of(read_market(markets.lognormal()))
     advice = advise(valuation, most=4, within=0.005)
     by_count = {line.tiers: line for line in advice.lines}
@@ -74,7 +74,7 @@ def test_advice_counts_tiers_once_and_under_resumption() -> None:
 
 
 def test_who_takes_which_of_given_caps() -> None:
-    """For caps that are given, the assignment is the best one."""
+    """For fixed caps, the assignment of types is the best assignment."""
     random = np.random.default_rng(29)
     for _ in range(40):
         valuation = valuation_of(read_market(markets.random_market(random, types_max=4, steps_max=6, cost=True)))
@@ -86,7 +86,7 @@ def test_who_takes_which_of_given_caps() -> None:
 
 
 def test_an_optimal_menu_earns_its_profit_from_free_choice() -> None:
-    """In its own market, types that choose by themselves choose what they were meant to."""
+    """In the menu's own market, types that choose freely choose the tier meant for them."""
     market = read_market(markets.lognormal())
     menu = menu_of(market)
     caps = np.array([tier["conversation_tokens_max"] for tier in menu["tiers"]])
@@ -96,7 +96,7 @@ def test_an_optimal_menu_earns_its_profit_from_free_choice() -> None:
 
 
 def draws(count: int) -> list[Market]:
-    """Return markets around one market, as bootstrap draws are."""
+    """Return markets around one market, like bootstrap draws."""
     random = np.random.default_rng(31)
     tokens = list(range(40, 4_001, 40))
     around = []
@@ -114,7 +114,7 @@ def draws(count: int) -> list[Market]:
 
 
 def test_a_menu_for_many_possible_markets() -> None:
-    """The one chosen has the best average of all tried, and its low percentile and the value of certainty are stated."""
+    """The choice has the best average of all tried, with its low percentile and the profit under certainty."""
     possible = draws(12)
     choice = best_on_average(possible, tiers=3)
     plain = best_on_average(possible, tiers=3, discounts=(0.0,))
@@ -131,7 +131,7 @@ def test_a_menu_for_many_possible_markets() -> None:
 
 
 def test_a_single_market_is_certain() -> None:
-    """Then the choice is its optimal menu."""
+    """With a single market the choice is its optimal menu."""
     market = read_market(markets.lognormal())
     choice = best_on_average([market])
 
@@ -140,7 +140,7 @@ def test_a_single_market_is_certain() -> None:
 
 
 def test_what_a_single_tier_earns_at_many_prices_is_what_it_earns_at_each() -> None:
-    """To the last bit, of types who are alike, who differ by value, and whose tastes differ, with a cost and without."""
+    """Equal to the last bit, with and without differences in value, random tastes and cost."""
     free, dear = (
         valuation_of(read_market(markets.lognormal() | changes)) for changes in ({}, {"cost_nanousd_per_token": 1e5})
     )

@@ -1,4 +1,4 @@
-"""What stands beside an estimated market is read whole or refused in one sentence."""
+"""The estimate beside a market is read as a whole or refused in one sentence."""
 
 from __future__ import annotations
 

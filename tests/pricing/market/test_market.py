@@ -1,4 +1,4 @@
-"""Bad markets get one sentence that says what is wrong."""
+"""A bad market is refused with one sentence that says what is wrong."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ SIZES = st.one_of(
 @given(st.data())
 @settings(max_examples=200)
 def test_numbers_of_any_size_make_a_verified_menu_or_a_sentence(data: st.DataObject) -> None:
-    """Worth, urgency, speed, cost and waits of sizes that have nothing to do with each other: no overflow, no warning."""
+    """Worth, urgency, speed, cost and waits of unrelated magnitudes cause no overflow and no warning."""
     weights = data.draw(st.lists(SIZES, min_size=1, max_size=4).filter(lambda sizes: sum(sizes) > 0))
     urgency = data.draw(st.lists(SIZES, min_size=len(weights), max_size=len(weights)))
     table = {"family": "table", "tokens": [3, 4, 90_000], "probability": [0.5, 0.0, 0.25]}
@@ -152,7 +152,7 @@ def test_types_come_in_any_order_and_equal_urgencies_are_one_type() -> None:
 
 
 def test_an_answer_that_costs_more_than_it_is_worth_is_not_sold() -> None:
-    """The right menu is the empty one."""
+    """The right menu is empty."""
     market = read_market(markets.market(cost_nanousd_per_token=10**9, cap_tokens_max=1000))
     menu = optimal_menu(market, tiers=None, bill="conversation", names=None, created="2025-01-01T00:00:00Z")
 
@@ -170,14 +170,14 @@ def test_uniform_urgency_is_cut_at_the_right_ends_of_equal_cells() -> None:
 
 
 def test_piecewise_urgency_is_cut_at_its_quantiles() -> None:
-    """A quarter lies below 0.2, the rest evenly above."""
+    """A quarter is below 0.2, the rest is evenly distributed above."""
     market = read_market(markets.market(types=None, urgency=PIECEWISE))
 
     assert market.urgency_per_s == pytest.approx((0.2, 0.2 + 0.2 / 3, 0.2 + 0.4 / 3, 0.4))
 
 
 def test_empirical_urgency_is_what_was_observed() -> None:
-    """As it is, weighted, or cut at quantiles; equal urgencies are one type."""
+    """Observations are used unchanged, weighted, or cut at quantiles; equal urgencies are one type."""
     observed = {"family": "empirical", "observed_per_s": [0.3, 0.1, 0.1, 0.2]}
     as_it_is = read_market(markets.market(types=None, urgency=observed))
     weighted = read_market(markets.market(types=None, urgency=observed | {"weight": [5, 1, 1, 3]}))
@@ -189,7 +189,7 @@ def test_empirical_urgency_is_what_was_observed() -> None:
 
 
 def test_a_survival_curve_is_the_table_of_its_drops() -> None:
-    """What is left after the last length never finishes."""
+    """The share that is left after the last length never finishes."""
     curve = read_market(markets.market(answer_length=SURVIVAL, cap_tokens_max=20))
     table = read_market(markets.market(answer_length=TABLE | {"probability": [0.5, 0.3]}, cap_tokens_max=20))
 
@@ -197,7 +197,7 @@ def test_a_survival_curve_is_the_table_of_its_drops() -> None:
 
 
 def test_worth_may_fall_with_urgency() -> None:
-    """On the lines between the points that are given, and flat beyond them."""
+    """Worth is interpolated linearly between the points, and constant beyond them."""
     market = read_market(
         markets.market(
             types=markets.types([0.0, 0.1, 0.5], [0.5, 0.25, 0.25]), value_nanousd=None, value_by_urgency=FALLING
@@ -250,7 +250,7 @@ JSON = st.recursive(
 @given(st.sampled_from(sorted(markets.market(cap_tokens_max=50))), JSON)
 @settings(max_examples=300)
 def test_whatever_stands_in_a_field_it_is_a_market_or_a_sentence(field: str, value: Any) -> None:
-    """No other error, no warning."""
+    """Nothing raises another error or a warning."""
     try:
         optimal_menu(
             read_market(markets.market(cap_tokens_max=50) | {field: value}),

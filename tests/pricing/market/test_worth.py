@@ -1,4 +1,4 @@
-"""Worth is computed within its stated bound: compared with fifty digits."""
+"""Worth is computed within its stated error bound, compared with fifty digits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def left(delay: str, urgency: float, time_s: Decimal) -> Decimal:
 
 
 def exactly(market: Market, row: int) -> list[Decimal]:
-    """Return the worth of every cap to one type, from the market's numbers as they are written, to fifty digits."""
+    """Return the worth of every cap to one type, from the market's numbers as written, to fifty digits."""
     value, urgency = Decimal(market.value_nanousd[row]), market.urgency_per_s[row]
     length = market.answer_length
     if isinstance(length, TableLength):
@@ -51,7 +51,7 @@ def exactly(market: Market, row: int) -> list[Decimal]:
 @pytest.mark.parametrize("delay", ["exponential", "hyperbolic", "linear", "sunk_linear"])
 @pytest.mark.parametrize("law", ["table", "exponential"])
 def test_worth_is_within_its_bound(delay: str, law: str) -> None:
-    """Hundreds of steps, values of a thousand dollars, waits of many times the patience."""
+    """Hundreds of steps, values of a thousand dollars, waits many times as long as patience."""
     random = np.random.default_rng(37)
     for _ in range(4):
         description = markets.random_market(random, types_max=4, steps_max=300) | {
@@ -83,7 +83,7 @@ def test_worth_is_within_its_bound(delay: str, law: str) -> None:
 
 
 def test_no_cap_is_worth_what_an_endless_sum_is() -> None:
-    """Exponential answers without a cap: the geometric series, within the bound."""
+    """Exponential answers without a cap are worth the geometric series, within the bound."""
     market = read_market(markets.market(value_nanousd=1e9))
     valuation = valuation_of(market)
     last = np.array([len(valuation.steps.tokens)])
@@ -96,7 +96,7 @@ def test_no_cap_is_worth_what_an_endless_sum_is() -> None:
 
 
 def test_sums_in_pairs_are_sums() -> None:
-    """Any number of terms, any caps, equal ones and none among them."""
+    """For any number of terms and any caps, including equal caps and zero."""
     random = np.random.default_rng(41)
     for size in (1, 2, 3, 7, 64, 65, 1000):
         terms = random.normal(size=(3, size))

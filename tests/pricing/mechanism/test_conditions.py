@@ -1,4 +1,4 @@
-"""Own choice and participation, by hand: two types, two tiers, and what each would gain by another choice."""
+"""Own choice and participation, by hand: two types, two tiers, and each type's gain from another choice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def market() -> Valuation:
 
 
 def sold(prices: tuple[int, int], takes: tuple[int, int] = (1, 0), error: float = ERROR) -> Published:
-    """Return a menu: the small tier is worth 10 to the patient type and 8 to the urgent one, the large one 20 and 12."""
+    """Return a menu: the small tier is worth 10 to the patient type and 8 to the urgent, the large tier 20 and 12."""
     worth = np.array([[10.0, 20.0], [8.0, 12.0]])
     return Published(np.array([1, 2]), np.array(prices), np.array(takes), worth, error, 0, 0.0, 0.0)
 
@@ -44,7 +44,7 @@ def test_slacks_are_the_least_that_a_wrong_choice_costs_and_that_anybody_keeps(
 
 
 def test_who_would_rather_have_another_tier_is_named() -> None:
-    """The patient one keeps 1 of the large tier and would keep 2 of the small one; or the urgent one 1 of the large."""
+    """The patient type keeps 1 in large and would keep 2 in small; or the urgent type would keep 1 in large."""
     assert broken(sold((8, 19))) == "The type of urgency 0.1/s gains 1 nano-units by taking small instead of large."
     assert broken(sold((8, 11))) == "The type of urgency 0.3/s gains 1 nano-units by taking large instead of small."
 
@@ -61,7 +61,7 @@ def test_who_pays_more_than_a_tier_is_worth_is_named() -> None:
 
 
 def test_what_the_error_of_a_worth_may_have_made_is_no_break() -> None:
-    """Each of two worths may be off by the error."""
+    """Each of the two worths may be off by the error."""
     assert broken(sold((8, 19), error=0.5)) == ""
     assert "gains 1" in broken(sold((8, 19), error=0.49))
     assert broken(sold((9, 18), error=0.5)) == ""

@@ -1,4 +1,4 @@
-"""The full menu, every number of tiers and the bound, against solvers that know nothing of the theory."""
+"""The full menu, every number of tiers and the bound, compared with solvers that do not use the theory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 def test_without_cost_no_mechanism_earns_more() -> None:
-    """300 random markets: the menu equals a linear program over lotteries with all ordered pairs, so does the bound."""
+    """300 random markets: menu and bound equal a linear program over lotteries with all ordered pairs."""
     random = np.random.default_rng(3)
     for _ in range(300):
         valuation = valuation_of(read_market(markets.random_market(random, types_max=6, steps_max=8)))
@@ -31,7 +31,7 @@ def test_without_cost_no_mechanism_earns_more() -> None:
 
 
 def test_with_cost_no_mechanism_beats_the_bound() -> None:
-    """300 random markets: menu <= program over lotteries <= bound, and the gap between the ends is almost always nil."""
+    """300 random markets: menu <= program over lotteries <= bound, and the gap is almost always zero."""
     random = np.random.default_rng(4)
     gaps = []
     for _ in range(300):
@@ -49,7 +49,7 @@ def test_with_cost_no_mechanism_beats_the_bound() -> None:
 
 
 def test_the_gap_that_a_menu_of_many_types_reports() -> None:
-    """150 random markets of up to forty types and sixty steps: nil in nine of ten, never more than half a per cent."""
+    """150 random markets of up to forty types and sixty steps: zero in nine of ten, never more than half a per cent."""
     random = np.random.default_rng(10)
     gaps = []
     for _ in range(150):
@@ -63,7 +63,7 @@ def test_the_gap_that_a_menu_of_many_types_reports() -> None:
 
 
 def test_with_cost_and_a_constant_hazard_no_mechanism_earns_more() -> None:
-    """200 random markets whose answers end at a constant rate, under both rules of disconnecting."""
+    """200 random markets whose answers have a constant hazard, under both rules for disconnects."""
     random = np.random.default_rng(6)
     for _ in range(200):
         description = markets.random_market(random, types_max=6, steps_max=2, cost=True)
@@ -94,7 +94,7 @@ def test_search_equals_trying_everything(delay: str, cost: bool) -> None:
 
 @pytest.mark.parametrize("delay", ["exponential", "hyperbolic", "linear", "sunk_linear"])
 def test_many_steps_and_few(delay: str) -> None:
-    """Long rows with dips, zero steps and ties give what the same sums give one entry at a time."""
+    """Long rows with dips, zero steps and ties give the same result as sums over one entry at a time."""
     random = np.random.default_rng(8)
     for _ in range(15):
         description = markets.random_market(random, types_max=12, steps_max=300, cost=bool(random.integers(2)))
@@ -119,14 +119,14 @@ def test_hyperbolic_delay_needs_no_caps() -> None:
 
 
 def test_without_cost_the_longest_cap_is_none() -> None:
-    """However many tiers: far out, doubles cannot tell a cap from none."""
+    """This holds for any number of tiers: far out, doubles cannot distinguish a cap from no cap."""
     valuation = valuation_of(read_market(markets.market()))
 
     assert [menu.caps[0] for menu in best_tiers(valuation, 4)] == [len(valuation.steps.tokens)] * 4
 
 
 def test_worth_that_falls_with_urgency() -> None:
-    """The hull is then that of ln(G v): the menu still equals the program over lotteries."""
+    """The hull is then of ln(G v), and the menu still equals the program over lotteries."""
     random = np.random.default_rng(9)
     for _ in range(100):
         description = markets.random_market(random, types_max=5, steps_max=6)

@@ -1,4 +1,4 @@
-"""What must not change a menu, and which way it must move: statements about every market."""
+"""Changes of a market that must not change its menu, or must move it in one direction, for every market."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def caps(description: dict[str, Any]) -> list[int]:
 def test_caps_do_not_move_with_the_length_of_answers_or_their_worth(
     description: dict[str, Any], data: st.DataObject
 ) -> None:
-    """Pricing is decoupled from training: caps depend on who is how urgent, and on the speed."""
+    """Pricing is decoupled from training: caps depend only on the distribution of urgency and on the speed."""
     length = description["answer_length"]
     chances = data.draw(st.lists(WEIGHTS, min_size=len(length["tokens"]), max_size=len(length["tokens"])))
     other = length | {"probability": [chance / sum(chances) for chance in chances]}
@@ -64,7 +64,7 @@ def test_caps_do_not_move_with_the_length_of_answers_or_their_worth(
 @given(any_market(), st.sampled_from([0.5, 2.0, 8.0]))
 @settings(max_examples=60)
 def test_a_faster_clock_changes_nothing(description: dict[str, Any], factor: float) -> None:
-    """Urgency times s and time divided by s is the same market; caps in seconds are divided by s."""
+    """Urgency multiplied by s with time divided by s is the same market; caps in seconds are divided by s."""
     faster = description | {
         "types": [one | {"urgency_per_s": one["urgency_per_s"] * factor} for one in description["types"]],
         "tokens_per_s": description["tokens_per_s"] * factor,
@@ -80,7 +80,7 @@ def test_a_faster_clock_changes_nothing(description: dict[str, Any], factor: flo
 @given(any_market(cost=True), st.randoms(use_true_random=False))
 @settings(max_examples=40)
 def test_the_order_of_types_and_how_they_are_split_change_nothing(description: dict[str, Any], random: Any) -> None:
-    """Two halves of a type are the type."""
+    """Two halves of a type count as the type."""
     listed = list(description["types"])
     first = listed.pop(0)
     halves = [first | {"share": first["share"] / 2}] * 2

@@ -1,4 +1,4 @@
-"""Menus for callers who send cut answers back: caps and prices looked for together."""
+"""Menus for callers who send cut answers back, found by a joint search over caps and prices."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def menu_of(market: Market, **wished: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("tiers", "least"), [(2, 0.4462), (3, 0.4462)])
 def test_the_lognormal_market(tiers: int, least: float) -> None:
-    """Random search over caps and prices found 0.43782 with two and three tiers; caps at the mechanism's prices 0.4267."""
+    """A random search over caps and prices found 0.43782 with two and three tiers; at the mechanism's prices 0.4267."""
     valuation = valuation_of(read_market(markets.lognormal()))
 
     assert resumed(valuation, best_offer(valuation, Aim(resumed), tiers)) >= least * 1e9
 
 
 def test_its_menu_is_verified_and_bounded() -> None:
-    """The certificate says what no menu can earn that may be resumed, and the file is checked by looking again."""
+    """The certificate bounds the profit of any menu if resumed, and verification repeats the search."""
     menu = menu_of(read_market(markets.lognormal()), tiers=2, objective="profit_if_resumed")
     resumption = menu["certificate"]["resumption"]
     verdict = verify(menu)
@@ -47,7 +47,7 @@ def test_its_menu_is_verified_and_bounded() -> None:
 
 
 def test_a_menu_that_earns_less_than_what_is_found_is_refused() -> None:
-    """Its figures are those of the offer in the file, and its hashes fit; the claim is false all the same."""
+    """Its figures fit the offer in the file and its hashes match, but the claim is false."""
     market = read_market(markets.lognormal())
     once = menu_of(market, tiers=2)
     found = menu_of(market, tiers=2, objective="profit_if_resumed")
@@ -57,7 +57,7 @@ def test_a_menu_that_earns_less_than_what_is_found_is_refused() -> None:
 
 
 def test_every_pair_of_caps_and_prices_on_a_small_grid() -> None:
-    """Plain trying of all offers on forty prices finds nothing better."""
+    """Trying all offers at forty prices finds nothing better."""
     random = np.random.default_rng(5)
     for _ in range(3):
         description = markets.random_market(random, types_max=3, steps_max=4)
@@ -77,7 +77,7 @@ def test_every_pair_of_caps_and_prices_on_a_small_grid() -> None:
 
 
 def test_thinned_types_keep_all_customers() -> None:
-    """Runs of types are taken together at the urgency of the last: profit is understated, never the share."""
+    """Runs of types are merged at the urgency of the last: profit is understated, the share is not."""
     urgency = {"family": "uniform", "low_per_s": 0.01, "high_per_s": 0.3, "points": 500}
     valuation = valuation_of(read_market(markets.market(types=None, urgency=urgency)))
     thin = thinned(valuation)
@@ -88,7 +88,7 @@ def test_thinned_types_keep_all_customers() -> None:
 
 
 def test_it_earns_no_less_than_the_menus_bought_once() -> None:
-    """Many types, of which only some are looked at on the way: the comparison is by all of them."""
+    """With many types the search uses only some of them, but the final comparison uses all."""
     urgency = {"family": "uniform", "low_per_s": 0.005, "high_per_s": 0.15, "points": 100}
     description = markets.lognormal() | {"urgency": urgency}
     del description["types"]
@@ -105,7 +105,7 @@ def test_it_earns_no_less_than_the_menus_bought_once() -> None:
 
 @pytest.mark.parametrize("longest", [10**7 + 19, 9 * 10**9 + 7])
 def test_long_answers_take_little_memory(longest: int) -> None:
-    """Caps without a common divisor: callers are looked at where purchases lead, not at every token."""
+    """With caps without a common divisor, only the places that purchases reach are computed, not every token."""
     tokens = [longest // 3_001 + 1, longest // 701 + 2, longest // 101 + 4, longest // 2 + 1, longest]
     description = markets.market(
         answer_length={"family": "table", "tokens": tokens, "probability": [0.3, 0.2, 0.2, 0.2, 0.1]},
@@ -127,7 +127,7 @@ def test_long_answers_take_little_memory(longest: int) -> None:
 
 
 def test_the_lasting_menu_is_never_below_the_single_plan() -> None:
-    """On random markets it earns at least as much when resumed as one plan without a cap, and as the best menu."""
+    """In random markets it earns at least as much if resumed as one plan without a cap, and as the advised menus."""
     random = np.random.default_rng(23)
     better, moved = 0, 0
     for _ in range(12):
@@ -149,7 +149,7 @@ def test_the_lasting_menu_is_never_below_the_single_plan() -> None:
 
 
 def test_the_lasting_menu_is_nearly_always_above_the_best_caps_at_the_mechanisms_prices() -> None:
-    """Against every set of up to three caps."""
+    """The comparison is with every set of up to three caps."""
     random = np.random.default_rng(43)
     lost = []
     for _ in range(6):

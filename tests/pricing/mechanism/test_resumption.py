@@ -26,7 +26,7 @@ def figures(valuation: Valuation, published: Published) -> Resumption:
 
 
 def test_the_lognormal_menu_without_its_smallest_tier() -> None:
-    """It earns a little less, and what it earns from resuming callers is more than twice as much."""
+    """It earns a little less once, and more than twice as much from resuming callers."""
     valuation = valuation_of(read_market(markets.lognormal()))
     caps = full_menu(valuation).caps.copy()
     caps[-1] = 0
@@ -37,7 +37,7 @@ def test_the_lognormal_menu_without_its_smallest_tier() -> None:
 
 
 def test_by_hand() -> None:
-    """One type without urgency, answers of 10 or 20 tokens, one tier of 10 tokens at 400: worth buying twice."""
+    """One type without urgency, answers of 10 or 20 tokens, one tier of 10 tokens at 400: two purchases pay."""
     description = read_market(
         markets.market(
             types=[{"urgency_per_s": 0, "share": 1}],
@@ -58,13 +58,13 @@ def test_by_hand() -> None:
         surplus=500.0,
     )
 
-    # Bought once: 500 - 400. Bought again by the half that is not finished: another 0.5 (1000 - 400).
+    # One purchase gains 500 - 400. A second, by the half whose answer has not ended, gains another 0.5 (1000 - 400).
     found = figures(valuation, published)
     assert (found.gain, found.profit) == (pytest.approx(300), pytest.approx(600))
 
 
 def test_nobody_resumes_when_answers_end_at_a_constant_rate_and_nobody_is_urgent() -> None:
-    """With one uncapped tier there is nothing left to buy."""
+    """With one uncapped tier nothing is left to buy."""
     description = read_market(markets.market(types=[{"urgency_per_s": 0.1, "share": 1}]))
     valuation = valuation_of(description)
     published = publish(valuation, full_menu(valuation).caps)
@@ -74,7 +74,7 @@ def test_nobody_resumes_when_answers_end_at_a_constant_rate_and_nobody_is_urgent
 
 
 def test_a_menu_of_very_many_tiers_is_looked_at_in_part() -> None:
-    """600 tiers: callers look at 512 of them, so they gain at most what all together would let them."""
+    """Of 600 tiers callers consider 512, so they gain at most what all tiers would allow."""
     table = {"family": "table", "tokens": list(range(1, 701)), "probability": [1 / 700] * 700}
     valuation = valuation_of(read_market(markets.market(answer_length=table, value_nanousd=1e9, tokens_per_s=5)))
     caps = np.arange(1, 601)
@@ -89,7 +89,7 @@ def test_a_menu_of_very_many_tiers_is_looked_at_in_part() -> None:
 
 
 def by_recursion(valuation: Valuation, published: Published, row: int) -> tuple[float, float]:
-    """Return what a type may expect and what the house then earns, by trying every sequence of purchases."""
+    """Return a type's expected gain and the house's income, by trying every sequence of purchases."""
     steps = valuation.steps
     worth, cost = oracles.tables(valuation)
     end = int(steps.tokens[-1])
@@ -101,7 +101,7 @@ def by_recursion(valuation: Valuation, published: Published, row: int) -> tuple[
 
     @cache
     def on(tokens: int) -> tuple[float, float]:
-        """Return (gain, income) from here on, both weighted by still being here."""
+        """Return (gain, income) from here on, both weighted by the chance of being here."""
         here = complete(tokens)
         longer = 1.0 if here == 0 else steps.survival[here - 1] - steps.probability[here - 1]
         moment = steps.first_token_s + tokens / steps.tokens_per_s
@@ -123,7 +123,7 @@ def by_recursion(valuation: Valuation, published: Published, row: int) -> tuple[
 
 @pytest.mark.parametrize("delay", ["exponential", "hyperbolic", "linear", "sunk_linear"])
 def test_backward_induction_equals_trying_every_sequence(delay: str) -> None:
-    """Few types, few caps, grids of equal and of unequal steps, any prices; to twelve digits."""
+    """Few types, few caps, grids of equal and of unequal steps, any prices: equal to twelve digits."""
     random = np.random.default_rng(17)
     resumed = 0
     for trial in range(25):
@@ -147,7 +147,7 @@ def test_backward_induction_equals_trying_every_sequence(delay: str) -> None:
 
 
 def at_any_prices(random: np.random.Generator, valuation: Valuation) -> Published:
-    """Return caps of the grid at rising prices that need not be good ones, taken by nobody in particular."""
+    """Return random caps of the grid at rising random prices, each type taking its best tier or none."""
     steps = len(valuation.steps.tokens)
     caps = np.unique(random.integers(1, steps + 1, 3))
     prices = np.sort(random.uniform(0, 0.4, len(caps)))
@@ -160,7 +160,7 @@ def at_any_prices(random: np.random.Generator, valuation: Valuation) -> Publishe
     ("longest", "objective"), [(10**7, "profit"), (10**7, "profit_if_resumed"), (9 * 10**9, "profit")]
 )
 def test_lengths_of_millions_with_caps_that_share_no_divisor_fit_into_memory(longest: int, objective: str) -> None:
-    """Where callers may stand is at most some thousands of places, however long answers are."""
+    """Callers can be at only some thousands of places, however long answers are."""
     random = np.random.default_rng(0)
     tokens = np.unique(np.append(random.integers(1, longest, 400), longest)).tolist()
     market = markets.market(

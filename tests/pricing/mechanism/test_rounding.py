@@ -1,4 +1,4 @@
-"""Whole prices that still make each type choose its own tier, at a loss of a few nano-units."""
+"""Whole prices at which each type still chooses its own tier, at a loss of a few nano-units."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.pricing import markets
 
 
 def alike(types: int, value: float, cost: float = 0.0) -> Valuation:
-    """Return a market of types that hardly differ, where a nano-unit counts."""
+    """Return a market of types that hardly differ, where a nano-unit matters."""
     random = np.random.default_rng(types)
     urgency = 0.2 + np.cumsum(random.uniform(1e-4, 1e-2, types))
     share = random.dirichlet(np.full(types, 0.6)) + 1e-3
@@ -42,7 +42,7 @@ def broken(valuation: Valuation, published: Published) -> str | None:
 @pytest.mark.parametrize("value", [30, 300, 3_000, 10**6])
 @pytest.mark.parametrize("types", [3, 12, 60])
 def test_rounding_keeps_every_choice_and_loses_little(types: int, value: float, cost: float) -> None:
-    """Each tier sold or merged loses a nano-unit or two."""
+    """Each sold or merged tier loses at most two nano-units."""
     valuation = alike(types, value, cost)
     full = full_menu(valuation)
     published = publish(valuation, full.caps)
@@ -54,7 +54,7 @@ def test_rounding_keeps_every_choice_and_loses_little(types: int, value: float, 
 
 
 def test_tiers_are_merged_where_rounding_breaks_a_choice() -> None:
-    """Sixty types that hardly differ cannot be told apart by a nano-unit; rounding each price alone breaks the menu."""
+    """A nano-unit cannot separate sixty types that hardly differ; rounding each price separately breaks the menu."""
     valuation = alike(60, 300)
     published = publish(valuation, full_menu(valuation).caps)
     caps = np.unique(full_menu(valuation).caps)
@@ -78,7 +78,7 @@ def test_tiers_are_merged_where_rounding_breaks_a_choice() -> None:
 
 @pytest.mark.parametrize(("cost_per_token", "kept"), [(0.0, 60), (10.0, 10)])
 def test_a_tier_is_merged_onto_the_cap_that_loses_less(cost_per_token: float, kept: int) -> None:
-    """Two types that hardly differ: without cost both get the long cap, at a high cost both the short one."""
+    """Two types that hardly differ: without cost both get the long cap, at a high cost both get the short cap."""
     share = np.array([0.5, 0.5])
     valuation = Valuation(
         np.array([0.2, 0.2001]),
@@ -95,7 +95,7 @@ def test_a_tier_is_merged_onto_the_cap_that_loses_less(cost_per_token: float, ke
 
 
 def test_a_price_above_worth_is_named() -> None:
-    """Nobody pays more than a tier is worth to it."""
+    """No type pays more than its tier is worth to it."""
     valuation = alike(3, 10**6)
     published = publish(valuation, full_menu(valuation).caps)
     dearer = replace(published, prices=published.prices + 10)
@@ -116,7 +116,7 @@ def test_what_is_worth_less_than_a_nano_unit_is_not_sold() -> None:
 
 
 def test_a_worth_that_is_a_whole_number_is_the_price() -> None:
-    """Nobody is urgent: the worth is exactly the value, whatever the last digit of the sums says."""
+    """Nobody is urgent, so the worth is exactly the value, whatever the last digit of the sums."""
     tokens = list(range(10, 101, 10))
     description = markets.market(
         types=[{"urgency_per_s": 0, "share": 1}],

@@ -1,4 +1,4 @@
-"""The worked numbers of the mechanism: each is a sentence of the specification."""
+"""The worked numbers of the mechanism's specification."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_pooled_types() -> None:
 
 
 def test_profit_in_continuous_time_is_virtual_surplus() -> None:
-    """Prices and virtual surplus are two ways to the same profit."""
+    """Prices and virtual surplus give the same profit."""
     urgency, share = np.array([0.2, 0.6, 1.5]), np.array([0.3, 0.45, 0.25])
     menu, cumulative = continuous_menu(urgency, share, 0.8), np.cumsum(share)
     own = cumulative * exponential_worth(urgency, menu.caps_s, 0.8)
@@ -46,7 +46,7 @@ def test_profit_in_continuous_time_is_virtual_surplus() -> None:
 
 
 def cells(low: float, high: float, points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return right ends and shares of equally likely cells of a uniform urgency."""
+    """Return the right ends and the shares of equally likely cells of a uniform urgency."""
     return low + (high - low) * np.arange(1, points + 1) / points, np.full(points, 1 / points)
 
 
@@ -60,7 +60,7 @@ def cells(low: float, high: float, points: int) -> tuple[np.ndarray, np.ndarray]
     ],
 )
 def test_uniform_urgency(low: float, high: float, rate: float, profit: float, cells_lose: float) -> None:
-    """Examples 1 and 2: 10,000 right ends of equal cells earn what the continuum does, to 1e-8 (once 1.2e-8)."""
+    """Examples 1 and 2: 10,000 right ends of equal cells earn the same as the continuum, to 1e-8 (once 1.2e-8)."""
     urgency, share = cells(low, high, 10_000)
 
     assert continuous_menu(urgency, share, rate).profit == pytest.approx(profit, rel=cells_lose)
@@ -68,7 +68,7 @@ def test_uniform_urgency(low: float, high: float, rate: float, profit: float, ce
 
 
 def test_caps_and_prices_of_uniform_urgency() -> None:
-    """Example 1: the closed forms give its numbers, and the menu of 10,000 types lies on them."""
+    """Example 1: the closed forms give its numbers, and the menu of 10,000 types agrees with them."""
     caps = [closed_forms.cap(r, low=1) for r in (2, 1.5, 1.25, 1.1)]
     prices = [closed_forms.price(t, low=1, high=2, rate=0.5) for t in (1, 2, 4)]
     urgency, share = cells(1, 2, 10_000)
@@ -84,7 +84,7 @@ def test_caps_and_prices_of_uniform_urgency() -> None:
 
 
 def test_single_plan_and_first_best_of_uniform_urgency() -> None:
-    """Example 1: what one unlimited plan earns, and what could be had if every urgency were known."""
+    """Example 1: the profit of one unlimited plan, and the profit if every urgency were known."""
     urgency, share = cells(1, 2, 10_000)
     unlimited = exponential_worth(urgency, np.full(10_000, np.inf), 0.5)
 
@@ -131,7 +131,7 @@ def test_few_tiers_of_uniform_urgency() -> None:
 
 
 def test_lotteries_can_earn_a_little_more() -> None:
-    """Section 3: with cost and a hazard that is not constant, a type may be given a cap by chance."""
+    """Section 3: with cost and a hazard that is not constant, a random cap for a type may earn more."""
     steps = Steps(
         tokens=np.array([1, 2]),
         size=np.ones(2),
@@ -157,7 +157,7 @@ def test_lotteries_can_earn_a_little_more() -> None:
 
 
 def test_lognormal_answers() -> None:
-    """Section 5.5: an optimal menu that resuming callers break, and what is left without its smallest tier."""
+    """Section 5.5: an optimal menu that collapses if callers resume."""
     description = read_market(markets.lognormal())
     menu = optimal_menu(description, tiers=None, bill="conversation", names=None, created="2025-01-01T00:00:00Z")
     valuation, totals = valuation_of(description), menu["totals"]

@@ -1,4 +1,4 @@
-"""What robust menus keep in market after market, and a search that knows nothing of the product's for what menus could keep.
+"""The profits that robust menus keep in many markets, and an independent search for the profits that menus could keep.
 
 ``make recovery ARGS="--only robust"`` prints both: the tables in pricing/README.md.
 """
@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 TIERS = 3
 SHARES = (0.9, 0.92, 0.94, 0.96, 0.97)
-"""Least shares of the single plan elsewhere for which the most as taken is looked for."""
+"""Least shares of the single plan elsewhere, for each of which the highest profit as taken is searched."""
 
 
 def kinds(urgency: list[float], share: list[float]) -> Json:
@@ -70,9 +70,9 @@ def robust_menu(description: Json) -> Json:
 
 
 def most_as_taken(robust: Robust, share: float, seed: int = 0) -> float:
-    """Return the largest share of the exact menu's profit found where each other market keeps a share of its single plan.
+    """Return the largest share of the exact menu's profit that keeps ``share`` of each other market's single plan.
 
-    Differential evolution over caps and prices; its start and its steps are random.
+    The search is differential evolution over caps and prices, with a random start and random steps.
     """
     assert robust.exact is not None
     exact, last = robust.exact, robust.crowd.worth.shape[1] - 1
@@ -96,7 +96,7 @@ def most_as_taken(robust: Robust, share: float, seed: int = 0) -> float:
 
 
 def of_estimates(seeds: int) -> None:
-    """Print what menus of estimates earn in the truth and near it, with the claims as aims and without."""
+    """Print the profits of estimates' menus in the true market and near it, with the claims as aims and without."""
     print(
         "\n| estimate of three kinds, 600 × 30 | claims | of the optimum | urgency +10 %, of the single plan | −10 % |"
     )
@@ -132,7 +132,7 @@ def single_of(valuation: Valuation) -> float:
 
 
 def of_robust(seeds: int) -> None:
-    """Print what robust menus keep, and the most that any menu keeps as taken at least shares elsewhere."""
+    """Print what robust menus keep, and the highest profit as taken of any menu with least shares elsewhere."""
     near = [
         name for name, *_ in Neighbourhood().around(robust_of(read_market(BASE), Neighbourhood(), 1).near[0].valuation)
     ]

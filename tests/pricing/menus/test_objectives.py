@@ -1,4 +1,4 @@
-"""What else an operator may ask for: customers' surplus, everyone served, terms, menus that survive being a little wrong."""
+"""Other objectives of an operator: customers' surplus, everyone served, terms, few worse off, robust menus."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def menu_of(market: Json, tiers: int | None = 3, **wishes: Any) -> Json:
 
 
 def every_menu(valuation: Valuation) -> dict[int, float]:
-    """Return the best aim of every menu of falling caps, by its number of caps: plain trying."""
+    """Return the best aim over all menus of falling caps, by number of caps, by trying each."""
     worth, cost = oracles.tables(valuation)
     kept, best = 1 - valuation.surplus_weight, {0: 0.0}
     if valuation.everyone:
@@ -64,7 +64,7 @@ def every_menu(valuation: Valuation) -> dict[int, float]:
 
 
 def test_surplus_that_counts_and_everyone_served_are_exact() -> None:
-    """Against every menu of caps, for any weight of surplus, with and without cost; the bound holds and is tight."""
+    """The comparison is with every menu of caps, for several weights, with and without cost; the bound holds."""
     random = np.random.default_rng(3)
     for trial in range(30):
         description = markets.random_market(random, types_max=4, steps_max=5, cost=bool(trial % 2))
@@ -95,7 +95,7 @@ def test_surplus_that_counts_and_everyone_served_are_exact() -> None:
     ids=["surplus", "everyone", "both", "terms"],
 )
 def test_what_is_asked_for_is_in_the_certificate(wishes: Json) -> None:
-    """The file verifies; hashed anew as if nothing had been asked for, or more, it does not."""
+    """The file verifies; with fewer or more wishes and new hashes it does not."""
     menu = menu_of(BASE, **wishes)
     plain, more = copy.deepcopy(menu), copy.deepcopy(menu)
     for name in ("surplus_weight", "everyone", "terms"):
@@ -110,7 +110,7 @@ def test_what_is_asked_for_is_in_the_certificate(wishes: Json) -> None:
 
 
 def test_terms_are_kept() -> None:
-    """A ceiling of a price, a floor of what customers of a tier keep; profit is below the bound all the same."""
+    """With a price ceiling and a floor on a tier's customers' surplus, profit is still below the bound."""
     menu = menu_of(BASE, terms=(Term(1, price_nanousd_max=3_000_000), Term(3, surplus_nanousd_min=10_000_000)))
     worth = crowd_of([(1.0, valuation_of(read_market(BASE)), 0.0, 0.0)]).worth
 
@@ -122,7 +122,7 @@ def test_terms_are_kept() -> None:
 
 
 def test_at_most_so_many_are_worse_off_than_today() -> None:
-    """Today's prices are a tenth lower than the most profitable ones: nobody may lose, and more than today is earned."""
+    """Today's prices are a tenth below the most profitable prices: nobody may lose, and today's profit is kept."""
     best = menu_of(BASE)
     caps = tuple(tier["conversation_tokens_max"] for tier in best["tiers"])
     prices = tuple(int(tier["price_nanousd"] * 0.9) for tier in best["tiers"])
@@ -134,7 +134,7 @@ def test_at_most_so_many_are_worse_off_than_today() -> None:
 
 
 def test_shares_of_values_that_differ_are_those_of_drawn_customers() -> None:
-    """A hundred thousand drawn values choose by themselves: the shares to three standard errors, with and without tastes."""
+    """A hundred thousand drawn customers choose freely: shares agree to three standard errors, with and without tastes."""
     random = np.random.default_rng(1)
     valuation = valuation_of(read_market(BASE))
     offer = Offer(np.array([7, 50, 300]), np.array([6_000_000, 53_000_000, 62_000_000]))

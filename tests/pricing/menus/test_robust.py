@@ -1,4 +1,4 @@
-"""Menus that survive being a little wrong: what they earn near their market, and what no menu can."""
+"""Robust menus: their profits near their market, and bounds that no menu can exceed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KINDS = {"three": BASE, "five": FIVE, "lognormal": markets.lognormal(), "spread"
 
 @pytest.fixture(scope="module")
 def menus() -> dict[str, Json]:
-    """A robust menu of three tiers in each of the markets of the table in pricing/README.md."""
+    """A robust menu of three tiers in each of these markets of the table in pricing/README.md."""
     return {
         name: optimal_menu(
             read_market(description),
@@ -49,7 +49,7 @@ def menus() -> dict[str, Json]:
 
 
 def single_plan(valuation: Valuation, sigma: float) -> float:
-    """Return what the best single plan earns, by trying prices."""
+    """Return the profit of the best single plan, by trying prices."""
     crowd = crowd_of([(1.0, valuation, sigma, 0.0)])
     last = crowd.worth.shape[1] - 1
     prices = np.unique(np.outer(crowd.worth[:, last], np.linspace(0.75, 1, 26)).astype(np.int64))
@@ -74,7 +74,7 @@ def test_the_table_of_robust_menus(
     least_most: float | None,
     mean: float,
 ) -> None:
-    """Every row of the README; the file says which claims the menu makes, and bounds what it falls short of."""
+    """The rows of the README; the file states the menu's claims, and bounds for what it falls short of."""
     robust = menus[name]["certificate"]["robust"]
     shares = [one["profit_nanousd"] / one["single_plan_profit_nanousd"] for one in robust["markets"][1:]]
     held = robust["held"]
@@ -89,7 +89,7 @@ def test_the_table_of_robust_menus(
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_robust_menu_makes_its_claims_or_says_which_it_does_not(seed: int) -> None:
-    """Random markets of two to five kinds, every profit computed apart from the file."""
+    """Random markets of two to five kinds; every profit is computed independently of the file."""
     random = np.random.default_rng(seed)
     kinds = int(random.integers(2, 6))
     description = BASE | {
@@ -123,7 +123,7 @@ def test_a_robust_menu_makes_its_claims_or_says_which_it_does_not(seed: int) -> 
 
 
 def test_a_robust_menu_survives_being_a_little_wrong(menus: dict[str, Json]) -> None:
-    """Near the market its tiers beat the best single plan made for that very market, both computed apart from the file."""
+    """Near its market its tiers beat the best single plans on average; all profits are computed independently."""
     menu, valuation = menus["spread"], valuation_of(read_market(SPREAD))
     caps = [len(TOKENS) if (cap := tier["conversation_tokens_max"]) is None else cap // 20 for tier in menu["tiers"]]
     offer = Offer(np.array(caps), np.array([tier["price_nanousd"] for tier in menu["tiers"]]))
@@ -136,7 +136,7 @@ def test_a_robust_menu_survives_being_a_little_wrong(menus: dict[str, Json]) -> 
 
 
 def test_the_menu_of_an_estimate_survives_urgency_that_is_wrong_by_a_tenth() -> None:
-    """Three kinds, an answer worth a per cent more or less; held to nothing near its market, a menu kept 0.53 of the single plan there."""
+    """Three kinds, a value uncertain by 1 %; a menu without aims nearby kept 0.53 of the single plan there."""
     survival = np.round(1 - np.cumsum(LOGNORMAL), 6).clip(0).tolist()
     draws = [
         {
@@ -166,7 +166,7 @@ def test_the_menu_of_an_estimate_survives_urgency_that_is_wrong_by_a_tenth() -> 
 
 
 def test_what_no_menu_earns_that_is_held_to_something_elsewhere() -> None:
-    """Three types, six steps: of every menu of up to two tiers at every price that matters, none is above the bounds."""
+    """Three types, six steps: no menu of up to two tiers, at any price that matters, exceeds the bounds."""
     description = markets.market(
         types=markets.types([0.05, 0.3, 0.9], [0.3, 0.4, 0.3]),
         answer_length={
@@ -196,12 +196,12 @@ def test_what_no_menu_earns_that_is_held_to_something_elsewhere() -> None:
 
 
 def held_profit(profits: Any, least: Any) -> float:
-    """Return what is earned as taken by a menu that is held to the least elsewhere, 0 if it is not."""
+    """Return the profit as taken of a menu that reaches the least profits elsewhere, else 0."""
     return float(profits[0]) if np.all(profits[1:] >= least[1:]) else 0.0
 
 
 def test_no_mechanism_of_three_kinds_keeps_most_of_the_single_plan_both_ways() -> None:
-    """Urgency a tenth up or down: weighted .2324 and .7676, the full menu of all six types earns less than .97 of both."""
+    """Urgency a tenth up or down: with these weights the full menu of all six types earns less than 0.97 of both."""
     base = valuation_of(read_market(BASE))
     up, down = more_urgent(base, 1.1), more_urgent(base, 0.9)
     weights = (0.2324, 0.7676)
@@ -222,7 +222,7 @@ def test_no_mechanism_of_three_kinds_keeps_most_of_the_single_plan_both_ways() -
 def test_no_mechanism_of_three_kinds_that_loses_little_as_taken_keeps_most_of_the_single_plan_of_more_urgent_kinds() -> (
     None
 ):
-    """As taken at least 0.98: urgency a tenth higher, less than 0.88 of the single plan made for that. Weight 11.3 as taken."""
+    """With at least 0.98 as taken, less than 0.88 of the single plan is kept at 10 % higher urgency."""
     base = valuation_of(read_market(BASE))
     up, weight = more_urgent(base, 1.1), 11.3
     weights, shares = np.array([weight, 1]) / (weight + 1), [0.3, 0.4, 0.3]
@@ -242,7 +242,7 @@ def test_no_mechanism_of_three_kinds_that_loses_little_as_taken_keeps_most_of_th
 
 
 def test_no_mechanism_of_three_kinds_earns_as_much_on_average_as_single_plans_that_know() -> None:
-    """Urgency or pace off, each either way: what is earned in each, over the single plan of that one, is below 0.991 on average."""
+    """With urgency or pace off, up or down, the average share of each market's single plan is below 0.991."""
     base = valuation_of(read_market(BASE))
     off = [more_urgent(base, factor) for factor in (1.02, 0.98, 1.1, 0.9)]
     weights = np.array([1 / (len(off) * single_plan(one, 0)) for one in off])
@@ -272,7 +272,7 @@ def test_what_a_menu_is_held_to_cannot_be_changed_unseen(menus: dict[str, Json],
 
 
 def test_changed_markets_keep_their_chances() -> None:
-    """Later answers are as likely; longer ones end later, and none is lost where the last step stands for no cap."""
+    """Later answers are as likely; longer answers end later, and no answer is lost where the last step means no cap."""
     valuation = valuation_of(read_market(BASE))
 
     later = BASE | {"tokens_per_s": BASE["tokens_per_s"] / 1.02, "first_token_s": BASE["first_token_s"] * 1.02}
