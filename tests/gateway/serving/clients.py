@@ -1,4 +1,4 @@
-"""The clients of the upstream, and ways to read an answer, for what both clients have to stand."""
+"""The clients of the upstream, and ways to read an answer, for the tests that both clients must pass."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def all_of(reply: Reply) -> bytes:
 
 
 async def poured(reply: Reply) -> bytes:
-    """Return all of an answer that is poured, to who now and then wants no more for a moment."""
+    """Return a whole answer that is poured into a sink, which refuses more for a moment after every third piece."""
     parts: list[bytes] = []
 
     def take(piece: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""An upstream that does with each connection what the test says, down to the byte."""
+"""An upstream whose behaviour on each connection a test writes, down to the byte."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Peer:
         return head, await self.reader.readexactly(size)
 
     async def say(self, *parts: bytes) -> None:
-        """Send parts, each of them on its own."""
+        """Send the parts separately."""
         for part in parts:
             self.writer.write(part)
             await self.writer.drain()
@@ -39,7 +39,7 @@ class Peer:
 
 
 class Far:
-    """An endpoint that does on each connection what the test says, and counts its connections."""
+    """An endpoint whose behaviour the test writes, and the count of its connections."""
 
     def __init__(self) -> None:
         self.connections = 0
@@ -76,7 +76,7 @@ async def endpoint(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterat
 
 
 def says(*parts: bytes, closes: bool = False) -> Talk:
-    """Return what answers every request on a connection with the same bytes."""
+    """Return a ``Talk`` that answers every request on a connection with the same bytes."""
 
     async def talk(peer: Peer) -> None:
         while True:

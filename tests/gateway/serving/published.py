@@ -1,4 +1,4 @@
-"""Every field that the vendors publish for a request, at any depth: taken from the type definitions of their own clients."""
+"""Every field that the vendors publish for a request, at any depth, from the type definitions of their own clients."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TYPES = {
 
 
 def published(endpoint: str) -> list[Any]:
-    """Return the types of a route's requests, as the vendors' clients have them."""
+    """Return the types of a route's requests in the vendors' clients."""
     parted = (name.rpartition(".") for name in TYPES[endpoint])
     return [getattr(import_module(module), name) for module, _, name in parted]
 
@@ -41,9 +41,9 @@ DEPTH_MOST = 12
 
 @cache
 def fields_within(endpoint: str) -> list[tuple[str, Body]]:
-    """Return each published field of each kind of object, by the names of both, in a body with little else in it.
+    """Return each published field of each kind of object, with a name from both, in an otherwise minimal body.
 
-    A kind that several fields of a body have comes once for each of them.
+    A kind that several fields of a body use is listed once for each of them.
     """
     seen: dict[str, set[Any]] = {}
     found: list[tuple[str, Body]] = []
@@ -73,7 +73,7 @@ def _within(kind: Any, put: Put, seen: set[Any]) -> Iterator[tuple[str, Body]]:
 
 
 def _sample(kind: Any, deep: int) -> Any:
-    """Return the least value that is of a type."""
+    """Return a minimal value of a type."""
     kind = _bare(kind)
     origin = get_origin(kind)
     if not deep:
@@ -95,7 +95,7 @@ def _sample(kind: Any, deep: int) -> Any:
 
 
 def _bare(kind: Any) -> Any:
-    """Return a type without what is said around it."""
+    """Return a type without the annotations around it."""
     while get_origin(kind) in (Annotated, Required, NotRequired):
         kind = get_args(kind)[0]
     return kind

@@ -1,4 +1,4 @@
-"""Once a caller has left: whether its answer is read on, how many of them, and what is owed where no figure comes."""
+"""After a caller has left: whether its answer is read on, how many answers are, and what is due without a figure."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_pace_is_known_after_so_many_answers_and_owes_every_token_that_was_b
 
 
 def test_an_older_answer_weighs_less() -> None:
-    """A model that was fast for long and is slow now is soon taken for slow."""
+    """A model that was fast for long and is slow now soon counts as slow."""
     pace = GenerationSpeed()
     for _ in range(REMEMBERED):
         pace.note(1_000, 1.0)

@@ -1,4 +1,4 @@
-"""What is kept under an Idempotency-Key: answers up to a size, sealed, in both ways that they may be charged."""
+"""An Idempotency-Key keeps answers up to a size, sealed, with each of both possible charges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SEAL = Seal.of("tc-ab-secret", DIGEST)
 
 
 class Ended:
-    """A call that came to an answer of so many bytes."""
+    """A call whose answer has this many bytes."""
 
     content_type = b"application/json"
 

@@ -1,4 +1,4 @@
-"""What a call is counted and billed, whatever the upstream says; and events found however their bytes are cut."""
+"""How a call is counted and billed, whatever the upstream reports; and events found however their bytes are cut."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_one_decision_for_each_way_of_saying_it(
     ],
 )
 def test_a_figure_that_is_too_small_for_its_text_is_none(reported: int, expected: Count, is_belied: bool) -> None:
-    """300 pieces that are 150 tokens at least, of 500 that were granted."""
+    """300 pieces that are at least 150 tokens, under a grant of 500."""
     observed = Observed(Usage(reported), 300, True, True, least=150)
     assert (count_output(observed, 500), observed.is_belied()) == (expected, is_belied)
 
@@ -193,7 +193,7 @@ EVENT = st.tuples(OTHER, st.lists(DATA, min_size=1, max_size=3))
 def test_events_are_found_however_their_bytes_are_cut(
     events: list[tuple[bytes, list[bytes]]], line: bytes, cuts: st.DataObject
 ) -> None:
-    """Any line ending, several data lines, with comments and other fields or without, cut at any place."""
+    """With any line ending, several data lines, with and without comments and other fields, cut at any place."""
     raw = b"".join(
         (other + line if other else b"") + b"".join(b"data: " + data + line for data in event) + line
         for other, event in events

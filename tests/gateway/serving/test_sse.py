@@ -1,4 +1,4 @@
-"""Events are the same wherever a stream is cut, and one without an end costs its bytes once."""
+"""Events are the same wherever a stream is cut, and an event without an end is given up."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_an_event_without_an_end_is_given_up() -> None:
 
 
 def test_a_comment_of_any_length_is_no_event_and_a_long_one_is_left_out() -> None:
-    """A comment keeps a connection alive; one of a kilobyte says more than that."""
+    """A comment keeps a connection alive; a comment of a kilobyte is more than that."""
     short, long = (b":" + b"x" * (size - 1) for size in (COMMENT_MOST, COMMENT_MOST + 1))
 
     found = Events().feed(b"".join((short, b"\ndata: 1\n\n", long, b"\ndata: 2\n\n", long, b"\n\n")))

@@ -134,7 +134,7 @@ def test_at_most_so_many_are_worse_off_than_today() -> None:
 
 
 def test_shares_of_values_that_differ_are_those_of_drawn_customers() -> None:
-    """A hundred thousand drawn customers choose freely: shares agree to three standard errors, with and without tastes."""
+    """100,000 drawn customers choose freely: shares agree to three standard errors, with and without tastes."""
     random = np.random.default_rng(1)
     valuation = valuation_of(read_market(BASE))
     offer = Offer(np.array([7, 50, 300]), np.array([6_000_000, 53_000_000, 62_000_000]))

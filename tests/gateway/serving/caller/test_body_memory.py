@@ -1,4 +1,4 @@
-"""Room for bodies: never more than there is, never all of it for one customer, and those who wait come in turn."""
+"""Memory for bodies is never exceeded, never goes to one customer alone, and is granted in the order of waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caller is sent, whether its server can write at once or not, and in which order."""
+"""The bytes sent to a caller and their order, with a server that can write at once and without."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.serving.caller.exchange import WRITE_NOW, Exchange
 
 
 class Server:
-    """An ASGI server of one request; ``is_full`` while its caller takes nothing."""
+    """An ASGI server of one request; ``is_full`` while its caller reads nothing."""
 
     def __init__(self, *, writes_at_once: bool) -> None:
         self.sent: list[bytes] = []

@@ -1,4 +1,4 @@
-"""What is done for a caller ends the moment its server says that it is gone, and not before."""
+"""Work for a caller ends at the moment when the server reports that the caller is gone, and not before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAR_OFF_S = 1_000.0
 
 
 class Server:
-    """Tells one listener that the caller is gone, at once where it is."""
+    """Reports to one listener that the caller is gone, at once if it is gone already."""
 
     def __init__(self) -> None:
         self.on_gone: Callable[[], None] | None = None
@@ -32,7 +32,7 @@ class Server:
 
 
 def attended(server: Server, *, heeds_caller: bool = True) -> CallerWatch:
-    """Return a block that no tick will ever look at."""
+    """Return a block that no tick ever visits."""
     return CallerWatch(server.receive, server.when_gone, Deadlines(FAR_OFF_S), FAR_OFF_S, heeds_caller=heeds_caller)
 
 
@@ -64,7 +64,7 @@ async def test_for_a_caller_that_has_left_nothing_is_begun() -> None:
 
     assert not begun
     assert server.on_gone is None
-    await asyncio.sleep(0)  # and nothing ends what comes after it
+    await asyncio.sleep(0)  # and nothing cancels the code after it
 
 
 async def test_what_goes_on_to_its_end_hears_of_no_caller() -> None:
@@ -120,7 +120,7 @@ async def test_what_is_over_goes_on_for_nobody() -> None:
 
 
 async def test_it_has_so_long_and_ends_at_its_deadline() -> None:
-    """To the tick: until then nothing ends it, whoever listens or not."""
+    """The end is exact to the tick: nothing ends the block before, whether it heeds its caller or not."""
     for heeds_caller in (True, False):
         server, deadlines = Server(), Deadlines(FAR_OFF_S)
         caller_watch = CallerWatch(

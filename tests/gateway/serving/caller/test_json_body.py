@@ -1,4 +1,4 @@
-"""What a body is read as: what the json module reads, with nothing twice and no number that JSON has not."""
+"""A body is read like by the json module, but without duplicate names and without numbers that JSON does not have."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def no_number(name: str) -> Any:
 
 
 def read_slowly(text: str) -> str:
-    """Return the object in a text, printed, or nothing where strict JSON has none."""
+    """Return the repr of the object in a text, or an empty string if the text is no object of strict JSON."""
     try:
         found = json.JSONDecoder(object_pairs_hook=once_each, parse_constant=no_number).decode(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Deltas are put together by one table: what grows, what stays as it came first, what is replaced, what begins an item."""
+"""Deltas are assembled by one table: it says which fields grow, stay, are replaced, or begin a new item."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gateway.serving.dialects.answers.surrogates import Halves
 
 
 def assembled(*deltas: dict[str, Any]) -> Any:
-    """Return what deltas add up to, once it was seen that what is new in them adds up to the same."""
+    """Return the assembled deltas, after asserting that their new parts assemble to the same."""
     whole: dict[str, Any] = {}
     lean: dict[str, Any] = {}
     again: dict[str, Any] = {}
     for delta in deltas:
         take(whole, delta)
         take(again, take(lean, delta, keeps=False))
-    assert joined(again) == joined(whole), "who streams gets the same"
+    assert joined(again) == joined(whole), "a streaming caller gets the same"
     return joined(whole)
 
 
@@ -138,7 +138,7 @@ def test_items_of_reasoning_are_others_where_their_type_or_id_is() -> None:
 
 
 def test_a_long_answer_is_kept_in_pieces() -> None:
-    """Text put behind text is copied each time: a megabyte in tokens would be gigabytes."""
+    """Appending to a text copies it each time: a megabyte in single tokens would copy gigabytes."""
     whole: dict[str, Any] = {}
     piece = "x" * 50
     for _ in range(200_000):

@@ -1,4 +1,4 @@
-"""No answer has a token more than it was granted, whatever its format and however it comes."""
+"""No answer exceeds its grant by a token, in any format, streamed or whole."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def piece(endpoint: str, index: int = 0, **more: Any) -> Event:
 
 
 def whole(endpoint: str, reported: int, words: int, choices: int = 1) -> Any:
-    """Return an answer that came whole: so many words in each choice, and what its usage says was made."""
+    """Return a whole answer with this many words in each choice, and a usage that reports ``reported`` tokens."""
     text = WORD * words
     usage = {"prompt_tokens": 1, "completion_tokens": reported, "total_tokens": 1 + reported}
     counts = {"input_tokens": 1, "output_tokens": reported}
@@ -103,13 +103,13 @@ def reading(endpoint: str, *, stream: bool, choices: int = 1) -> Reading:
 
 
 def stream_of(*events: Event) -> list[bytes]:
-    """Return the bytes of events, one at a time."""
+    """Return the bytes of each event."""
     named = (b"event: %b\n" % one["type"].encode() if "type" in one else b"" for one in events)
     return [name + b"data: " + json.dumps(one).encode() + b"\n\n" for name, one in zip(named, events, strict=True)]
 
 
 def words_in(shown: Any) -> int:
-    """Return how many words there are, in the deltas of a stream where it repeats them at the end of an item."""
+    """Return how many words are shown; of a response's stream only the deltas count, since its items repeat them."""
     text = shown if isinstance(shown, bytes) else json.dumps(shown).encode()
     return text.count(b'"delta":"' + WORD.encode()) if b"output_text.delta" in text else text.count(WORD.encode())
 
@@ -119,7 +119,7 @@ def counted(found: Reading, choices: int = 1) -> Count:
 
 
 LENGTHS = {CHAT: '"length"', COMPLETIONS: '"length"', MESSAGES: '"max_tokens"', RESPONSES: '"incomplete"'}
-"""How an answer that was cut says so."""
+"""The text by which a cut answer of each format says that it was cut."""
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
@@ -140,7 +140,7 @@ def test_a_stream_is_cut_at_its_grant(endpoint: str, at_once: bool) -> None:
 
 
 def beginning_with(word: str, number: int) -> list[Event]:
-    """Return the events of a block of a message that has its whole text from its beginning."""
+    """Return the events of a message's block whose first event has the whole text."""
     block = {"type": "text", "text": word}
     return [
         {"type": "content_block_start", "index": number, "content_block": block},
@@ -150,7 +150,7 @@ def beginning_with(word: str, number: int) -> list[Event]:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_text_at_the_beginning_of_a_block_is_cut_at_the_grant(stream: bool) -> None:
-    """Not only what is added to a block is text."""
+    """Text in the first event of a block counts, not only its deltas."""
     found = reading(MESSAGES, stream=stream)
     events = [event for number in range(10) for event in beginning_with(WORD, number)]
 
@@ -226,7 +226,7 @@ def test_a_whole_answer_is_cut_in_proportion(endpoint: str, reported: int, words
 def test_a_whole_answer_without_a_believable_figure_is_estimated(
     endpoint: str, reported: int, words: int, tokens: int, source: str
 ) -> None:
-    """Four characters are a token; a figure stands unless the text has more than sixteen characters for each token of it."""
+    """Four characters count as a token; a figure is believed unless the text has over sixteen characters a token."""
     found = reading(endpoint, stream=False)
 
     found.feed_whole(whole(endpoint, reported, words))
@@ -236,7 +236,7 @@ def test_a_whole_answer_without_a_believable_figure_is_estimated(
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
 def test_the_end_of_a_text_is_kept_as_far_as_a_resumption_may_repeat_it(at_once: bool) -> None:
-    """And no more of it, however long it is."""
+    """No more of the text is kept, however long it is."""
     found, long = reading(CHAT, stream=True), "".join(chr(97 + number % 26) for number in range(5 * TAIL_CHARACTERS))
     pieces = [long[: 3 * TAIL_CHARACTERS], long[3 * TAIL_CHARACTERS :]]
     raw = stream_of(*({"id": "c", "choices": [{"index": 0, "delta": {"content": text}}]} for text in pieces))
@@ -284,7 +284,7 @@ def test_whole_choices_are_cut_where_all_of_them_are_over_all_grants(endpoint: s
 @pytest.mark.parametrize("reported", [3, GRANT + 3, 50])
 @pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
 def test_what_the_upstream_says_of_a_stream_after_its_cut_counts_what_nobody_has(endpoint: str, reported: int) -> None:
-    """One choice is cut, the other goes on to its end: the figure is of both, and of what was thrown away."""
+    """One choice is cut and the other goes on to its end: the figure covers both, and the discarded tokens."""
     found = reading(endpoint, stream=True, choices=2)
     for raw in stream_of(*(piece(endpoint, 0) for _ in range(GRANT + 1)), piece(endpoint, 1)):
         found.feed(raw)
@@ -298,7 +298,7 @@ def test_what_the_upstream_says_of_a_stream_after_its_cut_counts_what_nobody_has
 
 @pytest.mark.parametrize("endpoint", FORMATS)
 def test_an_answer_within_its_grant_is_the_upstreams_own(endpoint: str) -> None:
-    """Its text, its end and its figure stand."""
+    """Its text, its ending and its figure are unchanged."""
     found = reading(endpoint, stream=False)
     found.feed_whole(whole(endpoint, 3, 3))
 

@@ -1,4 +1,4 @@
-"""A choice ends once, as its upstream said last; text that comes after an end is part of the answer, and is counted."""
+"""A choice ends once, with the upstream's last reason; text after an end is part of the answer, and is counted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def chunk(text: str, end: str | None, index: int = 0) -> bytes:
 
 
 def ends_shown(one: Reading, pieces: list[bytes], *, choices: int = 1) -> list[tuple[str, list[str]]]:
-    """Return the text of each choice and every end that a caller who streams is sent of it."""
+    """Return the text of each choice, and every finish reason of it that a streaming caller is sent."""
     shown = b"".join([*map(one.feed, pieces), one.close(), one.ending(1, None, None)]).decode()
     choices_shown: list[tuple[str, list[str]]] = [("", []) for _ in range(choices)]
     for data in shown.replace("data: [DONE]\n\n", "").split("data: ")[1:]:
@@ -73,7 +73,7 @@ CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "lo
 @pytest.mark.parametrize(("delta", "end"), [({"tool_calls": [CALL]}, "tool_calls"), ({"content": "a"}, "stop")])
 @pytest.mark.parametrize("stream", [True, False])
 def test_an_answer_without_a_reason_ends_as_what_it_is(delta: dict[str, Any], end: str, stream: bool) -> None:
-    """A client that runs tools goes by the reason: a call of a tool that ends with ``stop`` is never run."""
+    """A client that runs tools relies on the reason: it never runs a tool call that ends with ``stop``."""
     tools = [{"type": "function", "function": {"name": "look_up"}}]
     found = reading(stream=stream, choices=1, tools=tools)
     event = {"id": "c", "choices": [{"index": 0, "delta": delta}]}
@@ -92,7 +92,7 @@ def test_an_answer_without_a_reason_ends_as_what_it_is(delta: dict[str, Any], en
 
 @pytest.mark.parametrize("wants_usage", [True, False])
 def test_every_event_says_that_the_usage_is_to_come_where_the_caller_wants_it(wants_usage: bool) -> None:
-    """As OpenAI's do: ``"usage": null`` in all but the last, and no such member where nobody wants it."""
+    """As OpenAI does, all events but the last have ``"usage": null`` if the caller requests usage, else none."""
     options = {"stream_options": {"include_usage": True}} if wants_usage else {}
     found = reading(stream=True, choices=1, **options)
 

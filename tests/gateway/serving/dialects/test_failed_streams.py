@@ -1,4 +1,4 @@
-"""An error in the middle of a stream ends it as its format ends one that failed, and says what it is."""
+"""An error in the middle of a stream ends it in the format's own way, and the last event names the error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ASKED: dict[str, Body] = {
 
 
 def last_event(endpoint: str, events: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the JSON of the last event that a caller is sent of a stream that has these events, the last one an error."""
+    """Return the last event, parsed, that a caller is sent for a stream of these events, which ends in an error."""
     dialect = DIALECTS[endpoint]
     body = {"model": "aligned-1", "stream": True, **ASKED[endpoint]}
     reading = dialect.reading(dialect.read(body, 100), grant=100)
@@ -73,7 +73,7 @@ CONTEXT = {"code": "context_length_exceeded", "message": "Your input exceeds the
     ids=["failed", "failed at once", "error", "error of a completion"],
 )  # fmt: skip
 def test_a_response_fails_with_its_code(events: list[dict[str, Any]]) -> None:
-    """Codex repeats what it is not told the code of."""
+    """Codex repeats a call whose error has no code."""
     event = last_event(RESPONSES, events)
 
     assert event["type"] == "response.failed"
@@ -87,7 +87,7 @@ def test_a_response_fails_with_its_code(events: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("kind", ["response.failed", "response.cancelled"])
 @pytest.mark.parametrize("response", [{"id": "resp_1"}, {"id": "resp_1", "status": "in_progress"}, None])
 def test_an_event_of_a_failure_is_one_whatever_its_response_says(kind: str, response: dict[str, Any] | None) -> None:
-    """Its name is enough: an answer that failed is not sold as a complete one."""
+    """The event's name is enough: a failed answer is not sold as a complete answer."""
     begun = {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress", "output": []}}
 
     event = last_event(RESPONSES, [begun, {"type": kind, "response": response}])

@@ -1,4 +1,4 @@
-"""Events that differ from an earlier one in their text only: taken together, and no event more than that."""
+"""Events that differ from an earlier event only in their text are taken together, and no others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.serving.upstream.profiles import ANY, CHAT
 
 
 def event(text: str, index: int = 0) -> bytes:
-    """Return an event as engines write it that name the choice after its text."""
+    """Return an event in the form of engines that write a choice's index after its text."""
     return b'{"id":"c","choices":[{"delta":{"content":%b},"index":%d}]}' % (json.dumps(text).encode(), index)
 
 
@@ -23,7 +23,7 @@ def shown(text: str) -> bytes:
 
 
 def reading(*events: bytes) -> Reading:
-    """Return what is known of two choices of at most four tokens each, after events that came in one piece."""
+    """Return the reading of two choices of at most four tokens each, after events that arrived in one piece."""
     chat = next(dialect for dialect in dialects(ANY) if dialect.endpoint == CHAT)
     request = chat.read({"model": "m", "stream": True, "n": 2, "messages": [{"role": "user", "content": "Hello"}]}, 100)
     found = chat.reading(request, grant=4)
@@ -49,7 +49,7 @@ def reading(*events: bytes) -> Reading:
 def test_events_are_taken_as_long_as_only_their_text_differs(
     later: list[bytes], most: int, taken: int, text: str
 ) -> None:
-    """Not beyond ``most``; not an event of another choice or with another end; no escape that may be half of a character."""
+    """The run stops at ``most``, at another choice or ending, and at an escape that may be half of a character."""
     path = fast_path_of(event("a"), shown("a"), 0)
     assert path is not None
 

@@ -1,4 +1,4 @@
-"""How much input a body can come to: what it carries and what it refers to counts by its kind, its text by its bytes."""
+"""The bound on a body's input: attached and referenced media count by their kind, text counts by its bytes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_medium_counts_by_its_kind_and_size(path: str, block: dict[str, Any], 
     wanted = ROUTES[path].read(request, size)
 
     most = size - carried + tokens
-    assert most - 30 <= wanted.input_bound <= most + 30  # what stands before a file's data is carried with it
+    assert most - 30 <= wanted.input_bound <= most + 30  # the prefix of a file's data counts with the data
     assert wanted.input_estimate == -(-wanted.input_bound // 4)
 
 

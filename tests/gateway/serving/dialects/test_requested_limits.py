@@ -1,4 +1,4 @@
-"""The limits that a body asks for are read strictly: the smallest of them holds, and none is taken for another."""
+"""The limits in a body are read strictly: the smallest holds, and no limit is mistaken for another."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_what_is_neither_true_nor_false_is_refused(value: Any) -> None:
     "name", ["u" * (END_USER_MOST + 1), "a\nb", "a\u2028b", "\ud800"], ids=["long", "line", "separator", "half"]
 )
 def test_an_end_users_name_that_no_record_has_room_for_is_its_digest(name: str) -> None:
-    """Two names that begin alike stay two."""
+    """Two long names that begin alike stay different."""
     digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
 
     assert end_user({"user": name}, "user") == f"sha256:{digest}"
@@ -138,7 +138,7 @@ def test_answers_that_nobody_sees_are_not_sold(best_of: int | None, choices: int
 def test_an_engine_that_knows_a_callers_spelling_of_the_limit_is_told_the_grant_in_it(
     profile: str, is_told: bool
 ) -> None:
-    """Left out, an engine that obeys it alone would have no limit; put in, OpenAI would refuse the call."""
+    """Without it, an engine that obeys only this field would have no limit; with it, OpenAI would refuse the call."""
     chat = next(one for one in dialects(PROFILES[profile]) if one.endpoint == CHAT)
     body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "n_predict": 9_000}
 

@@ -1,4 +1,4 @@
-"""Several choices in one stream: whose figure a running usage is, and which of them has had its grant."""
+"""Several choices in one stream: which choices a running usage covers, and which choice has used its grant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GRANT = 10
 
 
 def reading(profile: Profile, *chunks: tuple[int | None, str, str | None, int | None]) -> Reading:
-    """Return what is known of two choices after chunks, each of a choice: its text, its end, the usage beside it."""
+    """Return the reading of two choices after chunks, each of a choice's index, text, ending and usage."""
     chat = next(dialect for dialect in dialects(profile) if dialect.endpoint == CHAT)
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}], "n": 2}
     found = chat.reading(chat.read({"model": "m", "stream": True, **body}, 100), grant=GRANT)
@@ -28,14 +28,14 @@ def reading(profile: Profile, *chunks: tuple[int | None, str, str | None, int | 
 
 
 HIDDEN = ((0, "a", None, 4), (1, "b", None, 3), (0, "c", None, 6))
-"""Of seven tokens of the first choice two are seen, of three of the other one."""
+"""Usages for each choice: two tokens of six of the first choice are visible, and one of three of the second."""
 
 
 OF_ALL = ((0, "a", None, 4), (1, "b", None, 7), (0, "c", None, 9))
-"""The same, from an upstream that counts all choices together."""
+"""The same tokens from an upstream that counts all choices together."""
 
 GROWN = ((0, "a", None, 4), (1, "b", None, 5))
-"""What another kind of upstream says first, whichever way it counts: then each figure is taken for one of all."""
+"""The first figures of either kind of upstream; while they are ambiguous, each counts for all choices."""
 
 
 @pytest.mark.parametrize(
@@ -45,13 +45,13 @@ GROWN = ((0, "a", None, 4), (1, "b", None, 5))
 def test_a_running_figure_is_of_the_choice_beside_it_where_the_engine_is_known_for_that_or_shows_it(
     profile: Profile, chunks: tuple[tuple[int, str, None, int], ...], tokens: int
 ) -> None:
-    """A figure that is not above one of another choice, though text came since, cannot be of both."""
+    """A figure not above an earlier figure of another choice, although text followed, cannot cover both."""
     assert count_output(reading(profile, *chunks).observed, 2 * GRANT) == Count(tokens, tokens, "continuous")
 
 
 @pytest.mark.parametrize("profile", [VLLM, ANY])
 def test_a_figure_of_some_choices_is_the_least_that_was_made_and_not_all(profile: Profile) -> None:
-    """Of the other choice nothing came yet, though it may think; so who leaves now is billed as without a figure."""
+    """The other choice has sent nothing yet, but may be reasoning: a caller who leaves now is billed without a figure."""
     found = reading(profile, (0, "a", None, 4), (0, "b", None, 6))
 
     assert count_output(found.observed, 2 * GRANT) == Count(6, 6, "counted")
@@ -84,7 +84,7 @@ def test_the_last_figure_may_stand_beside_the_last_end() -> None:
 def test_a_choice_that_its_limit_ended_has_had_what_was_not_seen(
     seen: int, other: int, reported: int, is_whole: bool
 ) -> None:
-    """Bytes of a character that is not whole yet are a token without text. Where all are, a half is each one's."""
+    """Bytes of an incomplete character are a token without text. If nothing was seen, each choice is assigned half."""
     pieces = [*((0, "a", None, 0) for _ in range(seen)), *((1, "b", None, 0) for _ in range(other))]
     found = reading(ANY, *pieces, (0, "", "length", 0), (1, "", "stop", 0), (None, "", None, reported))
 
@@ -92,7 +92,7 @@ def test_a_choice_that_its_limit_ended_has_had_what_was_not_seen(
 
 
 def test_an_upstream_that_counts_each_choice_at_its_end_is_added_up() -> None:
-    """As long as the figure of one is missing, what is known is no figure of all."""
+    """While one choice's figure is missing, the known figure does not cover all choices."""
     pieces = ((0, "a", None), (1, "b", None), (0, "", "stop"), (1, "", "stop"))
     begun = [(index, text, end, None) for index, text, end in pieces]
     first, last = (None, "", None, 4), (None, "", None, 3)

@@ -1,4 +1,4 @@
-"""No way of bounding a model's thought asks for more than was granted."""
+"""No field that bounds a model's thinking exceeds the grant."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLEARS_TOOLS = {"type": "clear_tool_uses_20250919"}
 
 
 def sent(profile: str, endpoint: str, grant: int, **fields: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return what the upstream is sent for a body with ``fields``, and what its caller is told was dropped."""
+    """Return the body sent upstream for a body with ``fields``, and the dropped names that its caller is told."""
     dialect = next(one for one in dialects(PROFILES[profile]) if one.endpoint == endpoint)
     wanted = dialect.read(body := {**BODIES[endpoint], **fields}, 1000)
     return json.loads(dialect.forward(body, wanted, grant=grant, model="the-model")), wanted.dropped
@@ -47,7 +47,7 @@ def test_a_message_thinks_for_less_than_it_is_granted(profile: str, grant: int, 
 
 
 def test_what_depends_on_thinking_goes_with_it_and_nothing_else() -> None:
-    """Clearing thoughts is refused where there is no thinking; thoughts in the history are not."""
+    """Anthropic refuses to clear thoughts without thinking, but accepts thoughts in the history."""
     thought = {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm", "signature": "abc"}]}
     messages = [*HELLO, thought, *HELLO]
     edits = {"edits": [CLEARS, CLEARS_TOOLS]}
@@ -126,7 +126,7 @@ def test_every_engines_bound_is_below_the_grant(
 
 
 def test_gemini_thinks_for_less_than_it_is_granted() -> None:
-    """Its configuration stands within another object, in two spellings; -1 leaves it to the model."""
+    """Gemini's configuration is nested in another object, in two spellings; -1 leaves the budget to the model."""
     for holder, name in (("thinking_config", "thinking_budget"), ("thinkingConfig", "thinkingBudget")):
         for grant, most in ((2000, 1999), (64, None)):
             passed = {"extra_body": {"google": {holder: {name: 9000, "include_thoughts": True}}}}
@@ -142,7 +142,7 @@ def test_gemini_thinks_for_less_than_it_is_granted() -> None:
 
 @pytest.mark.parametrize("name", sorted(BUDGETS))
 def test_no_budget_is_above_what_was_granted(name: str) -> None:
-    """Wherever it stands; one that fits, and what only has a budget's name, stay as they came."""
+    """At any depth; a budget that fits, and a value that only has a budget's name, stay unchanged."""
     for fits, value in ((True, 100), (True, -1), (True, "9000"), (True, False), (False, 9000), (False, 9000.5)):
         for passed in ({name: value}, {"chat_template_kwargs": {"deep": {name: value}}}):
             before = json.loads(json.dumps(passed))

@@ -1,4 +1,4 @@
-"""Pieces of several tokens that nobody counted are guessed by how long the text is that is new in them."""
+"""Pieces of several uncounted tokens are estimated from the length of their new text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS = "word " * 8
 
 
 def reading(*deltas: dict[str, Any], stream: bool = True, usage: list[int] | None = None) -> Reading:
-    """Return what is known of a chat completion after pieces with these deltas, and with these running figures."""
+    """Return the reading of a chat completion after pieces with these deltas and running figures."""
     chat = Chat(ANY)
     body = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
     found = chat.reading(chat.read(body, 100), grant=GRANT)
@@ -52,12 +52,12 @@ def counted(found: Reading) -> Count:
 def test_a_piece_is_a_token_and_four_characters_beyond_six_are_another(
     text: str, pieces: int, expected: Count, stream: bool
 ) -> None:
-    """Six on average: a long word among short ones is one token."""
+    """The six are an average: a long word among short words is one token."""
     assert counted(reading(*[{"content": text}] * pieces, stream=stream)) == expected
 
 
 def test_the_name_of_a_call_that_is_repeated_in_each_piece_is_counted_once() -> None:
-    """llama-cpp-python does so."""
+    """llama-cpp-python repeats the name."""
     call = {"index": 0, "id": "call_a", "type": "function"}
     pieces = ['{"city": ', '"Par', "is", '"', "}"]
     deltas = [{"tool_calls": [{**call, "function": {"name": "get_weather", "arguments": one}}]} for one in pieces]
@@ -69,7 +69,7 @@ def test_the_name_of_a_call_that_is_repeated_in_each_piece_is_counted_once() -> 
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content", "thinking"])
 def test_what_was_thought_and_is_there_twice_is_counted_once(name: str) -> None:
-    """As text and in parts, as OpenRouter has it."""
+    """OpenRouter sends reasoning both as text and in parts."""
     twice = {name: WORDS, "reasoning_details": [{"type": "reasoning.text", "text": WORDS, "signature": "x" * 999}]}
     found = reading(twice, {"reasoning_details": twice["reasoning_details"]})
 
@@ -78,7 +78,7 @@ def test_what_was_thought_and_is_there_twice_is_counted_once(name: str) -> None:
 
 
 def test_what_is_no_text_has_no_length() -> None:
-    """Sound, and thoughts that are encrypted."""
+    """Sound and encrypted reasoning have no length."""
     sound = {"audio": {"id": "a", "data": "x" * 9_999, "transcript": "Yes"}}
     hidden = {"content": "Yes", "reasoning_details": [{"type": "reasoning.encrypted", "data": "x" * 9_999}]}
 
@@ -108,7 +108,7 @@ def tokens_of(text: str) -> list[str]:
 
 
 def told_by_length(tokens: list[str], per_chunk: int, most: int) -> float:
-    """Return how many tokens answers are counted that come in such chunks, as a share of what they have."""
+    """Return the counted tokens of answers in chunks of ``per_chunk`` tokens, as a share of their true tokens."""
     chance, counted_tokens, true_tokens = random.Random(1), 0, 0
     size = max(most // per_chunk, 1) * per_chunk
     for _ in range(ANSWERS):
@@ -121,7 +121,7 @@ def told_by_length(tokens: list[str], per_chunk: int, most: int) -> float:
 
 @pytest.mark.parametrize("text", [PROSE, CODE, LICENCE], ids=["prose", "code", "licence"])
 def test_how_far_the_length_is_from_a_tokenizers_count(text: str) -> None:
-    """README.md has the figures: one token in each chunk, in short answers, five and forty."""
+    """README.md has the figures for one token in each chunk of short answers, and for five and forty tokens."""
     tokens = tokens_of(text)
 
     assert 1 <= told_by_length(tokens, 1, 10) < 1.03

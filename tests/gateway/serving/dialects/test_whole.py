@@ -1,4 +1,4 @@
-"""A whole answer keeps the bytes it came in, but for what the gateway changed."""
+"""A whole answer keeps its original bytes, except for the members that the gateway changed."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def served(profile: Profile) -> list[Dialect]:
 
 
 def names_of(endpoint: str) -> set[str]:
-    """Return every name that a vendor publishes for a route, and every one that some engine's table has for any."""
+    """Return every name that a vendor publishes for a route, and every name of any engine's table."""
     of_vendors = {name for kind in published(endpoint) for name in get_type_hints(kind)}
     listed = frozenset().union(*(names for engines in KNOWN.values() for names in engines.values()))
     return (
@@ -83,7 +83,7 @@ def value_of(endpoint: str, name: str) -> Any:
 
 
 def forwarded(dialect: Dialect, body: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return what the upstream is sent for a body, and what its caller is told was dropped."""
+    """Return the body sent upstream, and the dropped names that its caller is told."""
     wanted = dialect.read(body, 1000)
     sent: dict[str, Any] = json.loads(dialect.forward(body, wanted, grant=GRANT, model="the-model"))
     return sent, wanted.dropped
@@ -92,7 +92,7 @@ def forwarded(dialect: Dialect, body: dict[str, Any]) -> tuple[dict[str, Any], t
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 @pytest.mark.parametrize("unknown", ["drop", "refuse", "pass"])
 def test_no_field_is_dropped_in_silence(profile: Profile, unknown: str) -> None:
-    """Sent one by one, each reaches the upstream as it came, is the gateway's to say, is refused by name or named."""
+    """Sent alone, each field reaches the upstream unchanged, is set by the gateway, is refused by name, or is named."""
     silent = []
     for dialect in served(replace(profile, unknown_fields=unknown)):
         for name in names_of(dialect.endpoint):
@@ -114,7 +114,7 @@ def test_no_field_is_dropped_in_silence(profile: Profile, unknown: str) -> None:
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 @pytest.mark.parametrize("unknown", ["drop", "pass"])
 def test_what_costs_uncounted_never_reaches_the_upstream(profile: Profile, unknown: str) -> None:
-    """Whatever becomes of unknown fields: what costs, what is a limit and what is the house's own does not pass."""
+    """However unknown fields are handled, costly fields, limits and the house's own fields do not pass."""
     for dialect in served(replace(profile, unknown_fields=unknown)):
         if dialect.endpoint in (COUNT_TOKENS, EMBEDDINGS):
             continue
@@ -130,7 +130,7 @@ def test_what_costs_uncounted_never_reaches_the_upstream(profile: Profile, unkno
 
 
 def test_every_limit_that_reaches_the_upstream_is_the_grant() -> None:
-    """The caller's own spellings of it too, where they are forwarded."""
+    """This includes the caller's own names of the limit, where they are forwarded."""
     limits = {name: 3000 for name in OURS[CHAT] if "token" in name or "predict" in name}
     for profile in PROFILES.values():
         for dialect in served(replace(profile, unknown_fields="pass")):
@@ -194,7 +194,7 @@ def test_what_an_engine_knows_reaches_it_as_it_came(profile: str, endpoint: str,
     ],
 )
 def test_a_field_is_refused_for_the_value_that_costs(endpoint: str, name: str, harmless: Any, costly: Any) -> None:
-    """What clients send by default changes nothing, and is no reason to refuse a call."""
+    """Values that clients send by default change nothing, and are no reason to refuse a call."""
     dialect = next(one for one in dialects(PROFILES["any"]) if one.endpoint == endpoint)
     forwarded(dialect, {**BODIES[endpoint], name: harmless})
 
@@ -205,7 +205,7 @@ def test_a_field_is_refused_for_the_value_that_costs(endpoint: str, name: str, h
 
 
 def test_the_operator_may_let_a_field_pass() -> None:
-    """What ``TOKENCAP_PASSED_FIELDS`` lists passes whatever the tables say of it."""
+    """Fields listed in ``TOKENCAP_PASSED_FIELDS`` pass whatever the tables say."""
     profile = replace(PROFILES["openai"], passes=frozenset({"service_tier", "priority", "made_up"}))
     chat = dialects(profile)[0]
 
@@ -231,7 +231,7 @@ def test_a_usage_that_is_not_asked_for_is_not_asked_for() -> None:
 
 
 def test_the_header_that_names_what_was_dropped_is_bounded_and_safe() -> None:
-    """Whatever callers name their fields, it is one line of printed ASCII."""
+    """For any names of fields the header is one line of printable ASCII."""
     names = ("evil\r\nset-cookie: a", "a,b", "ünïcode", "x" * 10_000, *(f"f{number}" for number in range(1000)))
 
     [(name, value)] = dropped_header(names)
@@ -244,7 +244,7 @@ def test_the_header_that_names_what_was_dropped_is_bounded_and_safe() -> None:
 
 @pytest.mark.parametrize("profile", ["openai", "any"])
 def test_a_prediction_does_not_meet_the_limit_that_refuses_it(profile: str) -> None:
-    """OpenAI answers 400 to ``prediction`` beside ``max_completion_tokens``, whoever put that there."""
+    """OpenAI answers 400 to ``prediction`` beside ``max_completion_tokens``, even one that the gateway added."""
     request = {**BODIES[CHAT], "max_completion_tokens": 90, "prediction": {"type": "content", "content": "Hello"}}
 
     sent, _ = forwarded(dialects(PROFILES[profile])[0], request)

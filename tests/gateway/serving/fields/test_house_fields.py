@@ -1,4 +1,4 @@
-"""What an answer says of what it cost the house, and whose it is, no caller sees, in any format and wherever it stands."""
+"""No caller sees an answer's fields about the house's costs and providers, in any format and at any place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ a_value = pytest.mark.parametrize("value", VALUES, ids=["text", "number", "objec
 
 
 def with_own(event: Event, value: Any) -> Event:
-    """Return an event with the house's own in it, also in the message or response that it has."""
+    """Return an event with the house's own fields added, also to its message or response."""
     own = dict.fromkeys(HOUSES_OWN, value)
     inner = {name: {**event[name], **own} for name in ("message", "response") if isinstance(event.get(name), dict)}
     return {**event, **own, **inner}

@@ -1,4 +1,4 @@
-"""No member of anything that the vendors publish for a request is left out without a word, however deep it stands."""
+"""No member that the vendors publish for a request is dropped silently, at any depth."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ MADE_OWN = {*OWN, "metadata.user_id"}
 
 
 def through(dialect: Dialect, hosted: Hosted, body: Body) -> tuple[Body, tuple[str, ...]]:
-    """Return what the upstream is sent for a body on its journey, and the names of what was left out of it.
+    """Return the body sent upstream after a body's journey, and the names of its dropped parts.
 
     Raises:
-        BadRequest: it is refused.
+        BadRequest: the body is refused.
     """
     dropped = hosted.leave_out(body, NAMES)
     wanted = dialect.read(body, 1000)
@@ -39,7 +39,7 @@ def through(dialect: Dialect, hosted: Hosted, body: Body) -> tuple[Body, tuple[s
 
 
 def missing(value_given: Any, sent: Any, dropped: tuple[str, ...], path: str = "") -> Iterator[str]:
-    """Yield the paths of what was given, was not sent as it was, and is not named among what was ``dropped``."""
+    """Yield the paths of values that were not sent unchanged and are not named in ``dropped``."""
     if path in dropped or value_given == sent or (path in MADE_OWN and isinstance(sent, str)):
         return
     if isinstance(value_given, dict) and isinstance(sent, dict):
@@ -57,7 +57,7 @@ def missing(value_given: Any, sent: Any, dropped: tuple[str, ...], path: str = "
 
 
 def is_tool_of(value_given: Any, dropped: tuple[str, ...]) -> bool:
-    """Return whether this brings or chooses nothing but tools that were left out by their type, or by their only name."""
+    """Return whether a value defines or chooses only tools that were dropped by their type, or by their only name."""
     if isinstance(value_given, list):
         return bool(value_given) and all(is_tool_of(one, dropped) for one in value_given)
     if not isinstance(value_given, dict):
@@ -73,7 +73,7 @@ def is_tool_of(value_given: Any, dropped: tuple[str, ...]) -> bool:
     ids=[*PROFILES, "any, without hosted tools"],
 )
 def test_no_member_is_left_out_in_silence(profile: Profile, drops: bool) -> None:
-    """Each reaches the upstream as it was sent, or as a rule of ours says it, or is refused by name, or is named."""
+    """Each member reaches the upstream unchanged or as a rule of the gateway says, is refused by name, or is named."""
     hosted, silent = Hosted(drops=drops), {}
     for dialect in dialects(profile):
         if dialect.endpoint not in profile.speaks:
@@ -95,5 +95,5 @@ def test_no_member_is_left_out_in_silence(profile: Profile, drops: bool) -> None
 
 @pytest.mark.parametrize(("endpoint", "least"), [(CHAT, 150), (RESPONSES, 700), (MESSAGES, 1300), (COUNT_TOKENS, 1300)])
 def test_the_vendors_types_are_read_to_their_depth(endpoint: str, least: int) -> None:
-    """Whatever way they are written in: a test of no fields would be as green."""
+    """Otherwise a test of no fields would pass as well."""
     assert len(fields_within(endpoint)) > least

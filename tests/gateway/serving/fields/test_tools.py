@@ -1,4 +1,4 @@
-"""What the caller runs passes in every format; what the upstream would run is refused, or left out and named."""
+"""Tools that the caller runs pass in every format; tools that the upstream would run are refused or dropped."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ FIELDS: list[dict[str, Any]] = [
 
 
 def taken(body: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return a body without hosted tools, and what was left out."""
+    """Return a body without hosted tools, and the names of the dropped parts."""
     request = {"model": "aligned-1", **copy.deepcopy(body)}
     return request, Hosted(drops=True).leave_out(request, NAMES)
 
@@ -122,12 +122,12 @@ def test_a_model_that_searches_the_web() -> None:
     assert refused({"model": "aligned-1:online"}).param == "model"
     assert taken({"model": "aligned-1:online"}) == ({"model": "aligned-1"}, ("model:online",))
     others = {"model": "other:online"}
-    assert Hosted(drops=False).leave_out(others, NAMES) == ()  # and 404, since nobody serves it
-    assert Hosted(drops=False).leave_out(others, frozenset({"other:online"})) == ()  # its operator named it
+    assert Hosted(drops=False).leave_out(others, NAMES) == ()  # the call is a 404 later, since nobody serves this model
+    assert Hosted(drops=False).leave_out(others, frozenset({"other:online"})) == ()  # the operator configured this name
 
 
 def test_without_any_tool_left_nothing_speaks_of_tools() -> None:
-    """And what spoke of them is named."""
+    """The fields that depend on tools are dropped and named, too."""
     fields = {"tools": [{"type": "web_search"}], "tool_choice": "required", "parallel_tool_calls": False, "input": "x"}
 
     left_out = ("web_search", "tool_choice", "parallel_tool_calls")

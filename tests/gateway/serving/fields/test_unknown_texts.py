@@ -1,4 +1,4 @@
-"""Everything that reaches a caller counts: text in a place that nobody counts does not, in no format, streamed or whole."""
+"""All text that reaches a caller is counted: text in an uncounted place does not pass, in any format."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_text_in_a_place_that_nobody_counts_does_not_pass(place: str) -> None:
 
 @pytest.mark.parametrize("place", COUNTED)
 def test_what_was_thought_is_output_in_any_spelling(place: str) -> None:
-    """An upstream that ignores its limit is cut at it."""
+    """An upstream that ignores its limit is cut at the grant."""
     reading, shown = streamed(*COUNTED[place])
     assert shown.partition(b"output_item.done")[0].count(HIDDEN.encode()) == GRANT
     assert count_output(reading.observed, GRANT).billed_output_tokens == GRANT

@@ -1,4 +1,4 @@
-"""The gate in front of the upstream: never more than its places, and a turn for every customer."""
+"""The limit on simultaneous upstream calls: never more than its places, and a turn for every customer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.serving.upstream.concurrency import ConcurrencyLimit
 
 
 class Crowd:
-    """Callers at a gate, each of whom leaves when told."""
+    """Callers at the limit, each of whom leaves when its event is set."""
 
     def __init__(self, concurrency: ConcurrencyLimit) -> None:
         self.concurrency = concurrency
@@ -31,13 +31,13 @@ class Crowd:
 
 
 async def settled() -> None:
-    """Let every task run until it waits."""
+    """Yield to the event loop until every task waits."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 async def test_a_burst_waits_behind_itself() -> None:
-    """It never has the last place, and each place that becomes free goes to whoever has waited longest of those who may."""
+    """One customer never has the last place, and a free place goes to the longest waiting call that may have it."""
     crowd = Crowd(ConcurrencyLimit(4, wait_s=60))
     burst = [asyncio.create_task(crowd.call(f"a{number}", "acme")) for number in range(6)]
     await settled()
@@ -58,7 +58,7 @@ async def test_a_burst_waits_behind_itself() -> None:
 
 
 async def test_one_place_is_for_everyone() -> None:
-    """Where there is but one, nothing can be kept."""
+    """With a single place, none can be reserved for others."""
     concurrency = ConcurrencyLimit(1, wait_s=0)
     async with concurrency.place("acme"):
         with pytest.raises(UpstreamOverloaded):
@@ -119,7 +119,7 @@ async def test_a_place_that_comes_as_its_caller_hangs_up_goes_to_the_next() -> N
 
 
 async def test_a_customer_that_was_called_in_goes_behind_those_that_wait() -> None:
-    """A customer with many waiting calls does not have the next place, too."""
+    """A customer with many waiting calls does not get the next place as well."""
     crowd = Crowd(ConcurrencyLimit(8, wait_s=60))
     calls = [asyncio.create_task(crowd.call(f"{name}{number}", name)) for name in "xy" for number in range(4)]
     await settled()

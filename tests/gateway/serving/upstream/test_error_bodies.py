@@ -1,4 +1,4 @@
-"""A refusal of the upstream's own: its words, code, type and field reach the caller, whatever shape they came in."""
+"""The message, code, type and field of an upstream's refusal reach the caller, whatever their form."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.gateway.serving.endpoint import endpoint, says
 
 
 async def refusal(make: Make, status: int, body: Any) -> TokencapError:
-    """Return what becomes of an answer with this status and body."""
+    """Return the gateway's error for an answer with this status and body."""
     raw = json.dumps(body).encode()
     head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(raw)}\r\n\r\n".encode()
     async with endpoint(says(head + raw)) as far, client(make, far) as transport:

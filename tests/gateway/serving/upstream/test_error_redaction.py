@@ -1,4 +1,4 @@
-"""What an upstream says of a refusal reaches the caller; what is between it and the house does not."""
+"""An upstream's words about a refusal reach the caller; details of the house and its upstream do not."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_everything_else_is_passed_on_as_it_was_said(message: str) -> None:
 
 
 def test_errors_of_clients_on_the_way_name_no_place() -> None:
-    """As urllib3, aiohttp and the socket module word them."""
+    """The messages are in the words of urllib3, aiohttp and the socket module."""
     messages = (
         "HTTPConnectionPool(host='vllm-gpu-3', port=8000): Max retries exceeded with url: /v1/chat/completions",
         "Cannot connect to host model:8000 ssl:default [Connect call failed ('172.18.0.3', 8000)]",
@@ -103,7 +103,7 @@ def test_the_model_is_told_by_the_name_that_the_caller_used() -> None:
 
 
 def test_a_message_is_bounded_and_quickly_read() -> None:
-    """Whatever it is made of: each takes a small part of a second."""
+    """Any message takes a small part of a second."""
     before = time.process_time()
 
     redacted = [

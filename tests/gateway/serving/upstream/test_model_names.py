@@ -1,4 +1,4 @@
-"""Which names callers may use for the one model: its own, those that are listed, and all with a listed beginning."""
+"""Callers may use for the one model its own name, the listed names, and all names with a listed prefix."""
 
 from __future__ import annotations
 

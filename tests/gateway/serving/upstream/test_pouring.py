@@ -1,4 +1,4 @@
-"""An answer that is handed over in the turn in which it comes, by each client of the upstream."""
+"""An answer that each upstream client hands over in the same turn of the event loop in which it arrives."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_what_goes_wrong_with_a_piece_is_told_to_who_has_it_poured(make: M
 
 
 async def test_what_is_poured_has_its_patience(make: Make) -> None:
-    """One for the first piece, another one for those that follow."""
+    """There is a time limit for the first piece, and another for the following pieces."""
 
     async def talk(peer: Peer) -> None:
         await peer.request()

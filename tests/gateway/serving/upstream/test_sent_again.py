@@ -1,4 +1,4 @@
-"""A request that goes out on a kept connection while the other side gives that up: sent again where nobody has read it."""
+"""A request on a kept connection that the server closes meanwhile is sent again if the server has not read it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.gateway.serving.clients import BODY, PATIENCE_S, WHOLE, all_of, pool,
 
 GivesUp = Callable[[socket.socket], None]
 MUCH = b"x" * 2**25
-"""More than all buffers between take in."""
+"""More than all buffers in between can hold."""
 
 
 @dataclass
 class Engine:
-    """A server of one connection at a time, on bare sockets: what it does not read stays where the kernel has it."""
+    """A server of one connection at a time, on bare sockets: bytes that it does not read stay in the kernel."""
 
     listening: socket.socket
     gives_up: GivesUp
-    """What it does with each connection but the last, once that has had an answer."""
+    """How it ends each connection except the last, after an answer."""
     answers: tuple[bool, ...] = (True, True)
     """Whether it answers the first request of each connection."""
     seen: list[int] = field(default_factory=list)
@@ -80,13 +80,13 @@ def engine(gives_up: GivesUp, *answers: bool) -> Iterator[Engine]:
 
 
 def unread(here: socket.socket) -> None:
-    """Close once a request is there, without reading it, as a server does whose timer runs before it looks."""
+    """Close once a request has arrived, without reading it, like a server whose idle timer ends just then."""
     here.recv(1, socket.MSG_PEEK)
     here.close()
 
 
 def half(here: socket.socket) -> None:
-    """End the own half while most of a request is still to come."""
+    """Close the server's half while most of a request is still to come."""
     here.recv(1, socket.MSG_PEEK)
     here.shutdown(socket.SHUT_WR)
 
@@ -98,7 +98,7 @@ def read_first(here: socket.socket) -> None:
 
 
 def head_first(here: socket.socket) -> None:
-    """Say a byte of an answer, then close without having read the request."""
+    """Send one byte of an answer, then close without having read the request."""
     here.recv(1, socket.MSG_PEEK)
     here.sendall(b"H")
     here.close()
@@ -109,7 +109,7 @@ Loop = Callable[[], asyncio.AbstractEventLoop]
 
 
 def run(loop: Loop, far: Engine, second: Callable[[Transport], object]) -> None:
-    """Make a call, and then what the test says, with a client of the engine."""
+    """Make a call, and then run ``second``, with a client of the engine."""
 
     async def calls() -> None:
         transport = pool(far.url)
@@ -139,7 +139,7 @@ def test_what_nobody_has_read_is_sent_again_on_a_new_connection(loop: Loop, give
 
 @loops
 def test_what_is_sent_to_who_had_closed_already_is_sent_again(loop: Loop) -> None:
-    """The event loop had no turn yet in which it could hear of it."""
+    """The event loop has had no turn yet in which it could notice the close."""
     with engine(socket.socket.close) as far:
 
         async def at_once(transport: Transport) -> None:
@@ -168,7 +168,7 @@ def test_what_may_have_been_read_is_not_sent_again(loop: Loop, gives_up: GivesUp
 
 @loops
 def test_it_is_sent_again_once(loop: Loop) -> None:
-    """A new connection that is given up too was not kept: whoever closes it does so for a reason."""
+    """If the new connection is closed, too, the server has a reason other than idleness."""
     with engine(unread, True, False, True) as far:
         far.may_give_up.set()
 
@@ -183,7 +183,7 @@ def test_it_is_sent_again_once(loop: Loop) -> None:
 @loops
 @pytest.mark.parametrize("is_read", [False, True])
 def test_an_end_is_followed_by_word_of_what_was_not_read(loop: Loop, is_read: bool) -> None:
-    """A server shuts a connection down and then closes it: only the close says that a request was left unread."""
+    """A server shuts a connection down and then closes it: only the close shows that a request was left unread."""
 
     async def answer(listening: socket.socket) -> socket.socket:
         here = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""What a client of the upstream has to stand: the same for the pool of our own and for httpx."""
+"""The tests that an upstream client must pass: the same for the gateway's own pool and for httpx."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def test_a_reset_in_the_middle_gives_what_came_and_then_the_failure(make: 
 
 
 async def test_a_request_is_never_sent_twice(make: Make) -> None:
-    """A connection that was kept breaks after the request went out: nobody knows whether it was worked on."""
+    """A kept connection breaks after the request was sent and read: nobody knows whether the server acted on it."""
     seen = []
 
     async def talk(peer: Peer) -> None:
@@ -188,7 +188,7 @@ async def test_a_kept_connection_that_the_server_closed_is_replaced_before_anyth
 
 
 async def test_what_is_said_unasked_is_nobodys_answer() -> None:
-    """The pool's own promise: httpx takes it for the answer to the next request."""
+    """Only the pool promises this: httpx takes such bytes for the answer to the next request."""
     answered = asyncio.Event()
 
     async def talk(peer: Peer) -> None:
@@ -356,14 +356,14 @@ async def test_a_reader_who_is_slow_slows_the_upstream_and_takes_in_only_so_much
     "raw", [b"\x00" * 100, b"HTTP/9.9 200 OK\r\n\r\n", b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n"]
 )
 async def test_a_failure_is_one_of_ours(raw: bytes) -> None:
-    """Whatever is thrown at the pool, nothing else comes out. (httpx takes the last one for an answer.)"""
+    """The pool turns any bytes into one of the gateway's errors. (httpx takes the last example for an answer.)"""
     async with endpoint(says(raw, closes=True)) as far, client(pool, far) as transport:
         with pytest.raises(UpstreamError):
             await all_of(await post(transport))
 
 
 def test_an_endpoint_with_https_is_verified_by_the_authorities_that_are_known() -> None:
-    """They are read once for all that call it; one with ``http`` would trust nobody."""
+    """The authorities are read once for all calls of an endpoint; an endpoint with ``http`` trusts none."""
     known, nobody = Endpoint("https://model/v1"), Endpoint("http://model/v1")
 
     assert known.tls is known.tls
@@ -375,7 +375,7 @@ def test_an_endpoint_with_https_is_verified_by_the_authorities_that_are_known() 
 
 
 async def test_the_operators_query_and_headers_reach_the_endpoint(each: Callable[[Endpoint], Transport]) -> None:
-    """Azure wants its version behind the path and its key in a header of its own; what the operator says goes before a caller's."""
+    """Azure needs its version in the query and its key in another header; operators' headers override callers'."""
     seen = []
 
     async def talk(peer: Peer) -> None:
