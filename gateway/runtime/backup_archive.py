@@ -99,8 +99,9 @@ def restore(source: Path, database: Database, directory: Path) -> tuple[Backup, 
         state = state_of(connection)
     if state != backup.state:
         _take_away(database)
+        again = "restore it anew" if database.is_sqlite else "empty the database and restore it anew"
         raise StartupError(
-            f"The ledger restored from {source} does not end where the backup says: restore it anew.", exit_code=1
+            f"The ledger restored from {source} does not end where the backup says: {again}.", exit_code=1
         )
     if state.installation is not None:
         Mark(state.installation, has_begun=True).write(directory)

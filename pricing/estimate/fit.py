@@ -118,14 +118,12 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: Random, swe
     Args:
         statistics: sums over the records.
         given: the operator's inputs.
-        draws: how many equally likely markets to draw; with fewer than twenty, choices are read under fewer draws of
-            lengths and pace.
+        draws: how many equally likely markets to draw; fewer than twenty read choices under fewer lengths and paces.
         random: the source of randomness.
         sweeps: how long the sampler of urgency runs.
 
     Raises:
-        CannotEstimate: data are too few, tiers differ in length, choices rule out the stated value, or the value or
-            urgency is not identified.
+        CannotEstimate: data are too few, tiers differ, choices rule out the value, or value or urgency is not identified.
     """
     observed, given = _kept(statistics, given), given.in_currency_of(statistics)
     length, pace = _pooled(observed, given), estimate_pace(observed.pace)
@@ -274,10 +272,8 @@ def _seeming(
     pace: Pace,
     grid: Ints,
 ) -> Floats:
-    """Return the market's urgencies.
-
-    Where lengths depend on urgency, these are the urgencies to which complete answers of the common law are worth as
-    much as complete answers of its own length are to each type.
+    """Return the market's urgencies; where lengths depend on urgency, those that value answers of the common law as much
+    as each type values answers of its own length.
     """
     if with_urgency is None or observed.own is None or length.pooled is None:
         return mixing.urgency_per_s

@@ -170,6 +170,7 @@ def test_a_page_that_does_not_say_where_the_ledger_ends_is_found_out(
         code, sentence = refused(lambda: restore(tmp_path / "backup", other, directory))
 
         assert other.has_tables() is not other.is_sqlite, "PostgreSQL's is its operator's to drop"
+        assert ("empty the database" in sentence) is other.has_tables()
     assert (code, "does not end where the backup says" in sentence) == (1, True)
     assert Mark.read(directory) is None
 
