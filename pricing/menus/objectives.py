@@ -123,9 +123,12 @@ class Further:
         exact = bool(self.surplus_weight or self.everyone)
         needs_search = bool(self.terms or self.worse_off is not None)
         if objective != "profit" and (exact or needs_search or self.robust is not None):
-            raise NotAMenu("The objective profit_if_resumed cannot be combined with another objective.", "objective")
+            raise NotAMenu(
+                "The objective profit_if_resumed cannot be combined with another objective, limit or condition.",
+                "objective",
+            )
         if self.robust is not None and (exact or needs_search):
-            raise NotAMenu("A robust menu cannot be combined with another objective.", "robust")
+            raise NotAMenu("A robust menu cannot be combined with another objective, limit or condition.", "robust")
 
 
 def _share(value: Any, field: str) -> float:

@@ -210,6 +210,7 @@ def forks() -> Forks:
             env=os.environ | ONE_THREAD,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
+            start_new_session=True,  # a signal to the tests' group would end it before it stops its commands
         )
     atexit.register(process.communicate)
     return Forks(here)

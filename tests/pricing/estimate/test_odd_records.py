@@ -119,7 +119,7 @@ REVERSED = {"t1": "t3", "t2": "t2", "t3": "t1"}
             lambda records: [
                 {**one, "time": one["time"] // 1000, "settled": one["settled"] // 1000} for one in records
             ],
-            "the times of records are in another unit than milliseconds",
+            "times of the records may be in another unit than milliseconds",
         ),
         (
             lambda records: [

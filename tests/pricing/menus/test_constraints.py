@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -32,21 +31,30 @@ def asked(**further: Any) -> Wishes:
     return wishes(tiers=3, bill="conversation", names=None, further=Further(**further))
 
 
-def feasible(published: Published, prices: tuple[int, ...], wished: Wishes, today: np.ndarray | None) -> bool:
-    """Return whether every type of a menu keeps its tier at some prices, and all terms hold: plainly."""
-    gains = published.worth - np.array(prices)
-    own = gains[np.arange(len(gains)), published.takes]
+def ascending(worth: np.ndarray) -> np.ndarray:
+    """Return all ascending whole prices, shape (offers, tiers), from 45 below a tier's least worth to above its largest."""
+    around = [np.arange(max(1, int(column.min()) - 45), int(column.max()) + 2) for column in worth.T]
+    prices = np.stack(np.meshgrid(*around, indexing="ij"), axis=-1).reshape(-1, len(around))
+    return np.asarray(prices[np.all(np.diff(prices) > 0, axis=1)])
+
+
+def feasible(published: Published, prices: np.ndarray, wished: Wishes, today: np.ndarray | None) -> np.ndarray:
+    """Return at which prices every type of a menu keeps its tier and all terms hold, shape (offers,): plainly."""
     served = published.takes >= 0
-    if np.any(own[served] < 0) or np.any(own[served] < gains[served].max(axis=1)):
-        return False
+    gains = published.worth[served] - prices[:, None, :]
+    own = np.take_along_axis(gains, published.takes[served][None, :, None], axis=2)[:, :, 0]
+    holds = np.all((own >= 0) & (own >= gains.max(axis=2)), axis=1)
     for term in wished.terms:
         place = term.tier - 1
-        if place < len(prices):
-            if term.price_nanousd_max is not None and prices[place] > term.price_nanousd_max:
-                return False
-            if term.surplus_nanousd_min is not None and own[published.takes == place].min() < term.surplus_nanousd_min:
-                return False
-    return today is None or bool(np.all(own[served] >= today[served]))
+        if place < prices.shape[1]:
+            if term.price_nanousd_max is not None:
+                holds &= prices[:, place] <= term.price_nanousd_max
+            if term.surplus_nanousd_min is not None:
+                takers = published.takes[served] == place
+                holds &= own[:, takers].min(axis=1) >= term.surplus_nanousd_min
+    if today is not None:
+        holds &= np.all(own >= today[served], axis=1)
+    return np.asarray(holds)
 
 
 @pytest.mark.parametrize(
@@ -72,17 +80,17 @@ def test_no_prices_that_keep_all_types_in_their_tiers_are_higher(further: dict[s
     published = publish(VALUATION, np.array(caps))
     condition = wished.worse_off if wished.worse_off is not None and not wished.worse_off.share_max else None
     today = None if condition is None else kept_today(VALUATION, condition)
-    around = [range(max(1, int(column.min()) - 45), int(column.max()) + 2) for column in published.worth.T]
-    allowed = [
-        prices
-        for prices in product(*around)
-        if list(prices) == sorted(set(prices)) and feasible(published, prices, wished, today)
-    ]
+    allowed = np.concatenate(
+        [
+            prices[feasible(published, prices, wished, today)]
+            for prices in np.array_split(ascending(published.worth), 20)
+        ]
+    )
 
     found = highest(VALUATION, published, wished)
 
     assert found.caps.tolist() == published.caps.tolist()
-    assert found.prices.tolist() == [max(one[place] for one in allowed) for place in range(len(published.caps))]
+    assert found.prices.tolist() == allowed.max(axis=0).tolist()
 
 
 def sold(caps: list[int], prices: list[int]) -> Published:

@@ -178,7 +178,10 @@ def test_terms_and_todays_menu_are_kept(shelf: Path, tmp_path: Path, capsys: pyt
         (("--robust", "--near", "pace=much"), "--near is written a=number"),
         (("--robust", "--near", "pace=1"), "--near: robust has pace"),
         (("--robust", "--near", "pace=nan"), "--near: robust.pace is a finite number"),
-        (("--robust", "--everyone"), "--robust: A robust menu cannot be combined with another objective."),
+        (
+            ("--robust", "--everyone"),
+            "--robust: A robust menu cannot be combined with another objective, limit or condition.",
+        ),
         (("--price-max", "t1=5"), "--price-max is written a=number,b=number with the tiers' places"),
         (("--price-max", "1=5,1=6"), "--price-max is written"),
         (("--price-max", "1=-5"), "--price-max: price_nanousd_max"),
@@ -187,7 +190,10 @@ def test_terms_and_todays_menu_are_kept(shelf: Path, tmp_path: Path, capsys: pyt
         (("--today", "MENU"), "--worse-off-max and --today belong together."),
         (("--worse-off-max", "0.1"), "--worse-off-max and --today belong together."),
         (("--surplus-weight", "nan"), "Invalid value for '--surplus-weight'"),
-        (("--objective", "profit_if_resumed", "--everyone"), "--objective: What is best when callers resume"),
+        (
+            ("--objective", "profit_if_resumed", "--everyone"),
+            "--objective: The objective profit_if_resumed cannot be combined",
+        ),
         (("--worse-off-max", "0.1", "--today", "MARKET"), "--worse-off-max and --today: worse_off has share_max"),
     ],
 )
