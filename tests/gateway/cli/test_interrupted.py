@@ -46,4 +46,8 @@ def test_a_gateway_of_a_test_ends_with_the_group_of_the_tests(directory: Path, n
     os.killpg(program.pid, number)
     program.wait()
 
-    until(lambda: not any(process.is_running() for process in left))
+    try:
+        until(lambda: not any(process.is_running() for process in left))
+    finally:
+        for process in left:
+            process.kill()
