@@ -1,4 +1,4 @@
-"""The interface of a dialect, so that routes, holds and metering know no wire format."""
+"""The interface of a dialect: it keeps routes, holds and metering independent of any wire format."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class Dialect(Protocol):
     """One wire format."""
 
     endpoint: str
-    """The route, as records name it: ``/v1/chat/completions``."""
+    """The route, as records name it, for example ``/v1/chat/completions``."""
     path: str
-    """The same below the upstream's URL: ``/chat/completions``."""
+    """The route's path below the upstream's URL, for example ``/chat/completions``."""
     id_headers: tuple[bytes, ...]
     """Response headers that carry the gateway's id of the request."""
     headers: Mapping[str, str]
-    """Headers that the upstream is sent beside the body."""
+    """Headers that are sent to the upstream with the body."""
 
     keep_alive: bytes
-    """The sign of life for a streaming caller in a long silence: it changes no answer."""
+    """Bytes that keep a streaming caller's connection alive during a long silence and change no answer."""
 
     def read(self, body: Body, size: int) -> Parameters:
         """Return what a body of ``size`` bytes requests, or raise BadRequest naming the field."""
@@ -34,7 +34,7 @@ class Dialect(Protocol):
         """Return the text of the prompt, or None where not all of it is text."""
 
     def forward(self, body: Body, request: Parameters, *, grant: int, model: str) -> bytes:
-        """Return the body for the upstream: what may pass, and the grant in every limit field."""
+        """Return the body for the upstream: the fields that may pass, and the grant in every limit field."""
 
     def reading(self, request: Parameters, *, grant: int) -> Reading:
         """Return a reader of one answer."""
@@ -43,4 +43,4 @@ class Dialect(Protocol):
         """Return the JSON of an error as clients of this format expect it."""
 
     def broken_off(self, error: TokencapError, request_id: str) -> bytes:
-        """Return the event that ends a begun stream with an error."""
+        """Return the event with an error that ends a stream which has begun."""

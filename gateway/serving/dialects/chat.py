@@ -1,4 +1,4 @@
-"""OpenAI chat completions: which fields are limits, which may pass, and what a body requests."""
+"""OpenAI chat completions: how a request is read and forwarded, and which fields are limits."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Chat(OpenAI):
     def forward(self, body: Body, request: Parameters, *, grant: int, model: str) -> bytes:
         own = (
             self._profile.chat_limits if body.get("prediction") is None else ("max_tokens",)
-        )  # a prediction excludes the other
+        )  # a prediction excludes max_completion_tokens
         limits = self._limits(body, own, OTHER_LIMITS, grant)
         choices = {"n": request.choices} if request.choices > 1 else {}
         return dumps(
@@ -75,7 +75,7 @@ class Chat(OpenAI):
 
 
 def _tool_results(messages: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Return the tool calls answered since the model last spoke, newest first."""
+    """Return the ids of the tool calls that the last messages answer, newest first."""
     results: list[str] = []
     for message in reversed(messages):
         call = message.get("tool_call_id")
@@ -86,7 +86,7 @@ def _tool_results(messages: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _last_answer(messages: list[dict[str, Any]]) -> str | None:
-    """Return the text of the model's last message, or None where there is none."""
+    """Return the text of the model's last message, or None where there is no such text."""
     for message in reversed(messages):
         if message.get("role") == "assistant":
             return text_of(message.get("content"))
@@ -94,7 +94,7 @@ def _last_answer(messages: list[dict[str, Any]]) -> str | None:
 
 
 def text_of(content: Any) -> str | None:
-    """Return the text of a message's content, written as one string or in parts; None where there is none."""
+    """Return the text of a message's content, which is one string or a list of parts; None where it has no text."""
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict)]
         content = "".join(part for part in parts if isinstance(part, str))

@@ -1,4 +1,4 @@
-"""OpenAI's legacy completions: a prompt or several, each with its own choices."""
+"""OpenAI's legacy completions: one prompt or several, each with its own choices."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Completions(OpenAI):
 
 
 class CompletionsReading(ChatReading):
-    """Choices with a text in place of a delta or message."""
+    """Reads choices that have a ``text`` in place of a delta or message."""
 
     kind = chunk_kind = "text_completion"
     known = CHOICE - {"delta", "message"}
@@ -93,7 +93,7 @@ class CompletionsReading(ChatReading):
 
 
 def _prompts(prompt: Any) -> tuple[int, str | None]:
-    """Return the number of prompts, and the text where there is one prompt."""
+    """Return the number of prompts, and the text where there is one prompt and it is text."""
     if isinstance(prompt, str):
         return 1, prompt or None
     if isinstance(prompt, list) and prompt:

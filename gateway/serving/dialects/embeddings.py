@@ -1,4 +1,4 @@
-"""OpenAI embeddings: input in, vectors out; there is nothing to cap, so only the input is metered."""
+"""OpenAI embeddings: the answer is vectors without output tokens to cap, so only the input is metered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts that OpenAI's dialects share: the shape of errors, the names of limits, the stream fields of a body."""
+"""The parts that OpenAI's dialects share: the format of errors, the names of limits, the stream fields of a body."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.serving.sse import comment, event
 from gateway.serving.upstream.profiles import Profile
 
 ENGINE_LIMITS = ("n_predict", "num_predict", "max_new_tokens", "max_gen_tokens")
-"""Engines' own spellings: the caller's value counts as a limit, and the upstream is sent the grant in its place."""
+"""Engines' own names of the limit: a value in the body counts as a limit, and the upstream gets the grant instead."""
 
 
 END_USER = ("safety_identifier", "user")
@@ -24,7 +24,7 @@ END_USER = ("safety_identifier", "user")
 
 
 class OpenAI:
-    """The fields that pass to one upstream, and the shape of errors."""
+    """Selects the fields for one upstream, and writes errors in OpenAI's format."""
 
     id_headers: tuple[bytes, ...] = (b"x-request-id",)
     headers: Mapping[str, str] = {}
@@ -43,7 +43,7 @@ class OpenAI:
         return event(dumps(error.body()))
 
     def _passed(self, body: Body, request: Parameters, grant: int) -> Body:
-        """Return the fields of a body that reach the upstream, with no larger thinking budget than the grant."""
+        """Return the fields of a body that reach the upstream, with thinking budgets below the grant."""
         passed = self._sieve.passed(body, grant)
         request.dropped += bound_thought(passed, grant)
         return passed
@@ -55,7 +55,7 @@ class OpenAI:
         return dict.fromkeys(own, grant)
 
     def _streamed(self, body: Body, request: Parameters) -> Body:
-        """Return the fields that ask a completion to stream with its usage, or not to stream."""
+        """Return the fields that request a stream with its usage, or no stream."""
         if request.comes_whole or not self._profile.asks_usage:
             return streamed(body, request)
         requested = {"include_usage": True} | (
@@ -68,7 +68,7 @@ class OpenAI:
 
 
 def shows_usage(body: Body) -> bool:
-    """Return whether a completion's caller wants the usage of a stream.
+    """Return whether the body of a completion requests the usage of a stream.
 
     Raises:
         BadRequest: the usage is requested without a stream, or by a value that is not a boolean.
@@ -84,10 +84,10 @@ def shows_usage(body: Body) -> bool:
 
 
 def check_best_of(body: Body, choices: int) -> None:
-    """Refuse answers that would be generated and shown to nobody.
+    """Refuse a request for answers that are generated but shown to nobody.
 
     Raises:
-        BadRequest: more answers are requested than ``choices``.
+        BadRequest: ``best_of`` requests more answers than ``choices``.
     """
     if "best_of" in body and (positive(body, "best_of") or 1) > choices:
         raise BadRequest("best_of is at most n: answers nobody sees are not sold.", param="best_of")

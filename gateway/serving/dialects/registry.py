@@ -1,4 +1,4 @@
-"""The list of the wire formats: adding one is a file beside this one and a line here."""
+"""Lists the wire formats: a new format is a new file in this folder and a line in this list."""
 
 from __future__ import annotations
 

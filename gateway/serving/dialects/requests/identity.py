@@ -1,4 +1,4 @@
-"""Identifies the user of a body: the user that ``metadata.user_id`` names, and the user's first and last words."""
+"""Identifies a body's end user by ``metadata.user_id``, and its conversation by the user's first and last texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class Identity(NamedTuple):
 
 
 def identity(body: Body) -> Identity:
-    """Return the end user of a body: of Claude Code's ids, written joined or as JSON, the device and the account.
+    """Return the end user and the session that a body names.
+
+    Claude Code's ids, joined or as JSON, name a device, an account and a session: device and account are the end user.
 
     Raises:
         BadRequest: ``metadata.user_id`` is not a string.
@@ -57,11 +59,11 @@ def _parts(user_id: str) -> tuple[str, str, str | None] | None:
 
 
 SAID_CHARACTERS = 1000
-"""The characters of a text that are compared, beside its length."""
+"""The number of characters of a text that are compared, besides its length."""
 
 
 def history_of(messages: list[dict[str, Any]]) -> str:
-    """Return the beginnings of the first and the last of a user's texts."""
+    """Return the beginnings of the user's first and last texts, each with the text's length."""
     return f"{_first(messages)}\n{_first(reversed(messages))}"
 
 

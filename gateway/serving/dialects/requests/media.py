@@ -1,4 +1,4 @@
-"""Bounds a body's input tokens: of text by its bytes, of pictures, sounds and files by their kind and size."""
+"""Bounds a body's input tokens: text by its bytes; images, audio and files by their kind and size."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from gateway.serving.upstream.profiles import MediaBounds
 Block = dict[str, Any]
 
 DEPTH_MOST = 4
-"""The most blocks inside one another: a tool's result has blocks of its own."""
+"""The deepest nesting of blocks that is searched: a tool's result has its own blocks."""
 
 KINDS = {"image": "image", "screenshot": "image", "audio": "audio", "video": "file", "file": "file", "document": "file"}
-"""The kind of a block, by a word in its type; a container's upload is a file, too."""
+"""The kind of a block, by a word in its type; a container's upload is a file too."""
 
 CARRIERS = frozenset({"data", "file_data", "image_embeds"})
-"""Fields that carry their content in base64, also without ``data:`` before it."""
+"""Fields that carry their content in base64, with or without ``data:`` before it."""
 
 REFERENCES = frozenset({"url", "file_url", "image_url", "video_url", "audio_url", "file_id", "id"})
 
@@ -24,7 +24,7 @@ BASE64_BYTES, BASE64_CHARACTERS = 3, 4
 
 
 class Measured:
-    """The bytes of a body that are text, and the most tokens that the rest amounts to."""
+    """The bytes of a body that are text, and the most tokens that its other content can have."""
 
     def __init__(self, size: int, bounds: MediaBounds) -> None:
         self._bytes = size
@@ -33,7 +33,7 @@ class Measured:
 
     @property
     def bound(self) -> int:
-        """The most input tokens that the body can amount to: no token is shorter than a byte of its text."""
+        """The most input tokens that the body can have: a token of text has at least one byte."""
         return self._bytes + self._tokens
 
     @property
@@ -42,14 +42,14 @@ class Measured:
         return -(-(self._bytes + self._tokens) // 4)
 
     def take(self, messages: Any) -> Measured:
-        """Take the media in messages or items out of the text."""
+        """Count the media in messages or items as media, not as text."""
         if isinstance(messages, list):
             for block in _media(messages, DEPTH_MOST):
                 self._count(block, _kind(block) or "file")
         return self
 
     def refer(self) -> Measured:
-        """Add the tokens of content that only the upstream keeps and knows."""
+        """Add the most tokens of content that is stored only at the upstream."""
         self._tokens += self._bounds.kept_tokens_max
         return self
 
@@ -78,7 +78,7 @@ def _kind(block: Block) -> str | None:
 
 
 def _media(blocks: list[Any], depth: int) -> Iterator[Block]:
-    """Yield the blocks that carry media or refer to them, wherever messages and items have them."""
+    """Yield the blocks that carry media or refer to media, at each place where messages and items can have them."""
     for block in blocks:
         if not isinstance(block, dict):
             continue
@@ -96,12 +96,12 @@ def _media(blocks: list[Any], depth: int) -> Iterator[Block]:
 
 
 def _is_medium(block: Block) -> bool:
-    """Return whether a block contains more than text; a document may be text."""
+    """Return whether a block contains more than text: a document may be only text."""
     return any(True for _ in _carried(block)) or _refers(block)
 
 
 def _carried(part: Any, name: str = "") -> Iterator[str]:
-    """Yield the content carried in base64."""
+    """Yield the content that a part carries in base64."""
     if isinstance(part, str):
         if part.startswith("data:") or name in CARRIERS:
             yield part

@@ -1,4 +1,4 @@
-"""The text of a prompt, for a tokenizer to count where the upstream does not report the input."""
+"""Collects the text of a prompt, which a tokenizer counts where the upstream does not report the input."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NOT_TEXT = frozenset(
         *("source", "encrypted_content"),
     }
 )
-"""Fields with content that is no text: no tokenizer can count its tokens."""
+"""Fields with content that is not text: no tokenizer can count its tokens."""
 
 DEPTH_MOST = 64
 
 
 @dataclass(slots=True)
 class Prompt:
-    """What the model reads: texts, and the number of tokens that come as tokens already."""
+    """What the model reads: texts, and the number of tokens that the body has as token ids."""
 
     texts: list[str] = field(default_factory=list)
     tokens: int = 0
@@ -37,7 +37,7 @@ class _NotText(Exception):
 
 
 def prompt_of(parts: Iterable[Any], tools: Any = None) -> Prompt | None:
-    """Return the prompt in some fields of a body, with the tools as JSON; None where not all of it is text."""
+    """Return the prompt in these fields of a body, with the tools as JSON; None where not all of the prompt is text."""
     prompt = Prompt()
     try:
         for part in parts:

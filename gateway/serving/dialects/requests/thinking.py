@@ -1,4 +1,4 @@
-"""Brings a request's thinking budgets below the grant: engines refuse a budget above their limit, or overrun it."""
+"""Brings a request's thinking budgets below the grant: engines refuse budgets above their limit or exceed the limit."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from gateway.serving.caller.json_body import Body
 
 ANTHROPIC_LEAST, GEMINI_LEAST, OTHERS_LEAST = 1024, 512, 128
-"""The least budgets that endpoints accept: Anthropic's and OpenRouter's; Gemini's smallest models'; SiliconFlow's."""
+"""The smallest budgets that endpoints accept: Anthropic and OpenRouter; Gemini's smallest models; SiliconFlow."""
 
 HOLDERS = {
     **dict.fromkeys(("thinking", "reasoning", "reasoning_config"), ANTHROPIC_LEAST),
     **dict.fromkeys(("thinking_config", "thinkingConfig"), GEMINI_LEAST),
 }
-"""Objects about thinking, and the smallest budget that each may name: with room for less the object is left out."""
+"""Objects about thinking, and the smallest budget that each can have: a grant with room for less drops the object."""
 
 CARRIERS = frozenset(
     {
@@ -22,7 +22,7 @@ CARRIERS = frozenset(
         *("providerOptions", "provider_options", "additional_model_request_fields", "extra_params"),
     }
 )
-"""Objects that may have a budget among other things."""
+"""Objects that may have a budget among other fields."""
 
 BUDGETS = frozenset(
     {
@@ -31,10 +31,10 @@ BUDGETS = frozenset(
         *("max_thinking_tokens", "max_reasoning_tokens"),
     }
 )
-"""Names of budgets in tokens: of Anthropic, Cohere, Qwen, Gemini, Seed, vLLM, llama.cpp and NVIDIA."""
+"""Names of budgets in tokens, from Anthropic, Cohere, Qwen, Gemini, Seed, vLLM, llama.cpp and NVIDIA."""
 
 LEAST = {"thinking_budget": OTHERS_LEAST}
-"""The smallest budget that a body's own field may name, beside none at all."""
+"""The smallest budget in a field of the body itself; a smaller budget is left out."""
 
 LOOKED_AT = BUDGETS | HOLDERS.keys() | CARRIERS
 
@@ -42,10 +42,10 @@ CLEARS_THINKING = re.compile(r"clear_thinking_\d{8}")
 
 
 def bound_thought(passed: Body, grant: int) -> tuple[str, ...]:
-    """Bring the budgets in the passing fields of a body below ``grant``; return the names of what was left out instead.
+    """Bring the budgets in the fields ``passed`` below ``grant``; return the names of the fields that were left out.
 
-    A budget that fits stays as it came. A budget that would fall below its endpoint's minimum means no thinking at all:
-    it is left out with what depends on it. Earlier thoughts stay in the conversation.
+    A budget that fits stays unchanged. A budget that would fall below its endpoint's minimum is left out, with the
+    fields that depend on it, so there is no thinking. Earlier thoughts stay in the conversation.
     """
     if LOOKED_AT.isdisjoint(passed):
         return ()
@@ -73,7 +73,7 @@ def bound_thought(passed: Body, grant: int) -> tuple[str, ...]:
 
 
 def _bounded(holder: Body, path: str, most: int, dropped: list[str]) -> Body | None:
-    """Return an object with no budget above ``most``, or None where ``most`` is too small for its thinking."""
+    """Return an object without a budget above ``most``, or None where ``most`` is below the object's smallest budget."""
     kind = path.rpartition(".")[2]
     bounded: Body = {}
     for name, value in holder.items():
@@ -97,7 +97,7 @@ def _is_above(budget: Any, most: int) -> bool:
 
 
 def _clear_no_thinking(passed: Body, dropped: list[str]) -> None:
-    """Leave out the edits of Anthropic's context management that are refused where there is no thinking."""
+    """Leave out the edits in Anthropic's context management that Anthropic refuses without thinking."""
     management = passed.get("context_management")
     if not isinstance(management, dict) or not isinstance(edits := management.get("edits"), list):
         return
