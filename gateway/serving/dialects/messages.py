@@ -1,4 +1,4 @@
-"""Anthropic Messages, and their token count: how a request is read and forwarded, and how its answer is read."""
+"""Anthropic Messages and their token counts: how a request is read and forwarded, and how its answer is read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FRAME = {"id": "", "type": "message", "role": "assistant"}
 ENDINGS = ("content", "stop_reason", "stop_sequence")
 
 CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")
-"""Input tokens that a usage has beside the input."""
+"""Counts of cached input tokens, which a usage reports beside its input tokens."""
 
 REASONS = {
     "max_tokens": "length",
@@ -46,15 +46,15 @@ REASONS = {
 
 
 class MessagesReading(Reading):
-    """Named events: a message, its blocks one after another, and at the end the reason of the end and the usage."""
+    """Reads named events: a message, its blocks one after another, and at the end the stop reason and the usage."""
 
     def __init__(self, request: Parameters, grant: int) -> None:
         super().__init__(request, grant)
         self._message: dict[str, Any] = {}
         self._blocks = Blocks()
         self._is_begun = False
-        self._ending: dict[str, Any] = {}  # stop_reason, stop_sequence and the fields beside them
-        self._beside: dict[str, Any] = {}  # the last event's other fields, without the usage
+        self._ending: dict[str, Any] = {}  # stop_reason, stop_sequence and the other fields of the last delta
+        self._beside: dict[str, Any] = {}  # other fields of ``message_delta`` events, without the usage
 
     def _take(self, event: dict[str, Any]) -> bytes:
         kind = str(event.get("type"))
@@ -84,7 +84,7 @@ class MessagesReading(Reading):
         return shown + self._show(self._blocks.closing()) if self.is_over() else shown
 
     def _show(self, events: Iterable[dict[str, Any]]) -> bytes:
-        """Return events for a streaming caller, first the event that begins the message, as clients expect."""
+        """Return events for a streaming caller; the first is the event that begins the message, as clients expect."""
         self.tool_calls = self._blocks.tool_calls
         shown = []
         for event in events:
@@ -96,7 +96,7 @@ class MessagesReading(Reading):
         return b"".join(named_event(event["type"], dumps(event)) for event in shown)
 
     def _begin(self, event: dict[str, Any]) -> list[dict[str, Any]]:
-        """Take a message's beginning; return the events to show: none where the message has begun before."""
+        """Take a message's beginning; return the events to show: none where the message has already begun."""
         message = event.get("message")
         if not isinstance(message, dict):
             return []
@@ -105,7 +105,7 @@ class MessagesReading(Reading):
         if isinstance(reported, dict):
             reported = shown_usage(reported)
             self._reported_usage = _later(self._reported_usage, reported)
-            self.usage = replace(self.usage, **_input(self._reported_usage))  # its output does not count the text
+            self.usage = replace(self.usage, **_input(self._reported_usage))  # the output in it does not count the text
         if self._is_begun:
             return []
         self._is_begun = True
@@ -128,7 +128,7 @@ class MessagesReading(Reading):
         return True
 
     def _taken(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Note the new texts in events."""
+        """Note the new texts in events, and return the events."""
         for event in events:
             piece = event["content_block"] if "content_block" in event else event["delta"]
             self._wrote(0, [piece.get(name) for name in TEXTS])
@@ -206,14 +206,18 @@ class MessagesReading(Reading):
 
 
 def _known(event: dict[str, Any], name: str, known: frozenset[str]) -> Any:
-    """Return an event's value under a name, without texts that are not counted, and leave only that in the event."""
+    """Return an event's value under a name without uncounted texts; the event has the same value from now on."""
     if isinstance(value := event.get(name), dict):
         value = event[name] = without_unknown_texts(value, known)
     return value
 
 
 def _later(before: dict[str, Any], latest: dict[str, Any]) -> dict[str, Any]:
-    """Return a usage updated by a later usage: counts that are absent, empty or invalid there stay."""
+    """Return a usage updated by a later usage.
+
+    A value that is absent or null in the later usage keeps its earlier value, as does an input count that is zero or
+    invalid there.
+    """
     known = {
         name for name in latest if latest[name] is None or (name.endswith("input_tokens") and not count(latest[name]))
     }
@@ -221,7 +225,7 @@ def _later(before: dict[str, Any], latest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _input(usage: dict[str, Any]) -> dict[str, Any]:
-    """Return the input tokens and the cached tokens among them; Anthropic's input is without its cached parts."""
+    """Return the input tokens and how many of them were cached; Anthropic's own input count leaves cached parts out."""
     fresh, cached = count(usage.get("input_tokens")), count(usage.get("cache_read_input_tokens")) or 0
     cache_written = count(usage.get("cache_creation_input_tokens")) or 0
     return {"input_tokens": None if fresh is None else fresh + cached + cache_written, "cached_tokens": cached}
@@ -248,7 +252,7 @@ OVERLOADS = frozenset({"overloaded_error", "rate_limit_error"})
 
 
 class Anthropic:
-    """What the two routes share."""
+    """The parts that Anthropic's two routes share."""
 
     id_headers: tuple[bytes, ...] = (b"x-request-id", b"request-id")
     headers: Mapping[str, str] = {"anthropic-version": "2023-06-01"}
@@ -358,7 +362,7 @@ def _messages(body: Body) -> list[dict[str, Any]]:
 
 
 def _tool_results(messages: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Return the tool calls answered in the last message, newest first."""
+    """Return the ids of the tool calls that the last message answers, newest first."""
     content = messages[-1].get("content")
     blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
     calls = [block.get("tool_use_id") for block in reversed(blocks) if block.get("type") == "tool_result"]

@@ -1,4 +1,4 @@
-"""OpenAI Responses: how a request is read and forwarded, earlier answers included, and how its answer is read."""
+"""OpenAI Responses: how a request is read and forwarded, with earlier answers, and how its answer is read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LACKED: dict[str, Any] = {
     **{"id": "", "object": "response", "created_at": 0, "parallel_tool_calls": True, "tool_choice": "auto"},
     **{"output": list, "tools": list},
 }
-"""Fields that OpenAI's own clients need in every response, and engines leave out."""
+"""Fields that OpenAI's own clients need in every response and engines leave out, with their defaults."""
 
 USAGE_DETAILS = {
     "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -43,12 +43,12 @@ FAILURES = frozenset({"response.failed", "response.cancelled", "error"})
 
 
 class ResponsesReading(Reading):
-    """Numbered events, each named by its ``type``. The last event has the whole response, with the usage in it."""
+    """Reads numbered events, each named by its ``type``. The last event has the whole response, including the usage."""
 
     def __init__(self, request: Parameters, grant: int) -> None:
         super().__init__(request, grant)
         self._is_created = False
-        self._response = _response(request.model)  # as the upstream last sent it
+        self._response = _response(request.model)  # the response in the upstream's last event that has one
         self._items = Items()
         self._number = -1
 
@@ -83,7 +83,7 @@ class ResponsesReading(Reading):
         return self._show(shown)
 
     def _last(self, kind: str) -> bytes:
-        """Take the end of a response; return the events that close the items that the upstream left open."""
+        """Take the end of a response; return the events that close open items, and the events of unannounced items."""
         added = self._end(kind)
         shown = list(self._items.closing(is_cut=self._ended[0] == "length"))
         for item in added:
@@ -103,7 +103,10 @@ class ResponsesReading(Reading):
         return [item_id for item in self._items.all if isinstance(item_id := item.get("id"), str) and item_id]
 
     def _name(self) -> None:
-        """Give the response the caller's name of the model and its first id: clients refuse an id that changes."""
+        """Give the response the caller's name of the model, the fields it lacks, and its first id.
+
+        Clients refuse an id that changes.
+        """
         self._response["model"] = self._request.model
         without_houses_own(self._response)
         if isinstance(usage := self._response.get("usage"), dict):
@@ -111,7 +114,7 @@ class ResponsesReading(Reading):
         if self.answer_id is not None:
             self._response["id"] = self.answer_id
         elif self._is_created:
-            self._response["id"] = ""  # as its caller was sent it
+            self._response["id"] = ""  # the caller was sent the response without an id
         elif isinstance(response_id := self._response.get("id"), str) and response_id:
             self.answer_id = response_id
         else:
@@ -121,7 +124,7 @@ class ResponsesReading(Reading):
                 self._response[name] = value
 
     def _end(self, kind: str) -> list[dict[str, Any]]:
-        """Take the response's end and its usage; return the items in it that nothing announced."""
+        """Take the response's end and its usage; return its items that no earlier event announced."""
         usage = self._response.get("usage")
         if isinstance(usage, dict):
             self._note_usage(usage, read_usage(usage))
@@ -132,7 +135,7 @@ class ResponsesReading(Reading):
         return added
 
     def _reason(self, kind: str, added: list[dict[str, Any]]) -> str:
-        """Return how the response ended. Engines without ``incomplete_details`` call a cut response completed."""
+        """Return how the response ended. Engines without ``incomplete_details`` report a cut response as completed."""
         details, status = self._response.get("incomplete_details"), self._response.get("status")
         reason = details.get("reason") if isinstance(details, dict) else None
         if kind == "response.incomplete" or status == "incomplete":
@@ -142,9 +145,9 @@ class ResponsesReading(Reading):
         return "tool_calls" if self.tool_calls or any(item.get("call_id") for item in added) else "stop"
 
     def _show(self, events: Iterable[dict[str, Any]]) -> bytes:
-        """Return events for a streaming caller, first the event that creates the response, as clients expect."""
+        """Return events for a streaming caller; the first is the event that creates the response, as clients expect."""
         if not self._request.stream:
-            for _ in events:  # each is taken
+            for _ in events:  # a generator changes the items only while it is read
                 pass
             return b""
         shown: list[bytes] = []
@@ -157,7 +160,7 @@ class ResponsesReading(Reading):
         return b"".join(shown)
 
     def _begun(self) -> dict[str, Any]:
-        """Return the response as it is before its first item."""
+        """Return the response in its state before the first item."""
         return {**self._response, "status": "in_progress", "output": [], "usage": None}
 
     def _shown(self, event: dict[str, Any]) -> bytes:
@@ -195,7 +198,7 @@ class ResponsesReading(Reading):
         return shown + named_event(kind, dumps(last))
 
     def failed(self, error: TokencapError) -> bytes:
-        """Return ``response.failed``; the error also stands beside the response, as in every stream of this gateway."""
+        """Return ``response.failed``; its error is also outside the response, as in every stream of this gateway."""
         body = error.body()
         cause = {"code": error.code or "server_error", "message": error.message}
         response = {**self._response, "status": "failed", "error": cause, "output": self._items.all, "usage": None}
@@ -223,12 +226,12 @@ def _status(response: dict[str, Any]) -> str | None:
 
 
 def _response(model: str) -> dict[str, Any]:
-    """Return the fields of every response that the upstream has not sent yet."""
+    """Return the fields that every response has, with the values for a response that the upstream has not sent."""
     return {"model": model, **{name: value() if callable(value) else value for name, value in LACKED.items()}}
 
 
 def read_usage(reported: dict[str, Any]) -> Usage:
-    """Return the usage as a response writes it."""
+    """Return the usage that a response reports."""
     input_details, output_details = reported.get("input_tokens_details"), reported.get("output_tokens_details")
     cached, thought = (
         count(input_details.get("cached_tokens") if isinstance(input_details, dict) else None) or 0,
@@ -323,7 +326,7 @@ def _conversation(value: Any) -> str | None:
 
 
 def _tool_results(items: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Return the tool calls answered since the model last spoke, newest first."""
+    """Return the ids of the tool calls that the last items answer, newest first."""
     results: list[str] = []
     for item in reversed(items):
         call = item.get("call_id")
@@ -334,7 +337,7 @@ def _tool_results(items: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _references(items: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Return the ids of items that refer to parts of earlier answers, oldest first; their type may be absent."""
+    """Return the ids in items that refer to parts of earlier answers, oldest first; such items may lack a type."""
     objects = [item for item in items if isinstance(item, dict)]
     ids = [item.get("id") for item in objects if item.get("type") == "item_reference" or item.keys() == {"id"}]
     if len(ids) > REFERENCES_MOST:

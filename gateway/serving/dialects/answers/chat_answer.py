@@ -21,37 +21,37 @@ TEXTS = ("content", "refusal", *THOUGHT)
 SPOKEN = ("content", "refusal", "tool_calls", "function_call")
 WRITTEN = frozenset({*TEXTS, *SPOKEN, "audio"})
 THOUGHTS = frozenset({"reasoning_details", "thinking_blocks"})
+"""Lists of parts of reasoning; encrypted parts are not text."""
 BESIDE = (WRITTEN | THOUGHTS) - {"content"}
-"""Lists of reasoning; encrypted parts of them are no text."""
 THOUGHT_IN = ("text", "summary", "thinking")
 ENDED = frozenset({"index", "delta", "text", "logprobs", "finish_reason", "native_finish_reason", "stop_reason"})
-"""An empty choice, for a choice that has ended: a filter's result may still come."""
+"""Fields that are not relayed for a choice that has ended; other fields, such as a filter's result, still are."""
 
 REPEATED = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier", "obfuscation"})
 """The fields of every chunk."""
 
 
 class ChatReading(Reading):
-    """Chunks with choices, each with a delta; the usage where it was requested; ``[DONE]``."""
+    """Reads chunks of choices, each with a delta; then the usage where it was requested, and ``[DONE]``."""
 
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
     known = CHOICE - {"text"}
     _is_unstreamed = False
-    _begun = 0  # how many choices the caller was sent the beginning of: the first of them
+    _begun = 0  # the number of choices whose beginnings were sent to the caller: the lowest indices
     _like: FastPath | None = None
-    _text_of: int | None = None  # the choice of the last chunk, where that was text of one choice and nothing else
+    _text_of: int | None = None  # the choice of the last chunk, where the chunk had only content of this choice
 
     def __init__(self, request: Parameters, grant: int) -> None:
         super().__init__(request, grant)
-        self._frame = self._lacked()  # the fields that every chunk repeats: id, created, …
-        self._carried: dict[str, Any] = {}  # fields of chunks that the caller was not sent
+        self._frame = self._lacked()  # the fields that every chunk repeats, such as id and created
+        self._carried: dict[str, Any] = {}  # fields of chunks that were not relayed, for the next chunk
         self._messages: list[dict[str, Any]] = [
             {} for _ in range(request.choices)
         ]  # the assembled deltas of each choice
-        self._choices: dict[int, dict[str, Any]] = {}  # assembled for a caller that does not stream
-        self._last: dict[int, dict[str, Any]] = {}  # how choices ended, until nothing more can come of them
-        self._come: set[int] = set()  # choices of which anything came
+        self._choices: dict[int, dict[str, Any]] = {}  # assembled choices, for a caller that does not stream
+        self._last: dict[int, dict[str, Any]] = {}  # the ends of choices, held back until no more text can follow
+        self._come: set[int] = set()  # choices of which anything has arrived
         self._usages = ChoiceUsages.of(request)
 
     def _take_run(self, events: list[bytes], start: int) -> tuple[int, bytes]:
@@ -62,7 +62,7 @@ class ChatReading(Reading):
         taken, text, shown = fast_path.run(events, start, self._grant - self._tokens[index])
         if taken:
             self._tokens[index] += taken
-            self._is_final = False  # the usage was reported of the text so far
+            self._is_final = False  # an earlier usage does not count the new text
             self._characters += len(text)
             self._tails[index] = (self._tails[index] + text)[-TAIL_KEPT:]
             if self.texts is not None:
@@ -77,7 +77,7 @@ class ChatReading(Reading):
         return shown
 
     def _choice_of_text(self, shown: list[dict[str, Any]]) -> int | None:
-        """Return the choice of a chunk that has text for one choice, and else only fields that every chunk repeats."""
+        """Return the choice of a chunk that has one choice, with content in its delta and no other value, end or logprobs."""
         if len(shown) != 1:
             return None
         choice = shown[0]
@@ -101,7 +101,7 @@ class ChatReading(Reading):
                     usage = choice.pop("usage") or usage  # Kimi's place for the usage
                 choice = without_unknown_texts(choice, self.known)
                 delta = self._delta(choice)
-                is_token = carries_token(delta)  # text of the model
+                is_token = carries_token(delta)  # the delta has text of the model
                 if is_token:
                     has_text = True
                     self._go_on(choice.get("index", 0))
@@ -140,13 +140,13 @@ class ChatReading(Reading):
         elif not usage and len(parts) == 1:
             self._text_of = self._choice_of_text(shown)
         if self._request.shows_usage:
-            relayed["usage"] = None  # it is still to come
+            relayed["usage"] = None  # the usage comes in the last chunk
         return event(dumps(relayed))
 
     def _visible_part(
         self, choice: dict[str, Any], delta: dict[str, Any], is_token: bool, *, crosses: bool
     ) -> dict[str, Any] | None:
-        """Count a choice's part of a chunk; return the part that the caller may see."""
+        """Count a choice's part of a chunk; return the part that the caller may see, or None."""
         index = choice.get("index", 0)
         if type(index) is not int or not 0 <= index < self._request.choices:
             return None
@@ -176,7 +176,10 @@ class ChatReading(Reading):
         return visible
 
     def _in_order(self, shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return a chunk's choices after empty lower choices that had not begun: clients go by their places."""
+        """Return a chunk's choices, after empty beginnings of lower choices that have not begun.
+
+        Clients identify choices by their places.
+        """
         latest = max(choice["index"] for choice in shown)
         present = {choice["index"] for choice in shown}
         new = [index for index in range(self._begun, latest) if index not in present]
@@ -185,7 +188,7 @@ class ChatReading(Reading):
         return sorted([*begun, *shown], key=itemgetter("index")) if begun else shown
 
     def _go_on(self, index: Any) -> None:
-        """Note more text for a choice: an earlier end of it was no end. Some upstreams write an end in each chunk."""
+        """Note more text for a choice, whose earlier end is then void: some upstreams write an end in each chunk."""
         if type(index) is int and index in self._last:
             del self._last[index], self._ended[index]
             self._is_final = False
@@ -194,7 +197,7 @@ class ChatReading(Reading):
         return {"index": index, **self._shown({}), "logprobs": None, "finish_reason": reason}
 
     def _done(self) -> bytes:
-        """Note that nothing more comes: a begun choice without a reason ended by itself."""
+        """Note that nothing more comes: each choice without a reason, up to the highest that began, ended by itself."""
         for index in sorted({*range(max(self._come, default=-1) + 1)} - self._ended.keys()):
             message = self._messages[index]
             self._ended[index] = reason = "tool_calls" if message.get("tool_calls") else "stop"
@@ -218,15 +221,15 @@ class ChatReading(Reading):
         return without_unknown_texts(message, DELTA) if isinstance(message, dict) else {}
 
     def _shown(self, delta: dict[str, Any]) -> dict[str, Any]:
-        """Return a choice's delta, as a chunk has it."""
+        """Return the field of a choice in a chunk that has this delta."""
         return {"delta": delta}
 
     def _whole_choice(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Return a choice's message, as an answer that is not streamed has it."""
+        """Return the field of a choice in a whole answer that has this message."""
         return {"message": message}
 
     def _note_frame(self, chunk: dict[str, Any]) -> None:
-        """Take a chunk's fields beside its choices; an engine's first or last chunk may have no id."""
+        """Take a chunk's fields beside its choices, and give it what it lacks: a first or last chunk may have no id."""
         if self._request.stream and chunk.get("id"):
             self._frame = chunk
             return
@@ -241,7 +244,7 @@ class ChatReading(Reading):
         chunk |= stable
 
     def _lacked(self) -> dict[str, Any]:
-        """Return the fields that clients need in every chunk and answer, where the upstream lacks them."""
+        """Return the fields that clients need in every chunk and answer, for an upstream that leaves them out."""
         return {"id": "", "object": self.chunk_kind, "created": 0, "model": self._request.model}
 
     def _assemble(self, choice: dict[str, Any]) -> None:
@@ -311,7 +314,7 @@ class ChatReading(Reading):
         return self._ends_shown() + self._ending(billed, charge_nanousd, conversation_left)
 
     def _ends_shown(self) -> bytes:
-        """Return the chunk with the choices' ends, once nothing more can come of them."""
+        """Return the chunk with the held ends of choices, once no more text can follow."""
         ends, self._last = list(self._last.values()), {}
         if not ends or not self._request.stream:
             return b""
@@ -339,7 +342,7 @@ class ChatReading(Reading):
 
 
 def read_usage(reported: dict[str, Any]) -> Usage:
-    """Return the usage as OpenAI's completions write it; SGLang's has the reasoning beside the other counts."""
+    """Return the usage that OpenAI's completions report; SGLang reports reasoning tokens beside the other counts."""
     prompt, completion = reported.get("prompt_tokens_details"), reported.get("completion_tokens_details")
     cached = prompt.get("cached_tokens") if isinstance(prompt, dict) else None
     reasoning = completion.get("reasoning_tokens") if isinstance(completion, dict) else reported.get("reasoning_tokens")
@@ -371,7 +374,7 @@ def carries_token(delta: dict[str, Any]) -> bool:
 
 
 def _texts_in(message: dict[str, Any]) -> list[str]:
-    """Return the model's texts in a message or a delta. Reasoning is often there twice, as text and in parts."""
+    """Return the model's texts in a message or a delta; reasoning that is there as text and in parts counts once."""
     content = message.get("content")
     if isinstance(content, str) and (BESIDE.isdisjoint(message) or not any(map(message.get, BESIDE))):
         return [content]
@@ -388,7 +391,7 @@ def _is_thought(part: Any) -> bool:
 
 
 def _numbers(choices: list[dict[str, Any]]) -> list[int]:
-    """Return the numbers of an answer's choices: their own, unless a number is missing or comes twice."""
+    """Return the numbers of an answer's choices: their own, or their places if a number is missing or occurs twice."""
     own = [index for choice in choices if type(index := choice.get("index")) is int]
     return own if len(set(own)) == len(choices) else list(range(len(choices)))
 

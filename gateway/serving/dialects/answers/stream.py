@@ -1,4 +1,4 @@
-"""Reads one answer as it comes in, in any dialect: counts it, cuts it at the grant, and recognises its end."""
+"""Reads one answer as it arrives, in any dialect: counts its tokens, cuts it at the grant, and recognises its end."""
 
 from __future__ import annotations
 
@@ -18,52 +18,52 @@ from gateway.serving.sse import Events, EventTooLong, NamedError, comment, is_co
 from gateway.serving.upstream.error_bodies import is_error
 
 NO_TEXT = frozenset({"id", "type", "role", "call_id", "status", "index", "format", "signature"})
-"""Strings that the model did not write, or not as text."""
+"""Fields whose strings the model did not write, or did not write as text."""
 
 TAIL_KEPT = 2 * TAIL_CHARACTERS
-"""The characters kept of the end of a choice's text, whatever its length."""
+"""The number of characters that are kept from the end of a choice's text."""
 
 TOKEN_CHARACTERS = 4
-"""Characters of text to a token, where nobody counted."""
+"""The characters of text to a token, where tokens are estimated because nobody counted them."""
 
 PIECE_CHARACTERS = 6
-"""The most characters of a piece, on average, that may be one token: longer pieces are of several tokens."""
+"""The most characters, on average, of a piece that may be one token: longer pieces have several tokens."""
 
 TOKEN_CHARACTERS_MOST = 8
-"""The most characters to a token that any text has, on average, where it comes in pieces of about a token; twice that
-where it comes whole, and may be anything."""
+"""The most characters to a token, on average, in a text that comes in pieces of about a token. A text that comes whole
+may be of any kind: there the most is twice as many."""
 
 
 class Reading(ABC):
-    """Bytes of an upstream's stream in, bytes for the caller out, and what was observed for the meter.
+    """Takes bytes of an upstream's stream, returns bytes for the caller, and records observations for the meter.
 
-    A dialect adds: ``_take`` for one event, ``feed_whole`` for an answer that was not streamed, and the two ways an
-    answer ends, ``ending`` for a stream and ``whole`` for a caller without a stream. An event with text for a choice is
-    one token of it, unless the upstream's figure is higher.
+    A dialect adds ``_take`` for one event, ``feed_whole`` for an answer that was not streamed, and the two ends of an
+    answer: ``ending`` for a stream and ``whole`` for a caller that does not stream. An event with text for a choice
+    counts as one token of the choice, unless the upstream's figure is higher.
     """
 
     answer_id: str | None = None
-    """The answer's own id, where a later call may name it."""
+    """The answer's own id, where a later call may name this id."""
     ended_by_itself = False
     """Whether the upstream brought the answer to its end."""
     failure: UpstreamError | None = None
-    """The error in the last bytes; what came before it was relayed."""
+    """The error in the last bytes; everything before the error was relayed."""
     texts: list[list[str]] | None = None
-    """The whole text of each choice, where it is kept: ``remember_texts``."""
+    """The whole text of each choice, kept only after ``remember_texts``."""
     input_tokens: int | None = None
-    """The gateway's own count of the input, where the upstream has none."""
+    """The gateway's own count of the input, where the upstream reported no count."""
     is_silent = True
-    """Whether no event has come."""
+    """Whether no event has arrived."""
     usage = UNREPORTED
     """The usage that the upstream reported."""
     _characters = 0
     _was_cut = False
     _estimate: int | None = None
-    _least_of_whole = 0  # tokens that an answer that came whole has at least
-    _largest_output = 0  # tokens that a choice of an answer that came whole may have
-    _is_partial = False  # whether the usage leaves out choices that have reported none yet
+    _least_of_whole = 0  # the fewest tokens that an answer that came whole can have
+    _largest_output = 0  # tokens of the largest choice, or the most it can have where only the sum is known
+    _is_partial = False  # whether the usage lacks choices that have not reported yet
     _is_final = False
-    _figures = 0  # how many figures of the output came while more output was to come
+    _figures = 0  # the number of output figures that came before the end of the output
 
     def __init__(self, request: Parameters, grant: int) -> None:
         self.tool_calls: list[str] = []
@@ -76,11 +76,11 @@ class Reading(ABC):
         self._tokens = [0] * request.choices
         self._ended: dict[int, str] = {}
         self._tails = [""] * request.choices
-        self._reported_usage: dict[str, Any] = {}  # the upstream's last usage, whole
+        self._reported_usage: dict[str, Any] = {}  # the upstream's last usage, with all fields that a caller may see
 
     @property
     def observed(self) -> Observed:
-        """What was observed so far, and what the upstream reported of it."""
+        """The observations so far, and the usage that the upstream reported."""
         pieces, granted = sum(self._tokens), self._granted
         is_whole = self.ended_by_itself or (self._all_ended() and not self._was_cut)
         if not pieces:
@@ -100,17 +100,17 @@ class Reading(ABC):
         )
 
     def _by_length(self) -> int:
-        """The least tokens of a text of this length, unless it is a drawing."""
+        """The fewest tokens that text of this length has; a drawing in characters may have fewer."""
         return self._characters // TOKEN_CHARACTERS_MOST
 
     @property
     def has_begun(self) -> bool:
-        """Whether a token of the answer was observed as it came; a whole answer shows none."""
+        """Whether a token of the answer was observed in a stream; in an answer that comes whole none is observed."""
         return any(self._tokens)
 
     @property
     def tails(self) -> list[str]:
-        """The ends of the texts of its choices."""
+        """The ends of the texts of the choices that have text."""
         return [tail for tail in self._tails if tail]
 
     @property
@@ -120,15 +120,15 @@ class Reading(ABC):
 
     @property
     def reasons(self) -> list[str]:
-        """The end of each ended choice, in the words of a chat completion."""
+        """The finish reason of each ended choice, in the terms of a chat completion."""
         return list(self._ended.values())
 
     @property
     def uses_whole_grant(self) -> bool:
         """Whether a choice has used up its grant.
 
-        Tokens of the usage beyond the observed text belong to the choices that their limit ended; where nothing was
-        observed, each choice has an equal part.
+        The tokens that the usage has beyond the observed text are attributed to the longest choice that its limit
+        ended; where no text was observed, each choice has an equal part of the usage.
         """
         reported, counted = self.usage.output_tokens or 0, sum(self._tokens)
         longest = max((self._tokens[index] for index, reason in self._ended.items() if reason == "length"), default=0)
@@ -136,13 +136,14 @@ class Reading(ABC):
         return self._was_cut or max(most, self._largest_output) >= self._grant
 
     def is_over(self) -> bool:
-        """Return whether nothing more is wanted of the answer."""
+        """Return whether nothing more of the answer needs to be read."""
         return self.ended_by_itself or (self._was_cut and self._all_ended())
 
     def is_usage_known(self, is_continuous: bool) -> bool:
-        """Return whether the upstream's figure of all that was made so far is known.
+        """Return whether the upstream's figure for the whole output so far is known.
 
-        A figure in the middle counts only where the upstream is known to report ``is_continuous``, or has done so.
+        A figure before the end counts only where the upstream is known to report running figures (``is_continuous``),
+        or has already reported more than one.
         """
         reported = self.usage.output_tokens
         if reported is None or self._is_partial or reported < max(sum(self._tokens), self._by_length()):
@@ -150,11 +151,11 @@ class Reading(ABC):
         return is_continuous or self._figures > 1 or (self._is_final and self._all_ended())
 
     def remember_texts(self) -> None:
-        """Keep all of the text, for a tokenizer to count."""
+        """Keep the whole text from now on, for a tokenizer to count."""
         self.texts = [[] for _ in range(self._request.choices)]
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take bytes of the stream, cut anywhere, and return those for a streaming caller, often none."""
+        """Take bytes of the stream, cut anywhere, and return the bytes for a streaming caller, often none."""
         try:
             return self._take_all(self._events.feed(chunk))
         except EventTooLong:
@@ -162,7 +163,7 @@ class Reading(ABC):
             return b""
 
     def close(self) -> bytes:
-        """Note that no more bytes come: an answer whose every choice has ended is whole without its last event."""
+        """Note the end of the bytes; an answer is whole without its last event if every choice has ended."""
         shown = b"" if self.failure else self._take_all(self._events.close())
         if not self.failure and not self.is_over():
             shown += self._give_up_halves()
@@ -172,10 +173,10 @@ class Reading(ABC):
 
     @abstractmethod
     def feed_whole(self, answer: Any) -> bytes:
-        """Take an answer that came whole, not as a stream; cut its text in proportion where it is over the grant."""
+        """Take an answer that came whole, not as a stream; cut its text in proportion if it exceeds the grant."""
 
     def failed(self, error: TokencapError) -> bytes:
-        """Return the last bytes of a stream that failed, where its dialect reports that within the answer."""
+        """Return the last bytes of a failed stream, where its dialect reports a failure within the answer."""
         return b""
 
     @abstractmethod
@@ -191,7 +192,7 @@ class Reading(ABC):
         """Take the JSON of one event and return the bytes for a streaming caller."""
 
     def _done(self) -> bytes:
-        """Note the upstream's sign that nothing more comes; return what a streaming caller is sent for it."""
+        """Note the upstream's sign that nothing more comes; return the bytes for a streaming caller."""
         return b""
 
     def _all_ended(self) -> bool:
@@ -215,7 +216,11 @@ class Reading(ABC):
         return shown[0] if len(shown) == 1 else b"".join(shown)
 
     def _take_run(self, events: list[bytes], start: int) -> tuple[int, bytes]:
-        """Take events from ``start`` on that differ from an earlier one in their text only; return how many."""
+        """Take events from ``start`` on that differ from an earlier event only in their text.
+
+        Returns:
+            The number of events taken, and the bytes for a streaming caller.
+        """
         return 0, b""
 
     def _take_one(self, data: bytes) -> bytes:
@@ -235,20 +240,20 @@ class Reading(ABC):
         return shown if self.is_over() else shown + self._take_parsed(data, event)
 
     def _give_up_halves(self, end: dict[str, Any] | None = None) -> bytes:
-        """Take as text of its own each half of a character that no other half can follow after ``end``, or at all."""
+        """Take U+FFFD for each held half of a character that cannot be completed after ``end``; None ends all texts."""
         replaced = self._halves.replaced(end) if self._halves.held else ()
         return b"".join([self._take(event) for event in replaced])
 
     def _take_parsed(self, data: bytes, event: dict[str, Any]) -> bytes:
-        """Take a parsed event; a dialect with a fast path notes here how to recognise similar events."""
+        """Take a parsed event; a dialect with a fast path overrides this to recognise similar events later."""
         return self._take(event)
 
     def _is_over_grant(self, reported: int | None) -> bool:
-        """Return whether a running figure puts the text beside it beyond the grant."""
+        """Return whether a running figure shows that the text in the same event exceeds the grant."""
         return (reported or 0) > self._granted
 
     def _note_usage(self, reported: dict[str, Any], usage: Usage) -> None:
-        """Take the upstream's usage; once a choice was cut, its figures count tokens that nobody gets."""
+        """Take the upstream's usage, except its output once a choice was cut: nobody receives some of those tokens."""
         self._reported_usage = shown_usage(reported)
         if self._was_cut:
             usage = replace(usage, output_tokens=self.usage.output_tokens)
@@ -265,12 +270,12 @@ class Reading(ABC):
         return self._request.input_estimate
 
     def _note_text(self) -> None:
-        """Note text: an earlier usage was reported of the text before it."""
+        """Note new text: an earlier usage does not count it."""
         if not self._all_ended():
             self._is_final = False
 
     def _counts(self, index: int, *, crosses: bool = False) -> bool:
-        """Count a token of a choice; or cut the choice, where its grant is used up or this text ``crosses`` it."""
+        """Count a token of a choice, or cut the choice if its grant is used up or the new text ``crosses`` it."""
         if crosses or self._tokens[index] == self._grant:
             self._was_cut, self._is_final = True, False
             self._ended[index] = "length"
@@ -279,7 +284,7 @@ class Reading(ABC):
         return True
 
     def _wrote(self, index: int, written: Any) -> None:
-        """Note the new texts in a piece of a choice: their length, and the texts where they are kept."""
+        """Note the new texts in a piece of a choice: their length, and where texts are kept also the texts."""
         self._wrote_texts(index, [written] if isinstance(written, str) else list(strings_in(written)))
 
     def _wrote_texts(self, index: int, texts: list[str]) -> None:
@@ -292,14 +297,15 @@ class Reading(ABC):
             self.texts[index] += texts
 
     def _remember(self, index: int, text: Any) -> None:
-        """Keep the end of a choice's text: enough to recognise it, whatever its length."""
+        """Keep enough of the end of a choice's text to recognise the text, whatever its length."""
         if isinstance(text, str):
             self._tails[index] = (self._tails[index] + text)[-TAIL_KEPT:]
 
     def _made(self, parts: list[Any]) -> int:
-        """Return the tokens of an answer that came whole: the upstream's figure, unless the texts belie it.
+        """Return the tokens of an answer that came whole: the upstream's figure, unless it is too small for the texts.
 
-        Where nobody counted, the tokens are estimated, and an answer that met its limit used the grant.
+        Without a usable figure the tokens are estimated, and a choice that its limit ended counts as having used up its
+        grant.
         """
         texts = [part if isinstance(part, str) else "".join(strings_in(part)) for part in parts]
         self._least_of_whole = sum(map(len, texts)) // (2 * TOKEN_CHARACTERS_MOST)
@@ -312,7 +318,7 @@ class Reading(ABC):
         return self._estimate
 
     def _part(self, text: str, made: int) -> str:
-        """Return the granted part of a text of an answer of ``made`` tokens."""
+        """Return the granted part of a text in an answer that has ``made`` tokens."""
         return text[: len(text) * self._granted // made]
 
 
@@ -320,7 +326,7 @@ def _event(data: bytes) -> dict[str, Any]:
     try:
         event = loads(data)
     except ValueError as error:
-        raise UpstreamUnavailable("The upstream sent what is not JSON.") from error
+        raise UpstreamUnavailable("The upstream sent an event that is not JSON.") from error
     if not isinstance(event, dict):
         raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
     if is_error(event):
@@ -329,7 +335,7 @@ def _event(data: bytes) -> dict[str, Any]:
 
 
 def _named_error(data: bytes) -> dict[str, Any]:
-    """Return the content of an event named as an error: JSON of any shape, or words."""
+    """Return the content of an event named as an error: JSON of any kind, or plain text."""
     try:
         content = loads(data)
     except ValueError:
@@ -338,7 +344,7 @@ def _named_error(data: bytes) -> dict[str, Any]:
 
 
 def strings_in(written: Any) -> Iterator[str]:
-    """Yield the texts in a piece of an answer, wherever its dialect has them."""
+    """Yield the texts in a piece of an answer, at any depth and in any dialect."""
     if isinstance(written, str):
         yield written
     elif isinstance(written, dict):

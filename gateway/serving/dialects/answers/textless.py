@@ -1,4 +1,4 @@
-"""An answer without text of the model: it comes whole, is relayed as it is, and has no output tokens."""
+"""Reads an answer without text of the model: the answer comes whole and has no output tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from gateway.serving.meter import Usage, count
 
 
 class PlainReading(Reading):
-    """Embeddings, or a count: one JSON object. Its usage, where it has one, has the input tokens."""
+    """Reads embeddings, or a token count: one JSON object, with the input tokens in its usage where it has a usage.
+
+    All of it is relayed except the upstream's model name, the operator's own fields and parts of the usage.
+    """
 
     def __init__(self, request: Any, grant: int) -> None:
         super().__init__(request, grant)
@@ -19,7 +22,7 @@ class PlainReading(Reading):
 
     def feed_whole(self, answer: Any) -> bytes:
         if not isinstance(answer, dict):
-            raise UpstreamUnavailable("The upstream's answer is not what was asked for.")
+            raise UpstreamUnavailable("The upstream's answer is not a JSON object.")
         usage = answer.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         self._note_usage(usage, Usage(output_tokens=0, input_tokens=count(usage.get("prompt_tokens"))))
@@ -38,4 +41,4 @@ class PlainReading(Reading):
         return self._answer
 
     def _take(self, event: dict[str, Any]) -> bytes:
-        raise UpstreamUnavailable("The upstream streamed what has no parts.")
+        raise UpstreamUnavailable("The upstream streamed an answer that does not come in parts.")

@@ -73,7 +73,7 @@ def bound_thought(passed: Body, grant: int) -> tuple[str, ...]:
 
 
 def _bounded(holder: Body, path: str, most: int, dropped: list[str]) -> Body | None:
-    """Return an object without a budget above ``most``, or None where ``most`` is below the object's smallest budget."""
+    """Return an object with no budget above ``most``, or None where ``most`` is below the object's smallest budget."""
     kind = path.rpartition(".")[2]
     bounded: Body = {}
     for name, value in holder.items():
