@@ -1,4 +1,4 @@
-"""Names in a caller's body, at an upstream where all customers share one account: each must be the customer's own."""
+"""Keeps customers' names apart at an upstream where all share one account: a body has only its customer's names."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from gateway.errors import BadRequest
 from gateway.serving.caller.json_body import Body
 
 OWN = ("prompt_cache_key", "cache_salt", "user", "safety_identifier")
-"""Fields whose value only has to be stable for a customer and different from every other customer's."""
+"""Fields whose value only has to be stable for a customer and different from other customers' values."""
 
 CHOSEN = frozenset({*OWN, "metadata"})
 
 KEPT = frozenset({"container", "prompt"})
 
 HOLDERS = frozenset({"content", "output", "file", "source"})
-"""Fields of messages and items that may have a file inside."""
+"""Fields of messages and items that may contain a file."""
 
 DEPTH_MOST = 6
 
 
 def make_own(body: Body, customer: str) -> None:
-    """Replace each name that a customer may choose by a digest that only this customer's calls have."""
+    """Replace each name that a customer may choose with a digest that only this customer's calls have."""
     if CHOSEN.isdisjoint(body):
         return
     for name in OWN:
@@ -34,19 +34,19 @@ def make_own(body: Body, customer: str) -> None:
 
 
 def of_customer(name: str, customer: str) -> str:
-    """Return the upstream's digest for a name: nobody can read the name in it, and no two customers share it."""
+    """Return the digest that the upstream is sent for a name: it hides the name, and no two customers share it."""
     text = name.encode("utf-8", "surrogatepass")
     return blake2b(text, key=customer.encode()[:64], person=b"own name", digest_size=16).hexdigest()
 
 
 def refuse_upstream_names(body: Body, allowed: frozenset[str]) -> None:
-    """Refuse names of things that the upstream keeps and that no customer received through this gateway.
+    """Refuse ids of objects that the upstream stores and that no customer received through this gateway.
 
-    Files, containers and prompts are made outside this gateway, under the operator's account; ``allowed`` are the
+    Files, containers and prompts are created outside this gateway, under the operator's account. ``allowed`` has the
     fields that the operator lets pass.
 
     Raises:
-        BadRequest: there is such a name; ``param`` says where.
+        BadRequest: the body has such an id; ``param`` is its field.
     """
     for name in sorted(KEPT.intersection(body) - allowed):
         value = body[name]
@@ -62,7 +62,7 @@ def refuse_upstream_names(body: Body, allowed: frozenset[str]) -> None:
 
 def _unknown(kind: str, reference: str, param: str) -> BadRequest:
     return BadRequest(
-        f"There is no {kind} {reference[:64]!r} that was given to you: what the model's endpoint keeps is the house's.",
+        f"There is no {kind} {reference[:64]!r} of yours: those that the model's endpoint stores are the operator's.",
         code="not_given",
         param=param,
     )

@@ -1,11 +1,11 @@
-"""The fields of an upstream's answer that callers see: nothing of the operator's own, and no text without a count."""
+"""The fields of an upstream's answer that callers see: none of the operator's own fields, and no uncounted text."""
 
 from __future__ import annotations
 
 from typing import Any
 
 HOUSES_OWN = frozenset({"provider", "cost", "cost_details", "cost_in_usd_ticks", "is_byok"})
-"""Fields of an answer, or of a chunk, that no caller sees, of OpenRouter, xAI and other resellers."""
+"""Fields that OpenRouter, xAI and other resellers write into an answer or a chunk, and that no caller sees."""
 
 COUNTS = frozenset(
     {
@@ -14,7 +14,7 @@ COUNTS = frozenset(
         *("prompt_cache_miss_tokens", "num_cached_tokens", "thoughts_tokens", "tool_use_prompt_tokens"),
     }
 )
-"""Counts of a usage, by OpenAI, Anthropic, DeepSeek, Kimi, SGLang and others."""
+"""Names of the counts in a usage, from OpenAI, Anthropic, DeepSeek, Kimi, SGLang and others."""
 
 DETAILS = {
     name: frozenset(inner.split())
@@ -70,7 +70,7 @@ DELTA = _names(
     " token_ids obfuscation padding signature reasoning_signature thought_signature reasoning_opaque"
     " encrypted_content extra_content content_filter_results provider_specific_fields"
 )
-"""Fields of a completion's delta or message: those with text are counted, the others are known to have none."""
+"""Fields of a completion's delta or message: those with text are counted, the others are known to have no text."""
 
 CHOICE = _names(
     "index delta message text logprobs finish_reason native_finish_reason stop_reason stop_sequence matched_stop"
@@ -97,7 +97,7 @@ BLOCK = _names(
 
 
 def without_unknown_texts(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    """Return the known fields, and the other fields without text: text there would not be counted."""
+    """Return the known fields, and other fields only if they have no text: text in them would not be counted."""
     if known.issuperset(fields):
         return fields
     return {name: value for name, value in fields.items() if name in known or not _has_text(value)}

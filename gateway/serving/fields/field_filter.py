@@ -1,4 +1,4 @@
-"""Decides over each field of a body: it passes, is written by the gateway, is refused, or is dropped and named."""
+"""Decides about each field of a body: it passes, is written by the gateway, is refused, or is dropped and named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.serving.fields.tools import HOSTED_FIELDS
 from gateway.serving.upstream.profiles import COUNT_TOKENS, EMBEDDINGS, RESERVED, Profile
 
 REWRITTEN = frozenset({"min_tokens", *OWN})
-"""Fields that pass, some of them changed."""
+"""Fields that pass with a value that the gateway may change."""
 
 SHOWN_MOST = 64
 """The most characters of a field's name that a refusal shows."""
@@ -22,11 +22,11 @@ GUARDED = HOUSES.union(HOSTED_FIELDS, RESERVED, LIMITS.split())
 """Fields that do not pass even where unknown fields do."""
 
 OBFUSCATION = "include_obfuscation"
-"""OpenAI's stream option that pads chunks; other upstreams know only the usage option."""
+"""OpenAI's stream option that pads chunks; other upstreams know only ``include_usage``."""
 
 
 class Sieve:
-    """Decides over the fields of one dialect at one upstream."""
+    """Decides about the fields of one dialect at one upstream."""
 
     def __init__(self, endpoint: str, profile: Profile) -> None:
         self._endpoint = endpoint
@@ -40,14 +40,14 @@ class Sieve:
         )
         self._checked_fields = (self._costly.keys() | {"context_management"}) - profile.passes | {"stream_options"}
         self._unchecked_fields = (self._passes | self._own_fields) - self._checked_fields
-        """Fields that pass whatever their value."""
+        """Fields that pass or are the gateway's own, and are not checked, whatever their value."""
 
     def dropped(self, body: Body) -> tuple[str, ...]:
-        """Return the names of fields that neither reach the upstream nor are obeyed here.
+        """Return the names of the fields that neither reach the upstream nor are obeyed by the gateway.
 
         Raises:
-            BadRequest: a field costs what no token count shows, or is unknown where unknown fields are refused;
-                ``param`` names it.
+            BadRequest: no token count shows the cost of a field, or a field is unknown where unknown fields are
+                refused; ``param`` is the field.
         """
         dropped: list[str] = []
         for name, value in body.items():
@@ -72,17 +72,17 @@ class Sieve:
             dropped.append(name)
 
     def heeds(self, option: str) -> bool:
-        """Return whether the gateway or the upstream obeys an option of a stream."""
+        """Return whether the gateway or the upstream obeys a stream option."""
         return option == "include_usage" or (option == OBFUSCATION and self._engine in ("any", "openai"))
 
     def passes(self, name: str) -> bool:
-        """Return whether a field that is not refused reaches the upstream as it came."""
+        """Return whether a field that is not refused reaches the upstream."""
         if name in self._passes:
             return True
         return self._unknown == "pass" and name not in GUARDED and name not in self._costly
 
     def fate(self, name: str) -> str:
-        """Return a field's fate as a word, for any value of the field."""
+        """Return what becomes of a field, as a word; a field with harmful values is ``refused``."""
         if name in self._own_fields:
             return "rewritten"
         if name in self._costly:
@@ -90,7 +90,7 @@ class Sieve:
         return ("rewritten" if name in REWRITTEN else "passes") if self.passes(name) else "dropped"
 
     def passed(self, body: Body, grant: int | None = None) -> Body:
-        """Return the fields that reach the upstream as they came, except a minimum of tokens above the grant."""
+        """Return the fields that reach the upstream, unchanged; a ``min_tokens`` above the grant becomes the grant."""
         known = self._passes
         passed = {name: value for name, value in body.items() if name in known or self.passes(name)}
         if grant is not None and "min_tokens" in passed:
@@ -106,4 +106,4 @@ NAMED = frozenset().union(
     GUARDED,
     COSTLY,
 )
-"""Every name in some table: only these may be labels of a metric."""
+"""Every name in any of the tables: only these names may be labels of a metric."""

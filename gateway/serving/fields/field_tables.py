@@ -1,4 +1,4 @@
-"""Writes the tables of what becomes of each field: ``python -m gateway.serving.fields.field_tables > docs/fields.md``."""
+"""Writes the tables of each field's fate: ``python -m gateway.serving.fields.field_tables > docs/fields.md``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gateway.serving.upstream.profiles import PROFILES, Profile
 
 HEAD = """# What becomes of each field of a body
 
-By format and by the profile of the upstream (`TOKENCAP_UPSTREAM_PROFILE`). This page is written by `python -m gateway.serving.fields.field_tables` from the tables that the gateway itself goes by.
+The tables are by format and by the profile of the upstream (`TOKENCAP_UPSTREAM_PROFILE`). `python -m gateway.serving.fields.field_tables` writes this page from the tables that the gateway itself uses.
 
-* **passes**: it reaches the upstream as it came.
-* **rewritten**: the gateway reads it, and says it itself: the limits are the grant, the choices and the stream what the call was admitted with; names such as `user` and `prompt_cache_key` are a digest that only this customer's calls have.
-* **refused**: it costs what no count says; 400, naming it. Below is why, and with which values it is like any other field.
-* **dropped**: it does not reach the upstream, and its name is in the answer's header `x-tokencap-dropped` and in the metric `tokencap_dropped_fields_total`. So is any field that no table here has, unless `TOKENCAP_PASSED_FIELDS` lists it. With `TOKENCAP_UNKNOWN_FIELDS=refuse` it is 400 `unknown_parameter`, naming it; with `pass` it passes.
-* Budgets of a model's thought pass, and so do the objects that have one (`thinking`, `reasoning`, `chat_template_kwargs`, …); one that is above the grant is brought below it, or dropped where the endpoint takes none so small.
+* **passes**: the field reaches the upstream unchanged.
+* **rewritten**: the gateway reads the field and writes it anew. The limits become the grant; the choices and the stream become what the call was admitted with; names such as `user` and `prompt_cache_key` become a digest that only this customer's calls have.
+* **refused**: no token count shows the cost of the field. The answer is 400 and names the field. The reason, and the values with which the field is like any other field, are below.
+* **dropped**: the field does not reach the upstream, and its name is in the answer's header `x-tokencap-dropped` and in the metric `tokencap_dropped_fields_total`. A field in no table here is dropped too, unless `TOKENCAP_PASSED_FIELDS` lists it. With `TOKENCAP_UNKNOWN_FIELDS=refuse` the answer is 400 `unknown_parameter` and names the field; with `pass` the field passes.
+* Thinking budgets pass, and so do the objects that have a budget (`thinking`, `reasoning`, `chat_template_kwargs`, …). A budget that is not below the grant is brought below it, or dropped where the endpoint accepts no budget so small.
 * –: the upstream does not speak this format.
 """
 
@@ -33,8 +33,8 @@ def page() -> str:
     parts += ["## Refused, and why\n", "\n".join(_refusals()) + "\n"]
     parts += [
         "## The house's own\n",
-        "They decide over other customers' calls, over the model or over the house's account. They are dropped, also with "
-        "`TOKENCAP_UNKNOWN_FIELDS=pass`; only `TOKENCAP_PASSED_FIELDS` lets one pass.\n",
+        "These fields affect other customers' calls, the model or the operator's account. They are dropped, also with "
+        "`TOKENCAP_UNKNOWN_FIELDS=pass`; only `TOKENCAP_PASSED_FIELDS` lets such a field pass.\n",
         _codes(HOUSES) + "\n",
     ]
     return "\n".join(parts)
@@ -68,15 +68,13 @@ def _refusals() -> Iterator[str]:
     yield "|---|---|---|"
     for name, costly in COSTLY.items():
         yield f"| `{name}` | {costly.why} | {', '.join(f'`{json.dumps(harmless)}`' for harmless in costly.harmless)} |"
-    why = (
-        "what the upstream runs itself costs what no token count says; with `TOKENCAP_HOSTED_TOOLS=drop` it is dropped"
-    )
+    why = "no count shows the cost of what the upstream runs; with `TOKENCAP_HOSTED_TOOLS=drop` the field is dropped"
     yield f"| {_codes(HOSTED_FIELDS)} | {why} | `null`, `false`, `[]` |"
     yield (
-        "| `container`, a `prompt` with an id, a `file_id` in a message or an item | the upstream keeps what it names under"
-        " one account for all customers; `TOKENCAP_PASSED_FIELDS` with its name lets it pass | |"
+        "| `container`, a `prompt` with an id, a `file_id` in a message or an item | the upstream stores the object"
+        " under one account for all customers; `TOKENCAP_PASSED_FIELDS` with the field's name lets it pass | |"
     )
-    yield "| `context_management` | a summary is made beyond any limit | edits that clear tool uses or thinking |"
+    yield "| `context_management` | no limit bounds a summary | edits that clear tool uses or thinking |"
 
 
 def _codes(names: Iterable[str]) -> str:

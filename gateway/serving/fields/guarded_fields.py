@@ -1,4 +1,4 @@
-"""Fields that no profile lets pass: the gateway's own, the operator's own, and those whose cost no count shows."""
+"""Fields that no profile lets pass: the gateway's own, the operator's own, and fields whose cost no count shows."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ HOUSES = frozenset(
         *("fallback_credit_token", "diagnostics", "_debug_render_only", "conversation"),
     }
 )
-"""Fields that affect other customers' calls, the model, or the operator's account: dropped, unless
+"""Fields that affect other customers' calls, the model or the operator's account. They are dropped, unless
 TOKENCAP_PASSED_FIELDS lists them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Costly:
-    """Why a field is refused, and its harmless values: with such a value it is like any other field."""
+    """Why a field is refused, and its harmless values: with a harmless value the field is like any other field."""
 
     why: str
     harmless: tuple[Any, ...] = ()
 
     def check(self, name: str, value: Any) -> None:
-        """Raise BadRequest unless the value changes nothing."""
+        """Raise BadRequest unless the value is null or harmless."""
         if value is not None and not any(
             type(value) is type(harmless) and value == harmless for harmless in self.harmless
         ):
             raise BadRequest(f"{name} is not served: {self.why}.", param=name)
 
 
-ELSEWHERE = "one model is sold here, and where it runs is the house's to say"
-PRICED = "it has the upstream bill another price than the one that is sold"
-UNSEEN = "it has the model write what nobody is shown"
-BULKY = "it answers with more than the tokens that are counted"
+ELSEWHERE = "one model is sold here, and the operator decides where it runs"
+PRICED = "with it the upstream bills a different price from the price that is sold"
+UNSEEN = "with it the model writes text that nobody is shown"
+BULKY = "with it the answer has more than the tokens that are counted"
 
 COSTLY = {
     "background": Costly("an answer is counted while its caller waits", (False,)),
@@ -67,23 +67,23 @@ COSTLY = {
     "route": Costly(ELSEWHERE),
     "provider": Costly(ELSEWHERE),
     "use_beam_search": Costly(UNSEEN, (False,)),
-    "compaction": Costly("what it makes is bounded by no limit"),
+    "compaction": Costly("no limit bounds what it generates"),
     "thread": Costly("the upstream keeps the conversations of all customers under one account"),
     "prompt_logprobs": Costly(BULKY, (False,)),
     "return_hidden_states": Costly(BULKY, (False,)),
     "return_routed_experts": Costly(BULKY, (False,)),
 }
-"""Fields whose cost no count shows. Token counts and embeddings generate nothing, so there they are like any other."""
+"""Fields whose cost no count shows. Token counts and embeddings generate nothing: in them no field is costly."""
 
 CLEARING = re.compile(r"clear_(?:tool_uses|thinking)_\d{8}")
-"""Context edits that only leave something out. Other edits make the model write a summary that no limit bounds."""
+"""Context edits that only leave parts out. Other edits make the model write a summary that no limit bounds."""
 
 
 def check_context_management(endpoint: str, value: Any) -> None:
-    """Refuse context management that generates tokens.
+    """Refuse context management that generates tokens; outside Messages and token counts refuse all of it.
 
     Raises:
-        BadRequest: an edit generates tokens, or is no edit.
+        BadRequest: an edit may generate tokens, or is not an edit.
     """
     edits = value.get("edits") if isinstance(value, dict) else None
     if value is None or endpoint == COUNT_TOKENS:
@@ -93,6 +93,6 @@ def check_context_management(endpoint: str, value: Any) -> None:
     )
     if not isinstance(value, dict) or not all(isinstance(kind, str) and CLEARING.fullmatch(kind) for kind in kinds):
         raise BadRequest(
-            "context_management is served where it clears tool uses or thinking: a summary is made beyond any limit.",
+            "context_management is served where it clears tool uses or thinking: no limit bounds a summary.",
             param="context_management",
         )

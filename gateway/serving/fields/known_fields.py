@@ -1,7 +1,8 @@
-"""The body fields that each engine knows, by dialect: they pass as they came, since they touch neither limit nor price.
+"""The body fields that each engine knows, by dialect: they pass, unless another table refuses or rewrites them.
 
-``every`` is what all engines take; ``others`` are upstreams without a profile of their own. The names are from OpenAI's
-and Anthropic's published request types and from the request types in the sources of vLLM, SGLang, llama.cpp and Ollama.
+``every`` has the fields that all engines take; ``others`` has those of upstreams without their own profile. The names
+are from OpenAI's and Anthropic's published request types and from the request types in the sources of vLLM, SGLang,
+llama.cpp and Ollama.
 """
 
 from __future__ import annotations
@@ -127,11 +128,11 @@ KNOWN = {
     endpoint: {engine: frozenset(names.split()) for engine, names in engines.items()}
     for endpoint, engines in _LISTED.items()
 }
-"""By route and engine."""
+"""The names of the fields, by route and engine."""
 
 
 def known(endpoint: str, profile: str) -> frozenset[str]:
-    """Return the fields that an upstream of this profile knows; ``any`` may know all that some engine knows."""
+    """Return the fields that an upstream of this profile knows; ``any`` may know every field that any engine knows."""
     engines = KNOWN[endpoint]
     if profile == "any":
         return frozenset().union(*engines.values())

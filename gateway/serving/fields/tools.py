@@ -1,4 +1,4 @@
-"""Passes tools that the caller runs; refuses or drops tools that the upstream would run: no count shows their cost."""
+"""Passes tools that the caller runs; refuses or drops tools that the upstream runs, whose cost no count shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CALLERS = frozenset(
         *("bash", "text_editor", "memory", "tool_search_tool_bm25", "tool_search_tool_regex"),
     }
 )
-"""Types of tools that the caller runs, or that only choose among these, in every dialect, without their version."""
+"""Types of tools that the caller runs or that only choose among such tools, in all dialects, without their version."""
 
 VERSION = re.compile(r"_(?:\d{8}|\d{4}_\d{2}_\d{2})\Z")
 """The date at the end of a tool's type, as OpenAI and Anthropic write it."""
@@ -29,29 +29,33 @@ HOSTED_FIELDS = frozenset(
         *("enable_search", "data_sources", "connectors", "compound_custom", "server_tools", "tool_servers"),
     }
 )
-"""Fields that request a tool of the upstream, of OpenAI, OpenRouter, Anthropic, xAI, Qwen, Azure, Cohere, Groq, …"""
+"""Fields that request an upstream's own tool: OpenAI, OpenRouter, Anthropic, xAI, Qwen, Azure, Cohere, Groq, …"""
 
 CARRIERS = frozenset({"additional_tools", "tool_search_output"})
-"""Items of Responses that bring tools of their own."""
+"""Types of items of Responses that bring their own tools."""
 
 ONLINE = ":online"
 """The ending of OpenRouter's model names that search the web."""
 
 TOO_DEEP = 8
-"""The most namespaces inside one another."""
+"""The depth of nested namespaces from which tools count as hosted."""
 
 
 class Hosted:
-    """The operator's choice for hosted tools: refuse a body that requests any, or leave them out."""
+    """Refuses a body that requests hosted tools, or leaves the tools out, as the operator chooses."""
 
     def __init__(self, *, drops: bool) -> None:
         self._drops = drops
 
     def leave_out(self, body: Body, names: Names) -> tuple[str, ...]:
-        """Remove requests for hosted tools from a body for one of the models ``names``; return what was removed.
+        """Remove requests for hosted tools from a body; return the names of what was removed.
+
+        Args:
+            names: the names of the models that are served here.
 
         Raises:
-            BadRequest: there is something to remove, and the operator refuses it.
+            BadRequest: the body requests a hosted tool and the operator refuses such bodies, or its tools are no list
+                of objects.
         """
         left_out: list[str] = []
         if not HOSTED_FIELDS.isdisjoint(body):
@@ -70,11 +74,11 @@ class Hosted:
         return tuple(dict.fromkeys(left_out)) if left_out else ()
 
     def _note(self, name: str, param: str, left_out: list[str]) -> None:
-        """Note what is left out."""
+        """Note what is left out, or refuse the body."""
         if not self._drops:
             raise BadRequest(
-                f"{name[:64]} is not served: only tools that the caller runs are, since others cost what no count of"
-                " tokens says.",
+                f"{name[:64]} is not served: only tools that the caller runs are served, since no token count shows"
+                " the cost of other tools.",
                 param=param,
             )
         left_out.append(name)
@@ -86,7 +90,7 @@ class Hosted:
                 del body[name]
 
     def _tools(self, body: Body, left_out: list[str]) -> None:
-        """Leave hosted tools out of ``tools``, and leave out a ``tool_choice`` that wants a hosted tool."""
+        """Leave hosted tools out of ``tools``, and leave out a ``tool_choice`` that names a hosted tool."""
         tools, hosted_names = body.get("tools"), set[str]()
         if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
             raise BadRequest("tools is a list of objects.", code="invalid_type", param="tools")
@@ -104,7 +108,7 @@ class Hosted:
     def _callers_tools(
         self, tools: list[Any], param: str, left_out: list[str], hosted_names: set[str] | None = None, depth: int = 0
     ) -> list[Any]:
-        """Return the tools that the caller runs; ``hosted_names`` takes the names of the others."""
+        """Return the tools that the caller runs; add the names and types of the other tools to ``hosted_names``."""
         callers_tools: list[Any] = []
         for tool in tools:
             if not isinstance(tool, dict):
@@ -123,7 +127,7 @@ class Hosted:
         return callers_tools
 
     def _choice(self, body: Body, choice: Tool, hosted_names: set[str], left_out: list[str]) -> None:
-        """Leave the choice to the model where a hosted tool was chosen; remove hosted tools from the allowed tools."""
+        """Leave the choice to the model if a hosted tool is chosen; remove hosted tools from the allowed tools."""
         place = choice.get("allowed_tools") if isinstance(choice.get("allowed_tools"), dict) else choice
         if isinstance(place, dict) and isinstance(allowed := place.get("tools"), list):
             callers_tools = self._callers_tools(allowed, "tool_choice", left_out)
@@ -175,7 +179,7 @@ def hosted_type(tool: Tool) -> str | None:
         return str(kind) or "tool"
     environment = tool.get("environment")
     if kind == "shell" and isinstance(environment, dict) and environment.get("type") != "local":
-        return "shell"  # in a container of the upstream's
+        return "shell"  # it runs in a container of the upstream
     return None
 
 

@@ -1,7 +1,7 @@
-"""Assembles the deltas of a stream by one table, and returns what is new in each.
+"""Assembles the deltas of a stream by one table, and returns the new part of each delta.
 
-A caller that streams is sent what is new, any other caller the sum: so all get the same answer, and no client has to
-know how an engine repeats itself.
+A caller that streams is sent the new parts, any other caller the assembled answer. So all callers get the same answer,
+and no client has to know how an engine repeats itself.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ GROWN = frozenset(
         *("tokens", "token_logprobs", "top_logprobs", "text_offset", "token_ids", "annotations", "images"),
     }
 )
-"""Texts, and lists of what the model wrote: each piece is appended to those before it, whatever its content."""
+"""Texts and lists that the model wrote: each piece is appended to the pieces before it, whatever its content."""
 
 TEXTS = GROWN - {"arguments"}
-"""Texts whose pieces are never taken for repetitions."""
+"""Texts whose pieces never count as repetitions."""
 
 FIRST = frozenset({"role", "id", "type", "object", "format", "signature"})
-"""Fields whose first value stays."""
+"""Fields that keep their first value."""
 
 NUMBERED = frozenset({"tool_calls", "reasoning_details"})
 """Lists whose items come in pieces; each item has an ``index``."""
 
 PARTED = frozenset({"content", "thinking", "thinking_blocks"})
-"""Lists whose items come in pieces and have only a type."""
+"""Lists whose items come in pieces and have a type but no index."""
 
 TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(GROWN, (str, list)),
@@ -42,23 +42,24 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 """The types of a value, by its name; a value of another type is ignored."""
 
-# Everything else is replaced by a later value, a list by a longer list that begins with it. The name of a call is kept,
-# or grows until the call's arguments begin. Null, "" and a repeated value replace and extend nothing.
+# Every other value is replaced by a later value. A list is replaced by a longer list that begins with it, and any other
+# list is appended to it. A name grows by each piece that differs from the name, until the call's arguments begin.
+# Null, "" and a repeated value replace and extend nothing.
 
 
 class Text(list[str]):
-    """A string that grows; joined once, at the end."""
+    """The pieces of a growing string, joined once at the end."""
 
 
 class Items(list[dict[str, Any]]):
-    """Items that come in pieces, each with an index of its own, whatever the upstream's numbers."""
+    """Items that come in pieces; each item has its own index, whatever the upstream's numbers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._at: dict[int | None, int] = {}  # from the upstream's index to the item that it last meant
+        self._at: dict[int | None, int] = {}  # from the upstream's index to the place of the item that last had it
 
     def take(self, pieces: list[Any], *, keeps: bool, are_calls: bool = False) -> list[Any]:
-        """Take pieces of items; return what is new in them."""
+        """Take pieces of items; return the new parts of the items."""
         changes: list[Any] = []
         for piece in pieces:
             if not isinstance(piece, dict):
@@ -75,9 +76,10 @@ class Items(list[dict[str, Any]]):
         return changes
 
     def _place(self, piece: dict[str, Any], *, is_dense: bool) -> int:
-        """Return the place of a piece's item, making a new item where there is none.
+        """Return the place of a piece's item; a new item is added where no item matches.
 
-        The index is the upstream's, if free; where ``is_dense``, it is the item's place, as OpenAI's client requires.
+        A new item gets the upstream's index if that is free; where ``is_dense``, it gets its place as its index, which
+        OpenAI's client requires.
         """
         number = piece.get("index")
         if type(number) is not int:
@@ -102,7 +104,7 @@ class Items(list[dict[str, Any]]):
 
 
 def _call_begun(piece: dict[str, Any]) -> dict[str, Any]:
-    """Return a call's first piece with all fields that clients need; the id and the name may still come."""
+    """Return a call's first piece with all fields that clients need; the id and the name may come later."""
     begun = {"id": "", **{name: value for name, value in piece.items() if value is not None}}
     if isinstance(piece.get("custom"), dict):
         return {"type": "custom", **begun}
@@ -112,7 +114,7 @@ def _call_begun(piece: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_another(item: dict[str, Any], piece: dict[str, Any]) -> bool:
-    """Return whether a piece begins a new item, not the item that had its index before."""
+    """Return whether a piece begins a new item and does not continue the item that had its index before."""
     kind, known_kind = piece.get("type"), item.get("type")
     if kind and known_kind and kind != known_kind:
         return True
@@ -137,7 +139,7 @@ def _called(item: dict[str, Any]) -> dict[str, Any]:
 def is_repeated(earlier: list[str], piece: Any) -> bool:
     """Return whether a piece repeats all of a call's arguments: nothing can follow a whole object.
 
-    A shorter piece may well come twice within a text.
+    A shorter piece may occur twice in a text.
     """
     if not isinstance(piece, str) or not piece.startswith("{") or sum(map(len, earlier)) != len(piece):
         return False
@@ -145,7 +147,7 @@ def is_repeated(earlier: list[str], piece: Any) -> bool:
 
 
 def _is_json(arguments: Any) -> bool:
-    """Return whether arguments are whole."""
+    """Return whether arguments are a whole JSON object."""
     if not isinstance(arguments, Text) or not arguments[-1].rstrip().endswith("}"):
         return False
     try:
@@ -155,7 +157,7 @@ def _is_json(arguments: Any) -> bool:
 
 
 def take(before: dict[str, Any], delta: dict[str, Any], *, keeps: bool = True) -> dict[str, Any]:
-    """Add a delta to the deltas before it, and return what is new in it. Keep growing texts only where ``keeps``."""
+    """Add a delta to the deltas before it, and return its new part. Growing texts are kept only where ``keeps``."""
     changes: dict[str, Any] = {}
     for name, value in delta.items():
         if name in TEXTS and value and isinstance(value, str):
@@ -211,7 +213,7 @@ def take(before: dict[str, Any], delta: dict[str, Any], *, keeps: bool = True) -
 
 
 def _grown(previous: Any, name: str, value: Any, *, keeps: bool) -> Any:
-    """Return ``previous`` with the new piece."""
+    """Return ``previous`` with the new piece appended."""
     if isinstance(value, str):
         if isinstance(previous, list) and not isinstance(previous, Text):
             return _grown(previous, name, [{"type": "text", "text": value}], keeps=keeps)
@@ -237,7 +239,7 @@ def _grown(previous: Any, name: str, value: Any, *, keeps: bool) -> Any:
 
 
 def joined(assembled: Any) -> Any:
-    """Return the assembled value as it is sent."""
+    """Return an assembled value with its texts joined, as it is sent."""
     if isinstance(assembled, Text):
         return "".join(assembled)
     if isinstance(assembled, dict):

@@ -77,7 +77,7 @@ class ChatReading(Reading):
         return shown
 
     def _choice_of_text(self, shown: list[dict[str, Any]]) -> int | None:
-        """Return the choice of a chunk that has one choice, with content in its delta and no other value, end or logprobs."""
+        """Return a chunk's only choice if its delta has content and nothing else, and it has no end and no logprobs."""
         if len(shown) != 1:
             return None
         choice = shown[0]

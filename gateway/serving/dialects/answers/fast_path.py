@@ -1,4 +1,4 @@
-"""Events of a stream that differ from an earlier one in their text only: recognised by their bytes, not parsed."""
+"""Recognises events of a stream that differ from an earlier event only in their text, by bytes, without parsing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import orjson
 
 _BEGINS = re.compile(rb'"content": ?"')
 _TEXT = re.compile(rb'(?!\Z)[^"\\\x00-\x1f]*(?:\\["\\/bfnrt][^"\\\x00-\x1f]*)*')
-"""The inside of a JSON string of plain text, without an escape that could be half of a character."""
+"""The inside of a JSON string of plain text, without escapes that could be half of a character."""
 
 
 class FastPath:
-    """The bytes before and after the text in such an event, and in the event that its caller is sent for it."""
+    """The bytes around the text in events of one kind, and in the events that the caller is sent for them."""
 
     __slots__ = ("_after", "_before", "_shown_after", "_shown_before", "_sizes", "index")
 
@@ -23,7 +23,11 @@ class FastPath:
         self.index = index
 
     def run(self, events: list[bytes], start: int, most: int) -> tuple[int, str, bytes]:
-        """Return how many events from ``start`` on differ in their text only, that text, and the caller's bytes."""
+        """Take at most ``most`` events from ``start`` on that differ only in their text.
+
+        Returns:
+            The number of events, their joined text, and the bytes for the caller.
+        """
         before, after = self._before, self._after
         first, last = self._sizes
         texts: list[bytes] = []
@@ -46,7 +50,10 @@ class FastPath:
 
 
 def fast_path_of(data: bytes, shown: bytes, index: int) -> FastPath | None:
-    """Return how to recognise events like ``data``, of one choice, for which the caller was sent ``shown``."""
+    """Return the fast path for events of choice ``index`` like ``data``, for which the caller was sent ``shown``.
+
+    None where either has no single plain text.
+    """
     parts, shown_parts = _around_text(data), _around_text(shown)
     if parts is None or shown_parts is None:
         return None

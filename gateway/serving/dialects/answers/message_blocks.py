@@ -1,4 +1,4 @@
-"""The blocks of a message, assembled from its events: each has a place of its own and is closed once."""
+"""Assembles the blocks of a message from its events: each block has its own place and is closed once."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ EMPTY: dict[str, Block] = {
     "thinking": {"thinking": "", "signature": ""},
     "tool_use": {"input": {}},
 }
-"""Fields that the vendor's clients need at the beginning of a block, by its type."""
+"""Fields that Anthropic's clients need at the beginning of a block, by the type of the block."""
 
 BEGUN_BY = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "thinking"}
-"""The type of block that a delta begins, where no block has begun."""
+"""The type of the block that a delta begins if no block is open for it, by the type of the delta."""
 
 KEPT = frozenset({"type", "citation", *TEXTS})
 
 
 class Blocks:
-    """All that the model wrote so far. Blocks are numbered as they begin, whatever the upstream's numbers."""
+    """The blocks that the model wrote so far, numbered in the order of their beginnings, not as the upstream does."""
 
     def __init__(self) -> None:
         self.tool_calls: list[str] = []
         self._blocks: list[Block] = []
-        self._pieces: list[dict[str, list[str]]] = []  # of each block's texts
-        self._places: dict[int | None, int] = {}  # the upstream's numbers
+        self._pieces: list[dict[str, list[str]]] = []  # the pieces of each block's texts
+        self._places: dict[int | None, int] = {}  # from the upstream's numbers to places
         self._open: list[int] = []
 
     @property
@@ -43,7 +43,7 @@ class Blocks:
         return [self._whole(place) for place in range(len(self._blocks))]
 
     def begin(self, event: Event) -> list[Event]:
-        """Take a block's beginning; return the events to show: none where the block has begun before."""
+        """Take a block's beginning; return the events to show: none where the block has already begun."""
         block = event.get("content_block")
         if not isinstance(block, dict):
             return []
@@ -60,7 +60,7 @@ class Blocks:
         return [self._add(number, block)]
 
     def grow(self, event: Event) -> list[Event]:
-        """Take a block's delta; return the events to show: first the block's beginning, where that was missing."""
+        """Take a block's delta; return the events to show: first the block's beginning, if the upstream left it out."""
         delta = event.get("delta")
         if not isinstance(delta, dict):
             return []
@@ -70,7 +70,7 @@ class Blocks:
         place = self._places.get(number) if number is not None else self._open[-1] if self._open else None
         if place not in self._open:
             if kind not in BEGUN_BY or (place is not None and kind == "signature_delta"):
-                return []  # no block can begin with it
+                return []  # no block can begin with this delta
             before.append(self._add(number, {"type": BEGUN_BY[kind], **EMPTY[BEGUN_BY[kind]]}))
             place = len(self._blocks) - 1
         assert place is not None
@@ -78,7 +78,7 @@ class Blocks:
         if is_repeated(self._pieces[place].get("partial_json", []), delta.get("partial_json")):
             return []
         if kind == "input_json_delta" and block.get("type") in BEGUN_BY.values():
-            return []  # its tool use never began
+            return []  # the tool use of this delta never began
         for name, value in delta.items():
             if name in TEXTS and isinstance(value, str):
                 self._pieces[place].setdefault(name, []).append(value)
@@ -100,7 +100,7 @@ class Blocks:
         return [{**event, "index": place}]
 
     def closing(self) -> Iterator[Event]:
-        """Yield the ends of the blocks that are open."""
+        """Yield the events that close the open blocks."""
         for place in self._open:
             yield {"type": "content_block_stop", "index": place}
         self._open = []
@@ -135,7 +135,7 @@ class Blocks:
             try:
                 block["input"] = loads(written.encode("utf-8", "surrogatepass"))
             except ValueError:
-                block["input"] = {}  # cut in the middle: it cannot be called
+                block["input"] = {}  # the input was cut, so the tool cannot be called
         return block
 
 
@@ -160,7 +160,7 @@ def events_of(blocks: list[Block]) -> Iterator[Event]:
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Return whether a value may stand under a name: a text has to be a string."""
+    """Return whether a field may have a value: a text has to be a string."""
     return isinstance(value, str) or name not in TEXTS
 
 

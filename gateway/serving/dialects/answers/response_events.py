@@ -1,4 +1,4 @@
-"""Events of a response: the item of each, its text, and the events of an item that came whole."""
+"""Reads the items and texts of a response's events, and writes the events of an item that came whole."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TEXT_PLACES = {
     "response.reasoning_text": ("content", "content_index", "text"),
     "response.reasoning_summary_text": ("summary", "summary_index", "text"),
 }
-"""The place of a text within an item's parts."""
+"""The place of a text in its item, by the beginning of its events' type: the list of parts, the index, the field."""
 
 STRING_PLACES = {
     "response.function_call_arguments": "arguments",
     "response.mcp_call_arguments": "arguments",
     "response.custom_tool_call_input": "input",
 }
-"""The string of an item that grows."""
+"""The growing string of an item, by the beginning of its events' type."""
 
 PARTS = {
     "response.content_part": ("content", "content_index"),
@@ -36,20 +36,20 @@ WRITTEN = ("text", "refusal", "arguments", "input")
 
 
 def place_of(event: Event) -> int | None:
-    """Return the item's number in an event."""
+    """Return the number of an event's item."""
     place = event.get("output_index")
     return place if type(place) is int and place >= 0 else None
 
 
 def names_of(item: Item) -> list[str]:
-    """Return an item's identity: its id, and its call among items of its type; without an id, its call alone."""
+    """Return the names that identify an item: its id, its type with its call's id, and without an id the call's id."""
     call = item.get("call_id")
     names = [item.get("id"), f"{item.get('type')} {call}" if call else None, None if item.get("id") else call]
     return [name for name in names if isinstance(name, str) and name]
 
 
 def whole_text_in(event: Event) -> str:
-    """Return the text of an event other than a delta: of its item, of its part, or its own."""
+    """Return the text of an event other than a delta: its item's text, its part's text, or its own."""
     family, _, step = str(event.get("type")).rpartition(".")
     if step not in ("added", "done"):
         return ""
@@ -76,12 +76,12 @@ def texts_of(items: Iterable[Item], *, spoken: bool = False) -> Iterator[str]:
 
 
 def size(items: Iterable[Item]) -> int:
-    """Return how many characters the model wrote in items."""
+    """Return the number of characters that the model wrote in items."""
     return sum(map(len, texts_of(items)))
 
 
 def new_item(event: Event, family: str, number: int) -> Item:
-    """Return an item as it begins, for an event that adds to an unannounced item."""
+    """Return an empty item for an event that adds to an unannounced item."""
     part = event.get("part")
     kind = part.get("type") if isinstance(part, dict) else None
     item_id = event.get("item_id")
@@ -93,7 +93,7 @@ def new_item(event: Event, family: str, number: int) -> Item:
 
 
 def delta_of(done: Event, family: str, text: str) -> Event:
-    """Return the delta that was missing before an event with all of a text."""
+    """Return the delta that the upstream left out before an event with a whole text."""
     position = {
         name: value for name, value in done.items() if name not in ("type", "text", "refusal", "sequence_number")
     }

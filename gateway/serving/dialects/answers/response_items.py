@@ -1,4 +1,4 @@
-"""The items of a response, assembled from its events, so that a cut response can be closed and shown whole."""
+"""Assembles the items of a response from its events, so that a cut response can be closed and shown whole."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from gateway.serving.json_codec import dumps
 
 
 class Items:
-    """All that the model wrote so far, whether its events name their items or not.
+    """The items that the model wrote so far, whether or not the upstream's events name them.
 
-    An item is known by its id, else by its number, else it is the last item. Callers get numbers and ids in every
-    event, since clients go by them: an announced item keeps its number and its id to its end.
+    The item of an event is found by its id, else by its number; without either it is the last item. Callers get numbers
+    and ids in every event, since clients rely on them: an announced item keeps its number and its id until its end.
     """
 
     def __init__(self) -> None:
         self.tool_calls: list[str] = []
         self._items: dict[int, Item] = {}
-        self._named: dict[str, int] = {}  # ids to places
+        self._named: dict[str, int] = {}  # from names of items to places
         self._open: dict[int, set[tuple[str, int]]] = {}
-        """Open items, and their open parts."""
+        """The places of open items, with their open parts."""
         self._wrote: set[int] = set()
-        """Items with relayed text."""
+        """The places of items with relayed text."""
         self._pieces: dict[int, dict[tuple[str, int, str], list[str]]] = {}
-        """Growing texts, by item and place in it: joined once."""
+        """The pieces of growing texts, by the item's place and the text's place in the item."""
         self._last: int | None = None
 
     @property
@@ -53,7 +53,7 @@ class Items:
         return [self._items[place] for place in sorted(self._items)]
 
     def text_in(self, event: Event) -> str:
-        """Return the model's new text in an event: a delta, or a whole text without a delta before it."""
+        """Return the model's new text in an event: a delta, or a whole text that no delta preceded."""
         if str(event.get("type")).endswith(".delta"):
             delta = event.get("delta")
             return delta if isinstance(delta, str) else dumps(delta).decode() if delta else ""
@@ -65,7 +65,7 @@ class Items:
         return "" if place in self._wrote else text
 
     def take(self, event: Event) -> list[Event]:
-        """Take an event; return the events to show: first those that must precede it, or none if it has nothing new."""
+        """Take an event; return the events to show: first events that must precede it; none if it has nothing new."""
         family, _, step = str(event.get("type")).rpartition(".")
         if family == "response.output_item" and step in ("added", "done"):
             if not isinstance(item := event.get("item"), dict):
@@ -85,7 +85,7 @@ class Items:
         return [event if place is None else self._placed(event, place)]
 
     def _find(self, event: Event) -> int | None:
-        """Return the place of an event's item, or None where the item is new."""
+        """Return the place of an event's item, or None where the item is new or unknown."""
         item = event.get("item")
         for name in names_of(item) if isinstance(item, dict) else (event.get("item_id"),):
             if isinstance(name, str) and name in self._named:
@@ -110,7 +110,7 @@ class Items:
         return place
 
     def _name(self, place: int) -> None:
-        """Note the names of an item, and of a tool call."""
+        """Note the names of an item, and the id of its tool call."""
         item = self._items[place]
         for name in names_of(item):
             self._named.setdefault(name, place)
@@ -132,7 +132,7 @@ class Items:
         return [_string(self._items[place].get(name)), *self._pieces.get(place, {}).get(("", 0, name), ())]
 
     def _join(self, place: int) -> Item:
-        """Put the relayed part of an item's texts into it."""
+        """Move the relayed pieces of an item's texts into the item, and return the item."""
         item = self._items[place]
         for (name, index, field), pieces in self._pieces.pop(place, {}).items():
             holder = item[name][index] if name else item
@@ -205,7 +205,7 @@ class Items:
         return isinstance(item_id, str) and item_id in self._named and self._named[item_id] not in self._open
 
     def _item_of(self, event: Event, family: str) -> tuple[list[Event], int]:
-        """Return the place of the item that an event adds to, and before it the event that announces a new item."""
+        """Return the place of the item that an event adds to, after the event that announces the item if it is new."""
         item = new_item(event, family, len(self._items))
         if (open_place := self._open_of(event, item["type"])) is not None:
             return [], open_place
@@ -215,7 +215,7 @@ class Items:
         return [{"type": ADDED, "output_index": place, "item": item}], place
 
     def _open_of(self, event: Event, kind: str) -> int | None:
-        """Return the place of the open item of a type that an event adds to: the named item, else the last."""
+        """Return the place of the open item of this type that an event adds to: the named item, else the last."""
         places = [self._find(event), *sorted(self._open, reverse=True)]
         return next(
             (place for place in places if place in self._open and self._items[place].get("type") == kind),
@@ -225,7 +225,7 @@ class Items:
     def _string(self, event: Event, family: str, step: str) -> list[Event]:
         place, name = self._find(event), STRING_PLACES[family]
         if place not in self._open or self._items[place].get("type") in ("message", "reasoning"):
-            return []  # only the item's end can tell which; or the item has ended
+            return []  # the item has ended, or only its end event can tell what it is
         text = event.get("delta" if step == "delta" else name)
         if step == "delta" and name == "arguments" and is_repeated(self._written(place, name), text):
             return []
@@ -269,10 +269,10 @@ class Items:
         return [*before, shown]
 
     def finish(self, output: list[Any]) -> list[Item]:
-        """Take the items of the upstream's last event, each unless it has less text than was streamed of it.
+        """Take the items in the upstream's last event, except those with less text than was streamed.
 
         Returns:
-            The items that nothing announced.
+            The items that no earlier event announced.
         """
         unmatched = dict(sorted(self._items.items()))
         added: list[Item] = []
@@ -291,20 +291,20 @@ class Items:
         return added
 
     def _same(self, item: Item, unmatched: dict[int, Item]) -> int | None:
-        """Return the place of an item in the last event: by its name, else the next item that it may be."""
+        """Return the place of an item of the last event: by its name, else the first unmatched item that it may be."""
         by_name = [self._named[name] for name in names_of(item) if name in self._named]
         places = [*(place for place in by_name if place in unmatched), *unmatched]
         return next((place for place in places if _may_be(item, unmatched[place])), None)
 
     def take_whole(self, item: Item) -> list[Event]:
-        """Take an item that comes whole; return its events."""
+        """Take an item that comes whole, and return its events."""
         place = self._add({}, item)
         del self._open[place]
         self._wrote.add(place)
         return list(events_of(item, place))
 
     def cut(self, shorter: Callable[[str], str]) -> None:
-        """Cut items that came whole to the grant."""
+        """Cut the texts of items that came whole; items other than messages and reasoning are left out."""
         self._items = {
             place: item for place, item in self._items.items() if item.get("type") in ("message", "reasoning")
         }
@@ -316,7 +316,7 @@ class Items:
                         part[name] = shorter(text)
 
     def closing(self, *, is_cut: bool) -> Iterator[Event]:
-        """Yield the events that close the open items as they stand."""
+        """Yield the events that close the open items with the text that they have."""
         for place in sorted(self._open):
             item = self._join(place)
             for parts, index in sorted(self._open[place]):
@@ -335,7 +335,7 @@ class Items:
 
 
 def _fuller(end: Item, begun: Item) -> Item:
-    """Return an item as its end has it, with the streamed text where that is longer."""
+    """Return an item as its end event has it, with the streamed text where the streamed text is longer."""
     if size([end]) < size([begun]):
         end = {
             **end,
@@ -345,7 +345,7 @@ def _fuller(end: Item, begun: Item) -> Item:
 
 
 def _with_all_parts(end: Item, begun: Item) -> Item:
-    """Return an item as its end has it, with announced parts that the end lacks."""
+    """Return an item as its end event has it, with the announced parts that are missing there."""
     for name in ("summary", "content"):
         announced, listed = begun.get(name), end.get(name)
         parts = listed if isinstance(listed, list) else []
@@ -360,13 +360,13 @@ def _fuller_part(end: dict[str, Any], begun: Any) -> dict[str, Any]:
 
 
 def _may_be(item: Item, begun: Item) -> bool:
-    """Return whether an item may be the begun item, whatever its id: it has the same type and the same call."""
+    """Return whether an item can be the begun item, whatever its id: same type, and not two different call ids."""
     calls = {each["call_id"] for each in (item, begun) if isinstance(each.get("call_id"), str)}
     return item.get("type") == begun.get("type") and len(calls) < 2
 
 
 def _same_id(item: Item, begun: Item) -> Item:
-    """Return an item with its announced id, or without one: clients refuse an id that changes."""
+    """Return an item with its announced id, or without an id if none was announced: clients refuse a changed id."""
     begun_id = begun.get("id")
     if begun_id is None and item.get("id") is not None:
         return {name: value for name, value in item.items() if name != "id"}
@@ -383,7 +383,7 @@ def _parts(item: Item) -> list[dict[str, Any]]:
 
 
 def _list_in(item: Item, name: str) -> list[Any]:
-    """Return an item's list under a name, making one where there is none."""
+    """Return an item's list under a name; an absent list is created empty."""
     if not isinstance(item.get(name), list):
         item[name] = []
     parts: list[Any] = item[name]

@@ -1,4 +1,4 @@
-"""Characters whose two halves come in two pieces: the first half is held back until the second comes."""
+"""Joins characters whose two halves come in two pieces: the first half is held back until the second half comes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gateway.serving.dialects.answers.assembly import GROWN
 from gateway.serving.json_codec import whole_characters
 
 HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
-"""Half of a surrogate pair in JSON, perhaps with its other half."""
+"""Half of a surrogate pair in JSON, with or without its other half."""
 
 NUMBERS = ("index", "output_index", "content_index", "summary_index")
 NAMES = (*NUMBERS, "item_id")
 KEPT = frozenset({*NAMES, "type", "id", "object", "created", "model"})
-"""The fields of an event that tell where its text belongs."""
+"""The fields of an event that show where its text belongs."""
 
 TEXTS = GROWN | {"delta", "partial_json"}
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
@@ -23,29 +23,29 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 ENDS = re.compile(
     r"content_block_stop|message_(?:delta|stop)|response\.(?:completed|incomplete|failed|cancelled)|.*\.done"
 )
-"""Events after which no text follows in the place that they name, or anywhere where they name none."""
+"""Types of events after which no text follows in the place that they name, or in any place if they name none."""
 
 Event = dict[str, Any]
 Place = tuple[Any, ...]
 Around = Callable[[Any], Any]
-"""Makes an event of a text."""
+"""Builds an event around a text."""
 
 
 class Halves:
-    """The halves held back of each text, by the text's place in its events."""
+    """Holds the first halves of characters back, each by the place of its text in the events."""
 
     def __init__(self) -> None:
         self.held: dict[Place, tuple[str, Around]] = {}
 
     def joined(self, event: Event) -> Event:
-        """Return an event with whole characters only; a half without its other half becomes U+FFFD."""
+        """Return an event with whole characters only; a half that cannot get its other half becomes U+FFFD."""
         kind = event.get("type")
         holds = not isinstance(kind, str) or kind.endswith("delta")
         mended: Event = self._mended(event, (str(kind),), (lambda inner: inner) if holds else None)
         return mended
 
     def replaced(self, end: Event | None = None) -> list[Event]:
-        """Return events with U+FFFD for the held halves of texts that end with ``end``; None ends all texts."""
+        """Return an event with U+FFFD for each held half of the texts that ``end`` ends; None ends all texts."""
         events = []
         for place, (_, around) in list(self.held.items()):
             event = around(UNKNOWN)
@@ -55,7 +55,7 @@ class Halves:
         return events
 
     def _mended(self, value: Any, place: Place, around: Around | None) -> Any:
-        """Return a value with whole characters; halves are held back where more may follow: ``around`` is not None."""
+        """Return a value with whole characters; a last half is held back if text may follow: ``around`` is not None."""
         if isinstance(value, str):
             held = self.held.pop(place, None)
             text = value if held is None else held[0] + value
@@ -78,7 +78,7 @@ class Halves:
 
 
 def _within(around: Around | None, frame: Event, name: str) -> Around | None:
-    """Return the maker of an event for a value under a name of an object."""
+    """Return a function that builds an event around a value in a field of an object."""
     return None if around is None else lambda inner: around({**frame, name: inner})
 
 
@@ -87,7 +87,7 @@ def _listed(around: Around) -> Around:
 
 
 def _ends(end: Event, held: Event) -> bool:
-    """Return whether the text of a ``held`` event ends with another event."""
+    """Return whether the event ``end`` ends the text of a ``held`` event."""
     choices = end.get("choices")
     if isinstance(choices, list):
         ended = [choice for choice in choices if isinstance(choice, dict) and choice.get("finish_reason")]

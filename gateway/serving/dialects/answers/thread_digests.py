@@ -1,4 +1,4 @@
-"""Threads: digests of parts of an answer, made with the caller's key, that lead a later call to its conversation."""
+"""Threads: digests of parts of an answer, made with the caller's key, by which a later call finds its conversation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 TAIL_CHARACTERS = 200
-"""The characters of an answer's end that are compared; a shorter answer is compared whole."""
+"""The number of characters at an answer's end that are compared; a shorter answer is compared whole."""
 
 RANDOM_PART = re.compile(r"[A-Za-z0-9]{16,}")
-"""The parts of an id that is unique in the world; ``is_random`` checks how letters and digits are mixed."""
+"""A part of an id that may be globally unique; ``is_random`` checks how letters and digits are mixed."""
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 
 
 def is_random(call: str) -> bool:
-    """Return whether the id of a tool call looks unique in the world, and so is evidence by itself.
+    """Return whether the id of a tool call looks globally unique, so that the id alone is evidence.
 
     Counters (``functions.search:0``), names, times and short ids are not.
     """
@@ -28,12 +28,12 @@ def is_random(call: str) -> bool:
 
 
 def of_tool_call(call: str, secret: bytes, history: str = "") -> str:
-    """Return the thread of a tool call by its id, and by the user's words before it where the id is not random."""
+    """Return the thread of a tool call by its id, and unless the id is random also by the user's texts before it."""
     return _digest(b"tool", call if is_random(call) else f"{call}\n{history}", secret)
 
 
 def of_answer(text: str, secret: bytes) -> str:
-    """Return the thread of an answer by the end of its text; spaces at the very end do not count."""
+    """Return the thread of an answer by the end of its text, without white space at the very end."""
     return _digest(b"tail", text.rstrip()[-TAIL_CHARACTERS:], secret)
 
 
@@ -54,7 +54,7 @@ def threads(tool_calls: Iterable[str], answers: Iterable[str], secret: bytes, hi
 
 
 def of_session(name: str, secret: bytes) -> str:
-    """Return the conversation of a client's session whose name is no valid conversation id."""
+    """Return the conversation of a client's session whose name is not a valid conversation id."""
     return _digest(b"session", name, secret)
 
 

@@ -1,4 +1,4 @@
-"""Answers that come whole: requested as their callers request them, and relayed in the upstream's bytes."""
+"""Whole answers: requested where callers do not stream, and relayed in the upstream's bytes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ _COMMA = re.compile(r"[ \t\n\r]*(?:,[ \t\n\r]*|(?=\}))")
 
 
 def comes_whole(profile: Profile, body: Body, choices: int = 1) -> bool:
-    """Return whether the upstream is asked for a whole answer: the caller does not stream, and all can be counted."""
+    """Return whether the upstream is asked for a whole answer, not a stream.
+
+    It is if the caller does not stream, the profile does not always stream, and a whole answer's usage counts all
+    choices.
+    """
     return not (profile.always_streams or body.get("stream") or (profile.counts_choices_apart and choices > 1))
 
 
 def streamed(body: Body, request: Parameters) -> Body:
-    """Return the field that asks the upstream to stream, or not to, as the caller wrote it."""
+    """Return the field that requests a stream; for a whole answer, ``false`` where the body has it, else nothing."""
     if not request.comes_whole:
         return {"stream": True}
     return {"stream": False} if body.get("stream") is False else {}
@@ -41,12 +45,12 @@ def streamed(body: Body, request: Parameters) -> Body:
 def with_original_bytes(raw: bytes, answer: Any) -> bytes:
     """Return an answer as JSON, in which unchanged members keep their bytes from ``raw``.
 
-    Members that the gateway has changed (the model's name, the usage, a text that was cut) are written again, and so
-    are members that not every reader of JSON accepts.
+    Members that the gateway has changed (the model's name, the usage, a text that was cut) are written anew, as are
+    members that not every JSON parser accepts.
 
     Args:
         raw: the answer as the upstream sent it.
-        answer: the same answer as the caller is to get it.
+        answer: the same answer as the caller receives it.
     """
     if not isinstance(answer, dict):
         return dumps(answer)
@@ -79,10 +83,10 @@ def with_original_bytes(raw: bytes, answer: Any) -> bytes:
 
 
 def _replaced(raw: bytes, received: dict[str, Any], answer: dict[str, Any]) -> bytes | None:
-    """Return strict JSON in which changed members are written anew, or None where the members have to be read in turn.
+    """Return strict JSON in which changed members are written anew, or None where each member has to be read.
 
-    The first text that looks like a member is taken for it. Whether it was the member of the outer object shows when
-    the result is read again: either the result is the answer, or the text was of another object.
+    The first text that looks like a changed member is replaced. Then the result is parsed: it equals the answer only if
+    the replaced text was a member of the outer object.
     """
     if received.keys() != answer.keys():
         return None
@@ -97,12 +101,12 @@ def _replaced(raw: bytes, received: dict[str, Any], answer: dict[str, Any]) -> b
 
 @lru_cache(maxsize=64)
 def _member(name: str) -> re.Pattern[bytes]:
-    """Return the pattern of a member of that name whose value is a text or an object, with two levels at most."""
+    """Return the pattern of a member with this name whose value is a text, or an object of at most two levels."""
     return re.compile(re.escape(dumps(name)) + _COLON + b"(?:" + _TEXT + b"|" + _DEEPER + b")")
 
 
 def _strict(raw: bytes) -> dict[str, Any] | None:
-    """Return the object of strict JSON, or None where the text is no object, or a name comes twice in one object."""
+    """Return the object in strict JSON, or None where the JSON is no object or has a name twice in one object."""
     try:
         value = jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError:
@@ -111,18 +115,18 @@ def _strict(raw: bytes) -> dict[str, Any] | None:
 
 
 def _encodes(text: bytes, value: Any) -> bool:
-    """Return whether a strict JSON text is the text of a value."""
+    """Return whether a text is strict JSON of a value."""
     try:
         return bool(orjson.loads(text) == value)
-    except ValueError:  # half a surrogate pair, NaN, a number beyond all floats
+    except ValueError:  # half a surrogate pair, NaN, a number too large for a float
         return False
 
 
 def _members(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the name of each member of a JSON object, its text, and that of its value.
+    """Yield the name of each member of a JSON object, the text of the member, and the text of its value.
 
     Raises:
-        ValueError: the text is no JSON object.
+        ValueError: the text is not a JSON object.
     """
     match = _BEGIN.match(text)
     if match is None:
