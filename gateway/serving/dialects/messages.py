@@ -105,7 +105,7 @@ class MessagesReading(Reading):
         if isinstance(reported, dict):
             reported = shown_usage(reported)
             self._reported_usage = _later(self._reported_usage, reported)
-            self.usage = replace(self.usage, **_input(self._reported_usage))  # the output in it does not count the text
+            self.usage = replace(self.usage, **_input(self._reported_usage))  # the reported output lacks the text
         if self._is_begun:
             return []
         self._is_begun = True

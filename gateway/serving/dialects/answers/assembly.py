@@ -71,7 +71,7 @@ class Items(list[dict[str, Any]]):
             if not new:
                 continue
             if isinstance(item.get("function"), dict):
-                new.setdefault("function", {})  # OpenAI's own client needs it in every piece
+                new.setdefault("function", {})  # OpenAI's own client needs this field in every piece
             changes.append({"index": item["index"], **new})
         return changes
 

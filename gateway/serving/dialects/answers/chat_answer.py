@@ -176,10 +176,7 @@ class ChatReading(Reading):
         return visible
 
     def _in_order(self, shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return a chunk's choices, after empty beginnings of lower choices that have not begun.
-
-        Clients identify choices by their places.
-        """
+        """Return a chunk's choices, preceded by empty lower choices that have not begun: clients go by places."""
         latest = max(choice["index"] for choice in shown)
         present = {choice["index"] for choice in shown}
         new = [index for index in range(self._begun, latest) if index not in present]

@@ -63,7 +63,7 @@ def whole_text_in(event: Event) -> str:
 
 
 def texts_of(items: Iterable[Item], *, spoken: bool = False) -> Iterator[str]:
-    """Yield the model's texts in items: all of them, or only the visible ones."""
+    """Yield the model's texts in items: all of them, or where ``spoken`` only those of messages."""
     for item in items:
         if spoken and item.get("type") != "message":
             continue

@@ -13,7 +13,7 @@ JOINED = re.compile(r"user_([0-9A-Za-z]*)_account_([0-9A-Za-z-]*)_session_([0-9A
 
 
 class Identity(NamedTuple):
-    """The end user, as records keep it, and the session, where the body names a session."""
+    """The end user as records store it, and the session, where the body names a session."""
 
     end_user: str | None
     session: str | None = None
