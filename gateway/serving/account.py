@@ -19,7 +19,7 @@ from pricing.menus.menu import Menu, own_prices, own_version
 
 
 class SelfService(Protocol):
-    """What a customer changes and reads in the ledger. The methods block, so they run in a thread."""
+    """A customer's reads of the ledger, and its choice of tier. The methods block, so they run in a thread."""
 
     def choose(self, customer_id: str, tier: str) -> None:
         """Give the customer a tier, or raise TierNotFound."""
@@ -39,19 +39,19 @@ class SelfService(Protocol):
         """Return the customer's invoices: final ones, and drafts of its open months."""
 
     def invoice(self, customer_id: str, invoice_id: str) -> Any:
-        """Return one of the customer's invoices, or raise RouteNotFound."""
+        """Return an invoice of the customer, or raise RouteNotFound."""
 
     def prepaid(self, customer_id: str) -> Any:
-        """Return the rest of the customer's prepaid credit."""
+        """Return the remaining prepaid credit of the customer."""
 
     def credit_notes(self, customer_id: str, limit: int, cursor: str | None) -> Any:
         """Return a page of the customer's credit notes, by number."""
 
     def credit_note(self, customer_id: str, note_id: str) -> Any:
-        """Return one of the customer's credit notes, or raise RouteNotFound."""
+        """Return a credit note of the customer, or raise RouteNotFound."""
 
     def proof(self, customer_id: str, record_id: str) -> Any:
-        """Return the proof of one of the customer's records, or raise RouteNotFound or NotSealedYet."""
+        """Return the proof of a record of the customer, or raise RouteNotFound or NotSealedYet."""
 
     def seals(self, limit: int, cursor: str | None) -> Any:
         """Return a page of the ledger's seals, newest first."""
@@ -61,10 +61,10 @@ class SelfService(Protocol):
 
 
 class Accounts:
-    """Reads accounts and the published menu, from Redis each time.
+    """Reads accounts and the published menu, each time from Redis.
 
     Args:
-        in_force: checks a bucket, and returns whether it was in force all the time.
+        in_force: checks a bucket, and returns whether the bucket was in force all the time.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Accounts:
         """
         with translated():
             customer = await self._whose(bucket, digest)
-            if customer is None:  # the ledger may be rebuilding its bucket
+            if customer is None:  # the bucket may be in a rebuild from the ledger
                 await self._in_force(bucket)
                 customer = await self._whose(bucket, digest)
         if customer is None:
@@ -109,7 +109,7 @@ class Accounts:
         return await self._cache.customer(text(customer_id), fresh=True)
 
     async def account(self, customer: Customer) -> dict[str, Any]:
-        """Return the account as ``GET /v1/account`` shows it; in each limit used + held + remaining = max.
+        """Return the account as ``GET /v1/account`` shows it; for each limit, used + held + remaining = max.
 
         Raises:
             MeteringUnavailable: Redis is unavailable, or the customer's bucket is being rebuilt.
@@ -117,7 +117,7 @@ class Accounts:
         with translated():
             account = await self._account(customer)
             if not await self._in_force(redis_keys.bucket_of(customer.id)):
-                account = await self._account(customer)  # the bucket may have been half rebuilt
+                account = await self._account(customer)  # the bucket may have been partly rebuilt
         return account
 
     async def _account(self, customer: Customer) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class Accounts:
         return await refusals_of(self._connection, customer.id)
 
     async def menu_of(self, customer: Customer) -> Menu | None:
-        """Return the menu that a customer chooses from, with its own prices, or None before the first publication."""
+        """Return the menu that a customer chooses from, with the customer's own prices; None before any publication."""
         with translated():
             current = standing(customer, await self._cache.read_timeline(), self._now_ms())
             menu = await self._cache.menu(current.version) if current.version else None

@@ -1,4 +1,4 @@
-"""One admitted call while it runs: its progress, its outcome, and the last bytes that its caller is sent."""
+"""One admitted call while it runs: its progress, its outcome, and the last bytes for its caller."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ EVENT_STREAM = b"text/event-stream; charset=utf-8"
 JSON = b"application/json"
 
 ITEMS_MOST = 64
-"""Items of an answer that a later call may refer to."""
+"""The most items of an answer that a later call may refer to."""
 
 BY_OBSERVATION = frozenset({"counted", "estimate"})
 """Sources of counts that a tokenizer's count replaces."""
 
 OF_TEXT = frozenset({*BY_OBSERVATION, "tokenizer"})
-"""Sources of counts of the relayed text, which may be less than what was made."""
+"""Sources of counts that cover only the relayed text, which may be less than the generated text."""
 
 
 UNREAD = "\ufffd"
-"""The character in place of bytes that are no character; nobody knows how many tokens such bytes were."""
+"""The character in place of bytes that are not a character; how many tokens such bytes were is unknown."""
 
 NOTHING = Count(0, 0, "counted")
 
@@ -43,22 +43,22 @@ ANSWERED = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context"
 """Endings of an answer that its caller received whole, up to the grant."""
 
 OWES_INPUT = ANSWERED | {"disconnect"}
-"""Endings of an answer whose input is owed, also without a token of output: the model has read the input."""
+"""Endings of an answer whose input is owed, even without a token of output: the model has read the input."""
 
 
 class Call:
-    """What is known of a call between its admission and its settlement."""
+    """The state of a call between its admission and its settlement."""
 
     reading: Reading | None = None
     raw: bytes | None = None
-    """The answer's bytes as they came, where it came whole."""
+    """The answer's bytes as they came, where the answer came whole."""
     prompt: Prompt | None = None
     """The prompt's text, where there is a tokenizer to count it."""
     is_kept = False
     """Whether the answer is kept for a repeated request."""
     final_outcome = UNANSWERED
     is_checked = False
-    """Whether the output is to be counted again, beside the upstream's count."""
+    """Whether a tokenizer counts the output again, to check the upstream's count."""
     has_left = False
     """Whether the caller has left."""
     _recounted: int | None = None
@@ -66,7 +66,7 @@ class Call:
     _sent_at: float | None = None
     _left_at: float | None = None
     _is_drained = False
-    _has_place = False  # among the answers that are read on
+    _has_place = False  # whether it has one of ``Places``
     _ttft_ms: int | None = None
 
     def __init__(
@@ -86,7 +86,7 @@ class Call:
         return [*answer_headers(self.live.hold, self.request.dropped), *(OF_STREAMS if self.request.stream else ())]
 
     def begin(self, reading: Reading) -> Reading:
-        """Note that the upstream answers."""
+        """Note that the upstream has begun to answer."""
         self.reading = reading
         self.live.counting = self._count
         if self.has_left:
@@ -94,11 +94,11 @@ class Call:
         return reading
 
     def note_sent(self) -> None:
-        """Note that the request goes to the upstream: from now on tokens may be made."""
+        """Note that the request goes to the upstream, which may generate tokens from now on."""
         self._sent_at = self._monotonic()
 
     def note_disconnect(self) -> float:
-        """Note that the caller has left; return for how many seconds its answer is read on, 0 for not at all."""
+        """Note that the caller has left; return for how many seconds its answer is read on, 0 if it is not read on."""
         self.has_left, self._left_at = True, self._monotonic()
         self.live.counting = self._count
         if self.reading is not None:
@@ -109,18 +109,18 @@ class Call:
         return seconds
 
     def end(self) -> None:
-        """Note that nothing more is read of the answer."""
+        """Note that the answer is not read any further."""
         if self._has_place:
             self._has_place = False
             self._disconnects.ends()
 
     def _note_owed_input(self) -> None:
-        """Have the hold record that its input is owed: the upstream answers, and the caller has left."""
+        """Note in the live hold that the input is owed: the upstream answers, and the caller has left."""
         self.live.owes_input = self.request.generates
 
     @property
     def _is_usage_known(self) -> bool:
-        """Whether the upstream's figure of what was made so far is known."""
+        """Whether the upstream's figure for the tokens generated so far is known."""
         return self.reading is not None and self.reading.is_usage_known(self._disconnects.has_continuous_usage)
 
     def _count(self) -> int:
@@ -132,17 +132,17 @@ class Call:
         return counted.billed_output_tokens
 
     def _owed(self, observed: Count) -> Count:
-        """Return what is owed for an answer whose caller left, where only the ``observed`` count is known."""
+        """Return the count that is owed for an answer whose caller left, where only ``observed`` is known."""
         assert self._sent_at is not None
         return self._disconnects.owed(observed, self.live.hold, self._monotonic() - self._sent_at)
 
     def note_progress(self) -> None:
-        """Note the moment of the first token."""
+        """Note the time to the first token, once it has come."""
         if self._ttft_ms is None and self.reading is not None and self.reading.has_begun:
             self._ttft_ms = self._elapsed_ms()
 
     async def count_missing(self, token_counter: TokenCounter) -> None:
-        """Have a tokenizer count the text where only the relayed text is known, and the prompt where no count is."""
+        """Have a tokenizer count the relayed text and the prompt, where the upstream reported no usable figure."""
         if self.reading is not None:
             await asyncio.gather(self._recount_output(self.reading, token_counter), self._recount_input(token_counter))
 
@@ -161,7 +161,7 @@ class Call:
     def check(self, spots: SpotChecks) -> None:
         """Have the upstream's figure compared with a tokenizer's, where all text that the upstream counted was relayed.
 
-        Reasoning that was not shown is in no relayed text, so such an answer is left out.
+        An answer with reasoning is left out, because the relayed text lacks reasoning that was not shown.
         """
         reading, result = self.reading, self.final_outcome
         if reading is None or reading.texts is None or result.usage_source != "upstream":
@@ -174,7 +174,7 @@ class Call:
         return reported_input(self.reading.usage.input_tokens)
 
     def finish(self) -> str:
-        """Return the ``finish`` of an answer that reached its end or its grant."""
+        """Return the ``finish`` of an answer that came to its end or used up its grant."""
         assert self.reading is not None
         reasons = self.reading.reasons
         uses_whole_grant = "length" in reasons and self.reading.uses_whole_grant
@@ -183,7 +183,7 @@ class Call:
     def outcome(self, finish: str, problem: TokencapError | None) -> Outcome:
         """Return the outcome of the call.
 
-        Tokens of an answer that failed before its caller was sent any are counted, not billed.
+        The tokens of a failed answer that is not streamed are counted, not billed: its caller was sent none of them.
         """
         if self.reading is None:
             return self._owed_unanswered() if finish == "disconnect" and problem is None else UNANSWERED
@@ -214,7 +214,7 @@ class Call:
         return result
 
     def _complete_after_disconnect(self, result: Outcome, *, failed: bool) -> None:
-        """Complete the outcome of an answer whose caller left: all of it is billed, with the source of its count.
+        """Complete the outcome of an answer whose caller left, which owes the whole answer: count, bill and source.
 
         An answer that the upstream finished, or ``failed`` to finish, is counted as if its caller had listened.
         """
@@ -230,7 +230,7 @@ class Call:
 
     @property
     def _owed_before_its_head(self) -> Count:
-        """What is owed until the upstream has begun to answer."""
+        """The count that is owed if the caller leaves before the upstream has begun to answer."""
         if self._sent_at is None or not self._disconnects.owes_unanswered(comes_whole=self.request.comes_whole):
             return NOTHING
         return self._owed(NOTHING)
@@ -254,7 +254,7 @@ class Call:
         )
 
     def _thread_digests(self, reading: Reading, finish: str) -> tuple[str, ...]:
-        """Return the digests of the parts of this answer that a later call may bring back."""
+        """Return the digests of the parts of this answer that a later call may send back."""
         tails = reading.tails if finish == "cap" else []
         if not (reading.tool_calls or tails or reading.answer_id):
             return ()
@@ -268,9 +268,9 @@ class Call:
         )
 
     def last(self, settled: Settled | None) -> tuple[Headers, bytes]:
-        """Return the end of the answer, with the charge where it is known in time.
+        """Return the headers and bytes that end the answer, with the charge where it is known in time.
 
-        A caller that does not stream gets all of the answer, with its headers; a streaming caller gets the last events.
+        A caller that does not stream gets the whole answer and its headers; a streaming caller gets the last events.
         """
         assert self.reading is not None
         if self.is_kept and settled is not None:
@@ -284,7 +284,7 @@ class Call:
         return headers, dumps(answer) if self.raw is None else with_original_bytes(self.raw, answer)
 
     def foreseen(self, charge_nanousd: int) -> Settled:
-        """Return the settlement as it will be, if the call is charged that much."""
+        """Return the settlement in the case that the call is charged this amount."""
         hold = self.live.hold
         return Settled(charge_nanousd, hold.conversation_left + hold.tokens - self.final_outcome.billed_output_tokens)
 

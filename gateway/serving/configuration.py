@@ -1,4 +1,4 @@
-"""Makes the upstream's endpoint and profile, and the rules of what is served, from the operator's settings."""
+"""Derives the upstream's endpoint and profile, and the serving rules, from the operator's settings."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from gateway.settings import Settings
 
 
 def endpoint_of(settings: Settings) -> Endpoint:
-    """Return the upstream's endpoint: its address, and the headers of every request there."""
+    """Return the upstream's endpoint: its address, and the headers of every request to it."""
     return Endpoint.of(
         settings.upstream_url, key_of(settings), settings.upstream_key_header, settings.upstream_more_headers
     )
 
 
 def key_of(settings: Settings) -> str | None:
-    """Return the key that the endpoint requires."""
+    """Return the key that the endpoint is sent, or None."""
     return settings.upstream_key.get_secret_value() if settings.upstream_key else None
 
 
 def effective_profile(engine: Engine, settings: Settings) -> Engine:
-    """Return an upstream's profile, as the settings change it.
+    """Return an engine whose profile has the operator's settings applied.
 
     Raises:
         StartupError: a setting lets a field pass that must never pass.

@@ -1,4 +1,4 @@
-"""Finds a call's conversation, by what the call names and brings back, and the input that the upstream reads again."""
+"""Finds a call's conversation, by the ids and answers in the request, and the input that the upstream reads again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ConversationFinder:
     async def conversation(
         self, conversation_id: str | None, session: str | None, key: Key, request: Parameters
     ) -> str | None:
-        """Return the conversation that a call's headers or body name or continue; None begins a conversation."""
+        """Return the conversation that a call's headers or body name or continue; None for a new conversation."""
         param = "X-Conversation-Id"
         if conversation_id is None:
             conversation_id, param = session or request.conversation, "conversation"
@@ -31,7 +31,7 @@ class ConversationFinder:
         referenced = await self._conversation_of_items(key, request) if request.references else None
         if request.previous is not None:
             continued = await self._led_to(key, (of_answer_id(request.previous, key.secret),))
-            if continued is None:  # nobody continues another customer's answer
+            if continued is None:  # an unknown answer may be another customer's
                 raise BadRequest(
                     f"There is no answer {request.previous[:64]!r} to go on from.",
                     code="previous_response_not_found",
@@ -67,10 +67,10 @@ class ConversationFinder:
     async def input_of(
         self, request: Parameters, key: Key, conversation: str | None, *, kept_most: int, model_most: int | None
     ) -> tuple[int, int]:
-        """Return the most input tokens of a call, and their estimate where nobody counts them.
+        """Return the most input tokens of a call, and the estimate that is billed where its input is not counted.
 
-        What the upstream keeps of a conversation counts as all tokens of its calls here, where they are known. No model
-        reads more than its length.
+        The part of a conversation that the upstream keeps counts as all tokens of the conversation's calls, where they
+        are known, and at most as ``kept_most``. No model reads more than its length, ``model_most``.
         """
         bound, estimate = request.input_bound, request.input_estimate
         if request.refers:

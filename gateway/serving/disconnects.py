@@ -1,4 +1,4 @@
-"""Decides whether an answer whose caller hung up is read on, and what is billed where the upstream has no figure."""
+"""Decides whether an answer whose caller hung up is read on, and the bill where the upstream reports no figure."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ANSWERS_LEAST = 8
 """The number of answers after which the pace is known."""
 
 TOKENS_LEAST = 16
-"""The least tokens of an answer that shows the pace: a shorter answer is mostly waiting."""
+"""The fewest tokens of an answer that counts for the pace: a shorter answer is mostly waiting."""
 
 REMEMBERED = 256
-"""The number of answers that count: an older answer weighs less with each new answer."""
+"""Each new answer takes 1/REMEMBERED off the weight of all earlier answers."""
 
 
 class GenerationSpeed:
-    """All tokens over all seconds: over many calls, bills by this pace add up to what was made, whichever were fast."""
+    """The model's pace, all tokens over all seconds: over many calls, bills by this pace add up to the tokens made."""
 
     def __init__(self) -> None:
         self._answers = 0
@@ -30,7 +30,7 @@ class GenerationSpeed:
         self._seconds = 0.0
 
     def note(self, tokens: float, seconds: float) -> None:
-        """Note a counted answer: the tokens of one choice, and the time from the request to the answer's end."""
+        """Add a counted answer: the tokens of one choice, and the time from the request to the answer's end."""
         if tokens < TOKENS_LEAST or seconds <= 0:
             return
         decay = 1 - 1 / REMEMBERED
@@ -39,17 +39,17 @@ class GenerationSpeed:
         self._seconds = self._seconds * decay + seconds
 
     def tokens_in(self, seconds: float) -> int | None:
-        """Return how many tokens a choice has after that time, or None while the pace is unknown."""
+        """Return how many tokens a choice has after ``seconds``, or None while the pace is unknown."""
         if self._answers < ANSWERS_LEAST:
             return None
         return math.ceil(seconds * self._tokens / self._seconds)
 
 
 DRAINED_AT_ONCE = 256
-"""The most answers that a worker reads on without a caller; any further answer is closed."""
+"""The most answers that a worker reads on without a caller at a time; further answers are closed."""
 
 DRAINED_PART = 4
-"""Where concurrency at the upstream is limited, such answers may have one place in this many, rounded down."""
+"""Where concurrency at the upstream is limited, such answers may take one in this many of its places, rounded down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class Manners:
     """The operator's settings for callers that leave.
 
     Args:
-        drain_s: how long an answer is read on.
-        bills: what is billed where no figure comes: ``visible``, ``timed``, ``granted``, or None for ``timed`` once the
-            model's pace is known and ``granted`` before. A tier may set it otherwise.
+        drain_s: the longest time for which an answer is read on.
+        bills: what is billed where no figure comes: ``visible``, ``timed`` or ``granted``. None is ``timed``. While the
+            model's pace is unknown, ``timed`` bills as ``granted``. A tier may set a value of its own.
     """
 
     drain_s: float
@@ -67,7 +67,7 @@ class Manners:
 
 
 class Places:
-    """How many answers may be drained at once, over all dialects of a worker."""
+    """The number of answers that may be read on at once, over all dialects of a worker."""
 
     def __init__(self, upstream_most: int | None) -> None:
         self._free = DRAINED_AT_ONCE if upstream_most is None else min(DRAINED_AT_ONCE, upstream_most // DRAINED_PART)
@@ -83,7 +83,7 @@ class Places:
 
 
 class Disconnects:
-    """Decides what becomes of answers whose callers left, for all calls of a worker at one kind of upstream."""
+    """Decides about the answers whose callers left, for all calls of a worker to one kind of upstream."""
 
     def __init__(
         self, profile: Profile, manners: Manners, places: Places, pace: GenerationSpeed, counters: Counters
@@ -95,12 +95,12 @@ class Disconnects:
         self._counters = counters
         self.pace = pace
         self.has_continuous_usage = profile.continuous_usage
-        """Whether each piece of the upstream's answer has a running count of its tokens."""
+        """Whether each piece of the upstream's answer can carry a running count of its tokens."""
 
     def read_on_s(self, *, is_awaited: bool) -> float:
-        """Return for how many seconds an answer is read on after its caller has left, 0 for not at all.
+        """Return for how many seconds an answer is read on after its caller has left, 0 if it is not read on.
 
-        It is read on only where its figure is still to come: ``is_awaited``. Then it has a place, until ``ends``.
+        An answer is read on only where its figure is still to come: ``is_awaited``. It then has a place until ``ends``.
         """
         is_drained = is_awaited and self._finishes and self._manners.drain_s > 0 and self._places.take()
         self._counters.add(HANGUPS, "read on" if is_drained else "closed")
@@ -111,15 +111,15 @@ class Disconnects:
         self._places.give_back()
 
     def owes_unanswered(self, *, comes_whole: bool) -> bool:
-        """Return whether a call owes output where its caller left before the upstream's head.
+        """Return whether a call owes output if its caller left before the upstream's head.
 
-        The head of a whole answer comes when all of the answer is made; the head of a stream comes first, and an engine
-        that stops with its caller has made nothing by then.
+        The head of a whole answer comes after all of the answer is generated. The head of a stream comes first, and an
+        engine that stops when its caller hangs up has generated nothing by then.
         """
         return comes_whole or not self._stops
 
     def owed(self, observed: Count, hold: Hold, seconds: float) -> Count:
-        """Return what is billed for an answer that ran for ``seconds``, where only the ``observed`` count is known."""
+        """Return the count that is billed for an answer that ran for ``seconds``, where only ``observed`` is known."""
         bills = hold.facts.hangup_bills or self._manners.bills
         if bills == "visible":
             return observed

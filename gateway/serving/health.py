@@ -1,5 +1,5 @@
-"""``/livez`` answers that the process lives; ``/readyz`` answers whether it should be sent calls, and, to a request
-with the metrics or the admin token, which engine is behind it."""
+"""``/livez`` reports that the process lives; ``/readyz`` reports whether the process should be sent calls. A request to
+``/readyz`` with the metrics token or the admin token also gets the upstream's engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Admit = Callable[[Request], Awaitable[object]]
 
 
 class Health:
-    """What the two probes check."""
+    """The state that the two probes check."""
 
     def __init__(self) -> None:
         self.connection: RedisConnection | None = None
@@ -35,7 +35,7 @@ class Health:
         """The upstream's profile, in a few words."""
 
     def add_to(self, app: FastAPI, admit: Admit | None = None) -> None:
-        """Add both routes; ``admit`` raises where a request's token does not entitle it to see the engine."""
+        """Add both routes; ``admit`` raises where a request's token does not permit it to see the engine."""
         app.add_route("/livez", self._live, methods=["GET"], include_in_schema=False)
         app.add_route("/readyz", partial(self._ready, admit=admit), methods=["GET"], include_in_schema=False)
 
@@ -54,7 +54,7 @@ class Health:
     async def _is_redis_ready(self) -> bool:
         """Return whether Redis is available and its state is not being rebuilt.
 
-        Sums that do not add up concern one customer, whose calls are refused.
+        Sums that do not add up are no reason to be unready: only the calls of that customer are refused.
         """
         if self.connection is None or (self.generation is not None and self.generation.is_restoring):
             return False

@@ -1,4 +1,4 @@
-"""A call with an Idempotency-Key: it runs to its end once, and a repeated request is sent the same answer."""
+"""Calls with an Idempotency-Key: the call runs to its end once, and a repeated request gets the same answer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gateway.serving.caller.exchange import Exchange
 from gateway.serving.caller.headers import length_header, written
 
 KEPT_MOST = 2**20
-"""The most bytes of a kept answer; a longer answer leaves its key free again."""
+"""The most bytes of a kept answer; a longer answer is not kept, and its key is free again."""
 
 NAME_MOST = 255
 
 
 def name_of(exchange: Exchange) -> str | None:
-    """Return a request's Idempotency-Key, or None where it has none.
+    """Return a request's Idempotency-Key, or None where the request has none.
 
     Raises:
         BadRequest: the key is empty, too long or not printable.
@@ -32,7 +32,7 @@ def name_of(exchange: Exchange) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class IdempotentCall:
-    """A claim on a key: the first call's, or a repeated call's with the kept answer."""
+    """A claim on an Idempotency-Key, by the first call or by a repeated call, which has the kept answer."""
 
     digest: str
     seal: Seal
@@ -44,7 +44,7 @@ class IdempotentCall:
         return Once(self.digest, self.body)
 
     def to_keep(self, call: Call, recorded: bytes) -> Once:
-        """Return the claim with two sealed answers: for a call charged its conversation's price, and for any other."""
+        """Return the claim with two sealed answers: with and without the price of the conversation in the charge."""
         charge = call.live.hold.facts.charge(call.final_outcome)
         first, again = (self._sealed(call, recorded, amount) for amount in (charge.first, charge.again))
         return Once(self.digest, self.body, first, again)

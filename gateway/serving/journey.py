@@ -1,4 +1,4 @@
-"""The journey of one call, from the caller's bytes to its settlement, in order, once."""
+"""The journey of one call, from the caller's bytes to the settlement, each step in order."""
 
 from __future__ import annotations
 
@@ -61,35 +61,35 @@ log = logging.getLogger("tokencap.serving")
 
 BROKEN_OFF = "The upstream broke off its answer."
 SETTLE_WAIT_S = 5.0
-"""How long a caller's last bytes wait for the settlement where Redis is slow or gone."""
+"""How long a caller's last bytes wait for the settlement while Redis is slow or unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What this gateway serves: its one model, the names callers may use for it, who may choose a tier."""
+    """What this gateway serves: its one model, the model's names for callers, and whether callers may choose a tier."""
 
     model: str
     names: Names
     customers_choose_tier: bool
-    """For all their calls, by ``PUT /v1/account/tier``."""
+    """Whether a customer may choose the tier of all its calls, by ``PUT /v1/account/tier``."""
     callers_choose_tier: bool
-    """For one conversation, by ``X-Tokencap-Tier`` on its first call."""
+    """Whether a caller may choose the tier of one conversation, by ``X-Tokencap-Tier`` on its first call."""
     conversation_headers: tuple[bytes, ...]
-    """Headers in which clients name their session: the first one present counts, after ``X-Conversation-Id``."""
+    """Headers in which clients name their session: the first header present counts, after ``X-Conversation-Id``."""
     hosted: Hosted
     passed_headers: tuple[str, ...]
-    """Request headers that the operator lets pass beside those of the dialect."""
+    """Request headers that the operator lets pass in addition to the dialect's."""
     call_deadline_s: float
     write_deadline_s: float
     """How long a caller may read nothing of an answer."""
     stream_keep_alive_s: float
-    """The length of a silence after which a streaming caller is sent a sign of life; 0: never."""
+    """The length of a silence after which a streaming caller is sent a sign of life. 0 means never."""
     passed_fields: frozenset[str]
-    """Fields that the operator lets pass beside those that the engine knows."""
+    """Fields that the operator lets pass in addition to the fields that the engine knows."""
     kept_tokens_max: int
-    """Input tokens that are held for what the upstream keeps of a conversation, at most."""
+    """The most input tokens that are held for the part of a conversation that the upstream keeps."""
     model_tokens_max: int | None = None
-    """The length of the upstream's model, where the upstream reports it: a longer limit is refused there."""
+    """The length of the upstream's model, where the upstream reports it. The upstream refuses a limit above it."""
 
 
 class Journey:
@@ -156,7 +156,7 @@ class Journey:
         except (CallerGone, InvalidKey):
             raise
         except CallerError:
-            await confirm()  # a caller with an unknown key learns nothing else
+            await confirm()  # a caller with an unknown key gets 401 and learns nothing else
             raise
         if idempotent is not None and idempotent.stored_answer is not None:
             await confirm()
@@ -164,7 +164,7 @@ class Journey:
             return
         exchange.records = idempotent is not None
         hold = await self._reserve(reservation_request, customer, idempotent)
-        del raw  # a prompt may be large, and the answer may take long
+        del raw  # a prompt may be large, and the answer may take a long time
 
         live = self._keeper.take(hold, idempotent.once if idempotent else None)
         call = Call(live, request, key, self._disconnects, self._monotonic)
@@ -173,7 +173,7 @@ class Journey:
         if call.has_left:
             finish = "disconnect"
         if self._token_counter.can_count and not isinstance(problem, ShuttingDown):
-            with suppress(asyncio.CancelledError):  # the server stops waiting: the gateway's own count stands
+            with suppress(asyncio.CancelledError):  # the server stops waiting: the gateway's own count is used
                 await call.count_missing(self._token_counter)
         outcome, once = call.outcome(finish, problem), None
         if idempotent is not None and finish in ANSWERED:
@@ -198,7 +198,7 @@ class Journey:
         return IdempotentCall(digest, seal, body, stored_answer)
 
     async def _reserve(self, request: ReservationRequest, customer: str, idempotent: IdempotentCall | None) -> Hold:
-        """Reserve; a refusal is recorded for the customer, and frees the Idempotency-Key."""
+        """Reserve the call's tokens; record a refusal for the customer, and free the Idempotency-Key."""
         try:
             return await self._admission.reserve(request, self._keeper.doubt)
         except TokencapError as error:
@@ -208,7 +208,7 @@ class Journey:
             raise
 
     async def _reservation_request(self, exchange: Exchange, key: Key, request: Parameters) -> ReservationRequest:
-        """Return what the call requests, with the conversation that it belongs to."""
+        """Return the call's reservation request, with the conversation that the call belongs to."""
         if request.model not in self._rules.names:
             raise ModelNotFound(f"The model {request.model[:64]!r} is not served here.", param="model")
         tier = exchange.header(b"x-tokencap-tier")
@@ -244,7 +244,7 @@ class Journey:
         )
 
     def _session(self, exchange: Exchange, key: Key) -> str | None:
-        """Return the conversation of the session that a client's headers name."""
+        """Return the conversation id of the session that a client's headers name, or None where they name none."""
         for name in self._rules.conversation_headers:
             if session := exchange.header(name):
                 return session if CONVERSATION.fullmatch(session) else of_session(session, key.secret)
@@ -253,9 +253,9 @@ class Journey:
     async def _run(
         self, call: Call, exchange: Exchange, body: Body, *, to_its_end: bool
     ) -> tuple[str, TokencapError | None]:
-        """Forward an admitted call and relay its answer; return how it ended, whatever happened, and the error, if any.
+        """Forward an admitted call and relay its answer; return how the call ended, and its error, if any.
 
-        A call that goes on ``to_its_end`` survives its caller; any other is read on as ``Disconnects`` decides.
+        A call that goes on ``to_its_end`` continues when its caller leaves; for other calls ``Disconnects`` decides.
         """
         try:
             async with exchange.attended(
@@ -268,7 +268,7 @@ class Journey:
         except TimeoutError:
             return "upstream_error", UpstreamTimeout("The answer took too long.")
         except asyncio.CancelledError:
-            return "shutdown", ShuttingDown()  # the server waited as long as it may; only the settlement is left
+            return "shutdown", ShuttingDown()  # the server has waited for ``shutdown_s``; only the settlement is left
         except HouseError as error:
             return "shutdown", error
         except UpstreamError as error:
@@ -333,7 +333,7 @@ class Journey:
                 raise reading.failure or problem or missing_end
 
     def _forwarded(self, call: Call, exchange: Exchange, body: Body) -> bytes:
-        """Return the upstream's request; of the caller's body only the text that a tokenizer will count is kept."""
+        """Return the request for the upstream; keep only the text of the body that a tokenizer counts later."""
         if self._token_counter.can_count:
             call.prompt = self.dialect.prompt(body)
         make_own(body, call.live.hold.facts.customer)
@@ -345,7 +345,7 @@ class Journey:
         return forwarded
 
     def _take(self, call: Call, exchange: Exchange, reading: Reading, piece: bytes) -> bool:
-        """Count a piece of an answer and relay it in the turn in which it came; return whether more can be relayed."""
+        """Count a piece of an answer and relay it in the same turn; return whether more can be relayed at once."""
         shown = reading.feed(piece)
         if call.has_left:
             return not reading.is_over() and reading.failure is None
@@ -356,7 +356,7 @@ class Journey:
         return exchange.write_now(shown) and not reading.is_over() and reading.failure is None
 
     async def _pass_on(self, call: Call, exchange: Exchange, shown: bytes = b"") -> None:
-        """Relay the bytes that were kept, and ``shown``, once this worker may, as fast as the caller reads."""
+        """Relay the kept bytes and ``shown`` once this worker may relay, as fast as the caller reads."""
         if call.has_left:
             return
         if (self._keeper.is_overdue() or call.live.is_lost) and not await self._keeper.catches_up(call.live):

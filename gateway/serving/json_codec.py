@@ -1,4 +1,4 @@
-"""JSON from bytes and to bytes: by orjson, and by the json module where orjson refuses what JSON allows."""
+"""Parses and writes JSON: with orjson, and with the json module where orjson refuses valid or usual JSON."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import orjson
 from gateway import json_bounds
 
 PARTS_MOST = 2_000_000
-"""The most names, objects and lists in a text of the upstream: an answer with all its log probabilities has as many."""
+"""The most names, objects and lists in JSON of the upstream: an answer with all log probabilities may have as many."""
 
 VALUES_MOST = 8_000_000
 
 
 def loads(data: bytes) -> Any:
-    """Return the value of a JSON text. A name that comes twice has its last value; NaN and infinity are null.
+    """Return the value of a JSON text. A repeated name has its last value; NaN and infinity are null.
 
     Raises:
-        ValueError: the text is no JSON, is nested too deeply, or contains too much.
+        ValueError: the text is not JSON, is nested too deeply, or contains too much.
     """
     json_bounds.check(data, PARTS_MOST, VALUES_MOST)
     try:
         return orjson.loads(data)
-    except ValueError:  # half a surrogate pair, NaN, a byte-order mark: some upstreams send it
+    except ValueError:  # half a surrogate pair, NaN or a byte-order mark, which some upstreams send
         return json.loads(data, parse_constant=lambda _: None, parse_float=_finite)
 
 
 def dumps(value: Any) -> bytes:
-    """Return JSON as it is sent; half a surrogate pair is U+FFFD, NaN and infinity are null."""
+    """Return a value as JSON; half a surrogate pair is written as U+FFFD, NaN and infinity as null."""
     try:
         return orjson.dumps(value)
     except TypeError:  # half a surrogate pair, or a number of more than 64 bits
@@ -39,7 +39,7 @@ def dumps(value: Any) -> bytes:
 
 
 def whole_characters(text: str) -> str:
-    """Return a text with its surrogate pairs joined and U+FFFD in place of their halves."""
+    """Return a text with its surrogate pairs joined, and with U+FFFD in place of each unpaired surrogate."""
     return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 

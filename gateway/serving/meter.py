@@ -1,4 +1,4 @@
-"""Decides purely how many tokens of a call are counted and billed, by the upstream's figures and the observed text."""
+"""Decides, without I/O, how many tokens are counted and billed, from the upstream's figures and the observed text."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from gateway.holds.hold import Outcome
 
 @dataclass(slots=True)
 class Usage:
-    """What an upstream reports a call used. A number that is absent or invalid is None or 0."""
+    """The usage that an upstream reports for a call. A figure that is absent or invalid is None or 0."""
 
     output_tokens: int | None = None
     input_tokens: int | None = None
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     is_disputed: bool = False
-    """Whether its figures contradict one another."""
+    """Whether the figures contradict one another."""
 
 
 UNREPORTED = Usage()
 
 COUNT_MOST = 2**53 - 1
-"""The most that a count can be: every reader of a record keeps it exactly."""
+"""The largest count: every reader of a record can represent integers up to it exactly."""
 
 
 READ_MOST = 100_000_000
-"""The most tokens of a prompt: a figure beyond it counts as absent."""
+"""The most tokens of a prompt: a larger figure counts as absent."""
 
 
 def count(value: Any) -> int | None:
-    """Return a count as an upstream should write it, or None for anything else."""
+    """Return ``value`` if it is a valid count, else None."""
     return value if type(value) is int and 0 <= value <= COUNT_MOST else None
 
 
 def reported_output(
     output: int | None, reasoning: int, prompt: int | None, total: int | None
 ) -> tuple[int | None, bool]:
-    """Return the output of a usage, and whether its figures contradict one another.
+    """Return the output tokens of a usage, and whether the usage's figures contradict one another.
 
-    Output is the shown text and the reasoning. Some upstreams report only the shown text as output, and the rest beside
-    it or only in the total; the largest figure is taken.
+    Output is the shown text and the reasoning. Some upstreams report only the shown text as output, and the reasoning
+    in a figure of its own or only in the total; the largest figure is taken.
     """
     if output is None:
         return None, False
@@ -52,35 +52,35 @@ def reported_output(
 
 
 def sum_of(latest: Usage, usages: Collection[Usage]) -> Usage:
-    """Return the usage of all choices: the sums of their output, and all else of the ``latest`` choice's usage."""
+    """Return the usage of all choices: output and reasoning are sums, all else is from the ``latest`` usage."""
     output = sum(usage.output_tokens or 0 for usage in usages)
     return replace(latest, output_tokens=output, reasoning_tokens=sum(usage.reasoning_tokens for usage in usages))
 
 
 @dataclass(slots=True)
 class Observed:
-    """What the gateway observed of an answer, and what the upstream reported of it."""
+    """What the gateway observed of an answer, and the usage that the upstream reported for it."""
 
     usage: Usage
     tokens: int
     """The gateway's own count or estimate, over all choices, at most the grant of all choices."""
     is_final: bool
-    """Whether the usage covers all of the text: it came after the text, or beside its end."""
+    """Whether the usage covers all of the text: it came after the last text, or together with the end."""
     is_whole: bool
     """Whether the upstream brought the answer to its end."""
     is_estimate: bool = False
-    """Whether the tokens are estimated from the text's length, because its pieces were not a token each."""
+    """Whether ``tokens`` is estimated from the text's length, because its pieces were not one token each."""
     recounted: int | None = None
     """A tokenizer's count of the observed text, where there is a tokenizer."""
     least: int = 0
-    """The least tokens that the text has, by any count."""
+    """A lower bound of the text's tokens: a smaller figure of the upstream is not believed."""
     surely: int | None = None
-    """The least tokens that were observed, where ``tokens`` is an estimate of a text that came in pieces."""
+    """The tokens that were certainly observed in a text that came in pieces; ``tokens`` may be an estimate."""
     is_partial: bool = False
-    """Whether the usage lacks choices that have not reported yet: then it is the least that was made."""
+    """Whether the usage lacks choices that have not reported yet: then it is a lower bound of the output."""
 
     def is_belied(self) -> bool:
-        """Return whether the upstream's figure for all of the text is too small for it."""
+        """Return whether the upstream's figure for all of the text is too small for that text."""
         reported = self.usage.output_tokens
         return reported is not None and self.is_final and (reported < self.least or (reported == 0 and self.tokens > 0))
 
@@ -98,9 +98,8 @@ def count_output(observed: Observed, granted: int) -> Count:
     """Return the count and the bill of a call's output.
 
     The upstream's own figure for all of the text is taken, unless it is too small for the observed text. A figure that
-    more text came after is taken unless more tokens are certain. Else a tokenizer's count of the text is taken, and
-    without a tokenizer the gateway's own count. The bill is never above the grant, and never less than what was
-    relayed.
+    was followed by more text is taken unless more tokens are certain. Otherwise a tokenizer's count of the text is
+    taken, and without a tokenizer the gateway's own count. The bill is never above the grant.
     """
     reported, counted = observed.usage.output_tokens, observed.tokens
     certain = counted if observed.surely is None else observed.surely
@@ -116,14 +115,14 @@ def count_output(observed: Observed, granted: int) -> Count:
 
 
 def reported_input(reported: int | None) -> int | None:
-    """Return the input as the upstream reported it, or None where that is no figure: zero, since there was something to
-    read, or more than any model can have read."""
+    """Return the input that the upstream reported, or None where the figure is not usable: zero, although there was
+    something to read, or more than any model can have read."""
     return reported if reported and reported <= READ_MOST else None
 
 
 @dataclass(slots=True)
 class Input:
-    """Input tokens as billed, and the source of the count; None where no input can be billed."""
+    """Input tokens as billed, and the source of the count, which is None where no input can be billed."""
 
     tokens: int
     source: str | None
@@ -132,7 +131,7 @@ class Input:
 def count_input(reported: int | None, recounted: int | None, *, estimate: int, bound: int) -> Input:
     """Return a call's input tokens: as the upstream reported, else as a tokenizer counted, else the estimate.
 
-    The upstream's figure stands, whatever was held. A count made here is never above ``bound``, which was held.
+    The upstream's figure is used, however much was held. A count made here is at most ``bound``, which was held.
     """
     if bound == 0:
         return Input(0, None)
@@ -178,9 +177,9 @@ _FINISHES = {"content_filter": "filtered", "tool_calls": "tool_calls", "function
 
 
 def finish_of(reasons: list[str], *, uses_whole_grant: bool, bound_by: str) -> str:
-    """Return how a call ended, by the ends of its choices: a choice that was cut makes it a cut call.
+    """Return how a call ended, from the reasons of its choices: one choice that was cut makes the call a cut call.
 
-    An upstream that gives no reason, or an unknown reason, has brought its answer to its end.
+    No reason, or an unknown reason, means that the answer came to its end.
     """
     worst = reasons[0] if len(reasons) == 1 else next((reason for reason in _WORST_FIRST if reason in reasons), "stop")
     if worst == "length":

@@ -1,4 +1,4 @@
-"""The customer's routes on plain ASGI: an allow-list, and the only place where an error becomes an answer."""
+"""The customer's routes on plain ASGI: an allow-list, and the one place where a refusal becomes an answer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CREDIT_NOTES = "/v1/account/credit-notes"
 
 
 class CustomerRoutes:
-    """Everything below ``/v1``. A path and method that is not listed here is 404: no route is unmetered."""
+    """Everything below ``/v1``. A method and path that are not listed here get 404, so no route is unmetered."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class CustomerRoutes:
         self._dialects: dict[str, Dialect] = {}
 
     def serve(self, journeys: Sequence[Journey], absent: Sequence[tuple[Dialect, str]]) -> None:
-        """Serve calls of these dialects from now on; refuse those of ``absent`` dialects, with the reason."""
+        """Serve calls of these dialects from now on; refuse calls of ``absent`` dialects, with the reason."""
         calls: dict[tuple[str, str], Handler] = {
             **{("POST", dialect.endpoint): self._not_served(why) for dialect, why in absent},
             **{("POST", journey.dialect.endpoint): journey.serve for journey in journeys},
@@ -170,7 +170,7 @@ class CustomerRoutes:
         await exchange.reply(200, self._shown(name))
 
     def _shown(self, name: str) -> dict[str, Any]:
-        """Return a model with the fields that OpenAI's clients know, and those that Anthropic's look for."""
+        """Return a model with the fields that the clients of OpenAI and of Anthropic read."""
         created = datetime.fromtimestamp(self._started_s, UTC).isoformat().replace("+00:00", "Z")
         openai = {"id": name, "object": "model", "created": self._started_s, "owned_by": "tokencap"}
         return {**openai, "type": "model", "display_name": name, "created_at": created}

@@ -1,17 +1,17 @@
-"""Reads server-sent events from bytes that are cut anywhere, and writes events."""
+"""Reads server-sent events from bytes cut at any place, and writes events."""
 
 from __future__ import annotations
 
 import re
 
 EVENT_MOST = 16 * 2**20
-"""The most bytes of one event that are kept while its end has not come."""
+"""The most bytes of an unfinished event that are kept."""
 
 END_MOST = 4
 """The most bytes of an event's end."""
 
 LOOKED_AT_AGAIN = 4096
-"""The most bytes of an unfinished event that are all searched again: most events come whole, or nearly so."""
+"""The most bytes of an unfinished event that are searched again as a whole: most events come in one piece or two."""
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
@@ -29,7 +29,7 @@ class EventTooLong(ValueError):
 
 
 class NamedError(bytes):
-    """The data of an event named ``error``: it is an error, whatever the data looks like."""
+    """The data of an event named ``error``, which is an error whatever its data contains."""
 
 
 class Events:
@@ -37,11 +37,11 @@ class Events:
 
     def __init__(self) -> None:
         self._rest = b""
-        self._begun: list[bytes] = []  # of an event without an end so far, before ``_rest``
+        self._begun: list[bytes] = []  # the parts of an unfinished event before ``_rest``
         self._size = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the data of each event that ends in ``chunk``, and comments with their colon; skip other fields."""
+        """Return the data of each event that ends in ``chunk``, and its comments with their colon; skip other fields."""
         text = self._rest + chunk if self._rest else chunk
         if b"\r" in text:
             parts = _END.split(text)
@@ -72,7 +72,7 @@ class Events:
             raise EventTooLong
 
     def close(self) -> list[bytes]:
-        """Return the data of an event that ends with the stream."""
+        """Return the comments and the data of an unfinished event, which the stream's end completes."""
         rest, self._rest, self._begun = b"".join([*self._begun, self._rest]), b"", []
         return _comments_and_data(rest)
 
@@ -85,7 +85,7 @@ def _data(event: bytes) -> bytes | None:
 
 
 def _error(event: bytes, data: list[bytes]) -> NamedError | None:
-    """Return the data of an event named as an error; llama.cpp's builds of 2024 have the error in a field ``error``."""
+    """Return the data of an event named ``error``, or the field ``error`` of llama.cpp's builds of 2024."""
     lines = _LINE.split(event)
     if any(map(_NAMED_ERROR.fullmatch, lines)):
         return NamedError(b"\n".join(data))
@@ -102,12 +102,12 @@ def _comments_and_data(part: bytes) -> list[bytes]:
 
 
 def is_comment(piece: bytes) -> bool:
-    """Return whether a piece is a comment: no data of any dialect begins with a colon."""
+    """Return whether a piece is a comment. It suffices to look for a colon: no dialect's data begins with a colon."""
     return piece.startswith(b":")
 
 
 def comment(text: bytes) -> bytes:
-    """Return a comment of one line: readers ignore it, but it is a sign of life."""
+    """Return a comment of one line, which readers ignore but which shows that the stream is alive."""
     return b": " + text + b"\n\n"
 
 

@@ -1,4 +1,4 @@
-"""Counts the tokens of answers that their upstream did not count, and of a random share of the others, to check it."""
+"""Counts tokens that the upstream did not count, and counts a random share of the others again as a check."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from gateway.serving.meter import count
 from gateway.serving.upstream.endpoint import Endpoint, json_of
 
 WAIT_S = 5.0
-"""How long a settlement waits for a count; then the gateway's own count stands."""
+"""How long a tokenizer may take for a count. After the last tokenizer the gateway's own count is used."""
 
 TOKENS_MOST = 64 * 2**20
-"""The most bytes of an upstream's count, which may be a list of all the tokens."""
+"""The most bytes of the upstream's answer to a count, which may list all the tokens."""
 
 EXTRA = "install tokencap[tokenizers] for it"
 
@@ -29,11 +29,11 @@ class Tokenizer(Protocol):
     """Counts tokens as the model does."""
 
     async def count(self, text: str) -> int | None:
-        """Return the number of tokens of a text, or None where the count is unavailable now."""
+        """Return the number of tokens of a text, or None while the count is unavailable."""
 
 
 class UpstreamTokenizer:
-    """The upstream's ``/tokenize``, which stands beside its ``/v1``."""
+    """The upstream's ``/tokenize``, a sibling of its ``/v1``."""
 
     def __init__(self, client: httpx.AsyncClient, endpoint: Endpoint, *, model: str, field: str) -> None:
         self._client = client
@@ -56,7 +56,7 @@ class UpstreamTokenizer:
 
 
 class LocalTokenizer:
-    """A tokenizer in this process; long texts are counted in a thread."""
+    """A tokenizer in this process; it counts in a thread."""
 
     def __init__(self, encode: Callable[[str], Sequence[int]]) -> None:
         self._encode = encode
@@ -67,7 +67,7 @@ class LocalTokenizer:
 
 
 def read_tokenizer(source: str) -> LocalTokenizer:
-    """Return the tokenizer in a ``tokenizer.json``, or of one of OpenAI's vocabularies by its name.
+    """Return the tokenizer in a file ``tokenizer.json``, or the tokenizer of an OpenAI vocabulary by its name.
 
     Raises:
         StartupError: there is no such tokenizer, or the library that reads it is not installed.
@@ -99,10 +99,10 @@ class TokenCounter:
     def __init__(self, *tokenizers: Tokenizer) -> None:
         self._tokenizers = tokenizers
         self.can_count = bool(tokenizers)
-        """Whether there is a tokenizer, so that the text of answers has to be kept until it is counted."""
+        """Whether there is a tokenizer. If so, the text of answers is kept until it is counted."""
 
     async def count(self, texts: Sequence[str]) -> int | None:
-        """Return the tokens of the texts of an answer's choices, or None where no tokenizer can count them."""
+        """Return the number of tokens of these texts together, or None where no tokenizer can count them."""
         for tokenizer in self._tokenizers:
             try:
                 async with asyncio.timeout(WAIT_S):
@@ -116,15 +116,15 @@ class TokenCounter:
 
 
 AT_ONCE_MOST = 8
-"""The most answers that are counted again at a time; any further answer is skipped."""
+"""The most answers that are counted again at a time; further answers are skipped."""
 
 
 class SpotChecks:
-    """Adds up the upstream's figure and the tokenizer's for the same texts, in the background: no caller waits for it.
+    """Adds up the upstream's figure and the tokenizer's for the same texts, in the background: no caller waits.
 
     Args:
         tokenizer: the operator's own, not the upstream's.
-        share: of the answers, from 0 to 1.
+        share: the share of answers that are counted again, from 0 to 1.
         chance: returns a new random number from 0 to 1 each time.
     """
 
@@ -138,11 +138,11 @@ class SpotChecks:
         self._running: set[asyncio.Task[None]] = set()
 
     def picks(self) -> bool:
-        """Return whether the next answer is to be counted again."""
+        """Return whether the next answer is counted again."""
         return self._share > 0 and self._chance() < self._share
 
     def compare(self, reported: int, texts: Sequence[Sequence[str]]) -> None:
-        """Count the texts of an answer's choices, soon, and add the count beside the upstream's figure."""
+        """Start counting the texts of an answer's choices; add both the count and the upstream's figure to the metrics."""
         if len(self._running) < AT_ONCE_MOST:
             task = asyncio.create_task(self._compare(reported, ["".join(pieces) for pieces in texts]))
             self._running.add(task)

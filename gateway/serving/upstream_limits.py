@@ -1,4 +1,4 @@
-"""The upstream's own limits: its least number of tokens, and the length of its model."""
+"""The upstream's own limits on a grant: its minimum number of tokens, and the length of its model."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ INPUT = re.compile(
     r"(\d+) (?:tokens )?(?:in|from) (?:the|your) (?:messages|prompt|input)|(\d+) input tokens|Given: (\d+) `inputs`",
     re.IGNORECASE,
 )
-"""The tokens of the prompt."""
+"""The number of the prompt's tokens, as the same upstreams report it."""
 
 NAMES = frozenset(LIMITS.split())
 
 
 def with_longest_limit(error: UpstreamRefused, forwarded: bytes) -> bytes | None:
-    """Return a body with the longest limit that the model has room for, or None where the limit was not the problem."""
+    """Return the body with the longest limit that the model has room for, or None where the limit was not at fault."""
     length, prompt = _number(LENGTH, error.message), _number(INPUT, error.message)
     if length is None:
         return None
@@ -57,9 +57,9 @@ TOO_LITTLE = re.compile(
 
 
 def cap_reached(error: UpstreamRefused, request: Parameters, hold: Hold) -> TokencapError:
-    """Return a refusal as its caller sees it: as a reached cap where the grant was too small for the upstream.
+    """Return the refusal for the caller: a reached cap, where the grant was too small for the upstream.
 
-    Where the caller's own limit is too small, the upstream's refusal stays as it is.
+    Where the caller's own limit is too small, the upstream's refusal is returned unchanged.
     """
     names_limit = NAMED_LIMIT.fullmatch(error.param or "") or NAMED_LIMIT.search(error.message)
     is_too_little = error.code == "integer_below_min_value" or TOO_LITTLE.search(error.message)

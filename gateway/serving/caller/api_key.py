@@ -23,7 +23,7 @@ BucketOfKey = Callable[[str], Awaitable[str]]
 
 @dataclass(slots=True)
 class Key:
-    """An API key: the bucket that it names, the digest that replaces it everywhere else, its text, never printed."""
+    """An API key: its bucket, the digest that replaces the key everywhere else, and its text, which is never printed."""
 
     bucket: str
     digest: str
@@ -31,18 +31,19 @@ class Key:
 
     @property
     def secret(self) -> bytes:
-        """The secret for digests that only the key's holder, and the worker that serves the call, can make."""
+        """The secret for digests that only the key's holder and the worker that serves the call can compute."""
         return sha256(b"tokencap threads " + self.text.encode()).digest()
 
 
 async def key_of(exchange: Exchange, bucket_of_key: BucketOfKey) -> Key:
-    """Return a request's key, as OpenAI's clients send it or, in ``x-api-key``, as Anthropic's do.
+    """Return a request's key, from ``Authorization`` as in OpenAI's clients or ``x-api-key`` as in Anthropic's.
 
-    Where both headers carry something, a key of this gateway goes first; two different keys of a kind are refused.
+    Where both headers have a key, a key that this gateway issued is preferred. Two different keys that this gateway
+    issued, or two that it did not, are refused.
 
     Raises:
-        InvalidKey: the request has no key, or nothing that looks like a key.
-        BadRequest: the request has two keys.
+        InvalidKey: the request has nothing that looks like a key, or a key of another gateway that is unknown.
+        BadRequest: the request has two keys, or a header that may carry a key comes twice.
     """
     if exchange.repeated in CARRIERS:
         raise BadRequest(f"{exchange.repeated} comes twice.", param=exchange.repeated)

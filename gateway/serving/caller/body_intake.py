@@ -1,4 +1,4 @@
-"""Takes in callers' bodies: bounded in bytes, in their contents, and in how much a worker keeps at a time."""
+"""Takes in callers' bodies, with bounds on their bytes, their contents, and the bytes that a worker keeps at a time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from gateway.serving.caller.json_body import Body, read_body, too_complex
 from gateway.serving.upstream.concurrency import ConcurrencyLimit
 
 SMALL = json_bounds.FREE
-"""The most bytes of a body that is taken in and parsed at once."""
+"""The most bytes of a body that is taken in and parsed without waiting."""
 
 FIRST_ROOM = 2**20
-"""The room for a body of unknown length; a body that grows longer takes the room of the largest body."""
+"""The room for a body of unknown length; a longer body takes the room of the largest body that is allowed."""
 
 ROOM_MOST = 64 * 2**20
-"""The most bytes of larger bodies that a worker keeps; one customer gets at most a quarter of it, or one body."""
+"""The most bytes of bodies above SMALL that a worker keeps, or four bodies of the largest size if that is more.
+
+A customer gets at most a quarter of this room.
+"""
 
 WAIT_S = 10.0
-"""How long a larger body waits for room, and again for its turn to be parsed."""
+"""How long a body above SMALL waits for room, and again for its turn to be parsed."""
 
 REST_MOST_S = 0.5
 
@@ -35,8 +38,9 @@ Confirm = Callable[[], Awaitable[object]]
 class BodyIntake:
     """Takes in all bodies of a worker.
 
-    A small body costs nothing more than its bytes. A larger body is taken in only once its key was looked up and there
-    is room, and is parsed in its customer's turn: between two larger bodies other calls have as long as the last took.
+    A body of up to SMALL bytes is taken in and parsed without waiting. A larger body is taken in only once its key was
+    looked up and there is room, and is parsed in its customer's turn. Between two larger bodies other calls have the
+    event loop for as long as the last body took, half a second at most.
     """
 
     def __init__(self, body_max: int, clock: Callable[[], float]) -> None:
@@ -53,7 +57,7 @@ class BodyIntake:
             InvalidKey: the body is large, and the key is no longer valid.
             RequestTooLarge: the body has more bytes than allowed.
             TooMuchAtOnce: too many bytes of bodies are being kept.
-            CallerGone: the caller hung up before all of it was here.
+            CallerGone: the caller hung up before the whole body had arrived.
         """
         declared = _declared(exchange)
         if declared is not None and declared > self._body_max:
@@ -77,11 +81,11 @@ class BodyIntake:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def read(self, raw: bytes, exchange: Exchange, customer: str) -> Body:
-        """Return the JSON object that a body holds.
+        """Return the JSON object in a body.
 
         Raises:
-            BadRequest: see ``read_body``.
-            TooMuchAtOnce: the body's turn did not come in time.
+            BadRequest: as ``read_body`` raises it.
+            TooMuchAtOnce: the body did not get its turn to be parsed in time.
         """
         encoding = exchange.header(b"content-encoding")
         if len(raw) <= SMALL:

@@ -1,4 +1,4 @@
-"""Room for the bodies that a worker keeps at a time, shared by customers so that none can have all of it."""
+"""Room for the bodies that a worker keeps at a time, shared so that no customer can have all of it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class _Turn:
 
 
 class BodyMemory:
-    """A number of bytes in all, and a number for one customer. A body that finds no room waits in turn, for a while.
+    """Room of ``most`` bytes, of which one customer can have ``each``. Bodies that find no room wait in turn.
 
-    A body that waits for its own customer's bytes is overtaken by others.
+    A body that waits because of its own customer's bytes is overtaken by others. No body waits longer than ``wait_s``.
     """
 
     def __init__(self, most: int, each: int, *, wait_s: float) -> None:
@@ -74,7 +74,7 @@ class BodyMemory:
         """Give room to the waiting bodies, in turn, until the room is too small for the next."""
         for turn in list(self._waiting):
             if turn.comes.done() or self._in_use[turn.customer] + turn.size > self._each:
-                continue  # it was cancelled, or it waits for its own customer's bytes
+                continue  # it was cancelled, or its own customer has too many bytes
             if turn.size > self._free:
                 return
             self._waiting.remove(turn)

@@ -1,4 +1,4 @@
-"""Lets pages of the operator's origins call from a browser: answers preflights and adds the headers to every answer."""
+"""Lets pages of the origins that the operator allows call from a browser: preflights, and the headers of answers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from gateway.serving.caller.headers import Headers, written
 
 ANY = "*"
 KEPT_S = 7_200
-"""How long a browser remembers a preflight: the longest that any browser does."""
+"""How long a browser remembers a preflight: the longest time that Chromium accepts."""
 
 
 class Cors:
-    """Headers for pages of other origins. A page sends no cookies here: its key is in a header that it sets itself."""
+    """Headers for pages of other origins. They need no cookies: a page sends its key in a header that it sets."""
 
     def __init__(self, origins: tuple[str, ...]) -> None:
         self._origins = frozenset(origin.lower() for origin in origins)
 
     def headers(self, origin: str) -> Headers:
-        """Return the headers that let a page of ``origin`` read an answer."""
+        """Return the headers that let a page of ``origin`` read an answer, if the operator allows that origin."""
         if ANY in self._origins:
             return [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*")]
         if origin.lower() not in self._origins:

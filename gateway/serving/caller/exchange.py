@@ -1,4 +1,4 @@
-"""One caller's request and response on plain ASGI: a bounded body, a head, bytes, and the end if the caller leaves."""
+"""One caller's request and response on plain ASGI: reads the body, sends the answer, notices when the caller leaves."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ WhenGone = Callable[[Callable[[], None] | None], None]
 class CallerWatch:
     """A block that ends with CallerGone when its caller hangs up, and with TimeoutError after ``seconds``.
 
-    Where the caller has hung up before, the block does not run. ``on_disconnect``, where there is one, is called once
-    the caller has left and returns for how many seconds the block goes on; after these it ends with CallerGone.
+    If the caller has already hung up, the block does not run. ``on_disconnect``, if given, is called once the caller
+    has left, and returns for how many seconds the block goes on; after these seconds it ends with CallerGone.
 
-    Our own server reports a hang-up at once, to the callback that ``when_gone`` takes. Of another server only
-    ``receive()`` reports it, to a task that awaits it: that task is made with the first tick, before which most whole
-    answers have ended. ``task`` is the task that runs the block, where it is known; else it is looked up.
+    Our own server reports a hang-up at once, to the callback that ``when_gone`` takes. On another server only
+    ``receive()`` reports a hang-up, to a task that awaits it. That task is created with the first tick, because most
+    whole answers end before it. ``task`` is the task that runs the block, if known; otherwise it is looked up.
     """
 
     is_unheard = False
-    """Whether the block goes on without its caller."""
+    """Whether the block goes on although its caller has left."""
     _why: Exception | None = None
     _watch: asyncio.Task[None] | None = None
 
@@ -61,7 +61,7 @@ class CallerWatch:
             self._when_gone(self._leave)
         if self._why is not None:
             try:
-                await asyncio.sleep(0)  # the end raises here
+                await asyncio.sleep(0)  # the cancellation by ``_end`` is raised here
             except asyncio.CancelledError as error:
                 await self.__aexit__(type(error), error, None)
                 raise
@@ -106,7 +106,7 @@ class CallerWatch:
             self._when_gone(None)
         if self._watch is not None:
             self._watch.cancel()
-            self._watch = None  # the exception keeps its frames, and they keep this
+            self._watch = None  # the exception keeps its frames, and the frames keep the task
         if self._why is not None:
             assert self._task is not None
             if self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
@@ -114,7 +114,7 @@ class CallerWatch:
                 try:
                     raise why from None
                 finally:
-                    del why  # else it and this frame would keep each other
+                    del why  # else the exception and this frame would keep each other
 
 
 Scope = MutableMapping[str, Any]
@@ -125,23 +125,23 @@ Send = Callable[[Message], Awaitable[None]]
 Result = TypeVar("Result")
 
 WRITE_NOW = "tokencap.write_now"
-"""The server's extension of a scope: ``write`` sends bytes of a body at once and returns whether the caller keeps up;
+"""The server's extension of a scope. ``write`` sends bytes of a body at once and returns whether the caller keeps up;
 ``when_gone`` takes the callback for the caller's hang-up."""
 
 
 class Exchange:
-    """The caller of a journey: its request, its response, and whether it is still there."""
+    """A caller's request, the response to it, and whether the caller is still connected."""
 
     id_headers: tuple[bytes, ...] = (b"x-request-id",)
-    """Headers that carry our id of the request."""
+    """Response headers that carry the gateway's id of the request."""
     answers = True
     """Whether a head can still be sent."""
     records = False
     """Whether the written bytes are remembered, for an answer that is kept."""
     repeated: str | None = None
-    """A header of meaning here that came twice."""
+    """The first header of ``single_headers.ONCE`` that came twice, or None."""
     body_was_read = False
-    """Whether nothing more comes of the body."""
+    """Whether the body was read to its end."""
     _body_was_begun = False
     _is_behind = False
     _is_abandoned = False
@@ -192,10 +192,10 @@ class Exchange:
         self.release_body()
 
     async def more(self) -> bytes | None:
-        """Return the bytes of the body that come next, or None after the last ones.
+        """Return the next bytes of the body, or None after its end.
 
         Raises:
-            CallerGone: the caller hung up before all of it was here.
+            CallerGone: the caller hung up before the whole body had arrived.
         """
         if self.body_was_read:
             return None
@@ -208,9 +208,9 @@ class Exchange:
         return chunk
 
     async def drop_body(self, dropping: BodyDrain) -> bool:
-        """Read the rest of the body and drop it, so that the caller reads its refusal; return whether nothing is left.
+        """Read and drop the rest of the body, so that the caller reads its refusal; return whether nothing is left.
 
-        A caller that waits for ``100 Continue`` is not sent it.
+        Where the caller still waits for ``100 Continue``, nothing is read, so that it is never sent ``100 Continue``.
         """
         if not self._body_was_begun and self.header(b"expect") is not None:
             return False
@@ -234,9 +234,9 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": lines})
 
     def keep_awake(self, sign: bytes, seconds: float) -> None:
-        """Have a begun stream send a ``sign`` of life whenever nothing else was sent for that long; 0: never.
+        """Have a begun stream send a ``sign`` of life after each ``seconds`` in which nothing was sent; 0 means never.
 
-        Only a server that can write at once does so: bytes kept for ``flush`` would come too late.
+        This needs a server that can write at once: bytes kept for ``flush`` would come too late.
         """
         if seconds and self._write_now is not None:
             self._sign, self._sign_ticks = sign, self._deadlines.within(seconds)
@@ -244,7 +244,7 @@ class Exchange:
     def write_now(self, chunk: bytes) -> bool:
         """Send bytes of the body without waiting; return whether nothing is left for ``flush``.
 
-        Only a server that can write at once does so, and only to a caller that keeps up; else ``flush`` sends them.
+        Where the server cannot write at once, or the caller does not keep up, ``flush`` sends the bytes later.
         """
         if not chunk:
             return True
@@ -264,10 +264,10 @@ class Exchange:
         return bool(self._buffered or self._is_behind)
 
     async def flush(self) -> None:
-        """Send the kept bytes; wait while the caller reads more slowly than they come.
+        """Send the kept bytes; wait while the caller reads more slowly than the bytes come.
 
         Raises:
-            CallerGone: the caller read nothing for too long.
+            CallerGone: the caller read nothing for too long, and its answer does not go on.
         """
         if not self._buffered and not self._is_behind:
             return
@@ -296,7 +296,7 @@ class Exchange:
             self._ticks_left = 0
 
     def tick(self) -> None:
-        """Count a tick, in which bytes may have waited for the caller, or the call for the upstream."""
+        """Count a tick: towards a sign of life, the caller's deadline for reading, and the deadline of ``in_time``."""
         if self._sign:
             self._quiet_ticks += 1
             if self._quiet_ticks >= self._sign_ticks:
@@ -313,7 +313,7 @@ class Exchange:
                 self._task.cancel()
 
     def _show_life(self) -> None:
-        """Send a sign of life to a caller that keeps up; it is not kept with an answer."""
+        """Send a sign of life to a caller that keeps up; it is not remembered with an answer that is kept."""
         self._quiet_ticks = 0
         if self._write_now is not None and not (
             self._buffered or self._is_behind or self._is_abandoned or self.is_unheard
@@ -330,8 +330,11 @@ class Exchange:
     def attended(
         self, seconds: float, *, to_its_end: bool = False, on_disconnect: Callable[[], float] | None = None
     ) -> CallerWatch:
-        """Return a context that ends with TimeoutError after ``seconds``, and with CallerGone as soon as the caller has
-        left, unless the block goes on ``to_its_end``, or for as long as ``on_disconnect`` then returns."""
+        """Return a context that ends with TimeoutError after ``seconds``, and with CallerGone once the caller has left.
+
+        A block that goes on ``to_its_end`` ignores that the caller left; any other goes on for the seconds that
+        ``on_disconnect`` returns.
+        """
         self._caller_watch = CallerWatch(
             self._receive,
             self._when_gone,
@@ -345,11 +348,11 @@ class Exchange:
 
     @property
     def is_unheard(self) -> bool:
-        """Whether the caller has left an answer that goes on."""
+        """Whether the answer goes on although its caller has left."""
         return self._caller_watch is not None and self._caller_watch.is_unheard
 
     async def in_time(self, future: asyncio.Future[Result | None], seconds: float) -> Result | None:
-        """Return a future's result, or None where it does not come in time: then the future is set to None."""
+        """Return a future's result, or None where the result does not come in time: the future is then set to None."""
         self._coming, self._ticks_left = future, self._deadlines.within(seconds)
         try:
             return await future

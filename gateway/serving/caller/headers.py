@@ -1,4 +1,4 @@
-"""The caller's headers that reach the upstream, by an allow-list, and the gateway's headers that an answer carries."""
+"""The caller's headers that reach the upstream, by an allow-list, and the gateway's own headers in answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.serving.upstream.profiles import COUNT_TOKENS, MESSAGES
 Headers = list[tuple[bytes, bytes]]
 
 OF_STREAMS = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
-"""Headers that make proxies pass a stream on as it comes: the second is nginx's."""
+"""Headers that make proxies pass a stream on without delay: the second is for nginx."""
 
 DROPPED_MOST, NAME_MOST = 32, 64
 """The most names that ``x-tokencap-dropped`` lists, and the most characters of each."""
@@ -22,7 +22,7 @@ NOT_IN_A_NAME = re.compile(r"[^\x21-\x2b\x2d-\x7e]")
 
 
 def dropped_header(names: tuple[str, ...]) -> Headers:
-    """Return the header that names what was left out of a body: separated by commas, ``…`` written as three dots."""
+    """Return the header that names the dropped fields and headers, separated by commas; ``...`` ends a cut list."""
     if not names:
         return []
     listed = [NOT_IN_A_NAME.sub("?", name[:NAME_MOST]) for name in names[:DROPPED_MOST]]
@@ -30,7 +30,7 @@ def dropped_header(names: tuple[str, ...]) -> Headers:
 
 
 def answer_headers(hold: Hold, dropped: tuple[str, ...] = ()) -> Headers:
-    """Return the headers of every answer."""
+    """Return the headers of the answer to an admitted call."""
     facts = hold.facts
     headers = [(b"x-tokencap-cap", b"%d" % hold.grant), (b"x-tokencap-conversation", written(facts.conversation))]
     if dropped:
@@ -52,7 +52,7 @@ def _terms_headers(tier: str | None, menu_version: str | None) -> tuple[tuple[by
 
 
 def charge_header(settled: Settled | None) -> Headers:
-    """Return the header with the charge, where the charge is known in time."""
+    """Return the header with the charge, or nothing where the charge is not known in time."""
     return [] if settled is None else [(b"x-tokencap-charge-nanousd", b"%d" % settled.charge_nanousd)]
 
 
@@ -62,7 +62,7 @@ def length_header(body: bytes) -> tuple[bytes, bytes]:
 
 
 def written(text: str) -> bytes:
-    """Return a header's value as it is sent."""
+    """Return a header's value as bytes; a character outside Latin-1 becomes ``?``."""
     return text.encode("latin-1", "replace")
 
 
@@ -70,13 +70,13 @@ TRACING = ("traceparent", "tracestate")
 OPENAI, ANTHROPIC = ("openai-beta",), ("anthropic-beta", "anthropic-version")
 
 NAMED_WHERE_DROPPED = ("openai-organization", "openai-project")
-"""Headers that a vendor's SDK sets on purpose and that never pass: the operator decides which account is billed."""
+"""Headers that callers set in a vendor's SDK and that never pass: the operator decides which account is billed."""
 
 VALUE = re.compile(r"[\x20-\x7e]{1,2000}")
 
 
 def allowed(endpoint: str, more: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the names of headers that pass on a route, the operator's among them."""
+    """Return the names of the headers that pass on a route, including those that the operator lets pass."""
     own = ANTHROPIC if endpoint in (MESSAGES, COUNT_TOKENS) else OPENAI
     return tuple(dict.fromkeys((*TRACING, *own, *more)))
 
@@ -84,7 +84,7 @@ def allowed(endpoint: str, more: Iterable[str] = ()) -> tuple[str, ...]:
 def passed_headers(
     header: Callable[[bytes], str | None], names: Iterable[str]
 ) -> tuple[Mapping[str, str], tuple[str, ...]]:
-    """Return the caller's headers that pass, and the names of headers that a caller expects to pass but that do not."""
+    """Return the caller's headers that pass, and the names of those that a caller may expect to pass but do not."""
     passed: dict[str, str] = {}
     dropped = [name for name in NAMED_WHERE_DROPPED if header(name.encode()) is not None]
     for name in names:

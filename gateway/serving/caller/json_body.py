@@ -1,4 +1,4 @@
-"""Parses a caller's JSON strictly: refuses a body that one parser reads as a small limit, another as a large limit."""
+"""Parses a caller's JSON strictly: refuses a body in which two parsers could read different limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIMIT_MOST = 2**53 - 1
 
 
 def read_body(raw: bytes, encoding: str | None) -> Body:
-    """Return the JSON object that a body holds, which is small or has been surveyed.
+    """Return the JSON object in a body. A large body was checked by ``json_bounds.survey`` before.
 
     Raises:
         BadRequest: the body is compressed, not UTF-8, not JSON, not an object, nested too deeply, or has a key twice in
@@ -42,17 +42,17 @@ def read_body(raw: bytes, encoding: str | None) -> Body:
 
 
 def too_complex(error: OutOfBounds) -> BadRequest:
-    """Return the refusal of a body that contains too much to be parsed."""
+    """Return the refusal of a body whose contents exceed the bounds."""
     return BadRequest(f"The body is too complex: {error}.", code="invalid_json")
 
 
 def _read(raw: bytes) -> Any:
-    """Return the value of strict JSON: by jiter, and where jiter refuses, by the json module, which names the fault and
-    accepts a little more, such as half a surrogate pair."""
+    """Return the value of strict JSON, parsed by jiter. Where jiter refuses, the json module parses the text: it names
+    the fault, and accepts a little more, such as half a surrogate pair."""
     try:
         return jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError:
-        json_bounds.check(raw)  # the json module follows lists of any depth
+        json_bounds.check(raw)  # the json module does not bound the depth
         return _STRICT.decode(raw.decode("utf-8"))
 
 
@@ -96,7 +96,7 @@ def flag(body: Body, field: str) -> bool:
     """Return a boolean that is false where it is absent or null.
 
     Raises:
-        BadRequest: the value is something else.
+        BadRequest: the value is not a boolean.
     """
     value = body.get(field)
     if value is None or isinstance(value, bool):
@@ -105,7 +105,7 @@ def flag(body: Body, field: str) -> bool:
 
 
 def least(body: Body, *fields: str) -> int | None:
-    """Return the smallest of the limits that a body carries, whatever their names, or None.
+    """Return the smallest limit among these fields of a body, or None where it has none of them.
 
     Raises:
         BadRequest: a limit is not a positive integer.
@@ -119,13 +119,13 @@ def least(body: Body, *fields: str) -> int | None:
 
 
 def end_user(body: Body, *fields: str, within: str | None = None) -> str | None:
-    """Return the end user that a body names, in the first of ``fields`` that has a name, as records keep it.
+    """Return the end user that a body names, in the first of ``fields`` that is not empty, as records keep it.
 
-    A name that is longer than records have room for, or has unprintable characters, is kept as its SHA-256. ``within``
-    is the object that has the fields, where they are not the body's own; it may be missing.
+    A name that is longer than records have room for, or has unprintable characters, is replaced by its SHA-256.
+    ``within`` names the object that has the fields, where the body itself does not have them; it may be missing.
 
     Raises:
-        BadRequest: such a field is not a string.
+        BadRequest: one of the fields is not a string.
     """
     holder = body if within is None else body.get(within)
     if not isinstance(holder, dict):
@@ -150,7 +150,7 @@ def named(body: Body, field: str) -> str:
     """Return a required string.
 
     Raises:
-        BadRequest: the string is missing or something else.
+        BadRequest: the field is missing or is not a string.
     """
     value = body.get(field)
     if not isinstance(value, str):

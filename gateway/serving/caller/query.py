@@ -19,7 +19,7 @@ RECORDS_MOST = 1000
 """The most usage records in one answer."""
 
 OF_CALLS = frozenset({"api-version", "beta"})
-"""Parameters that clients add to the routes of calls; they change nothing here."""
+"""Parameters that clients add to the routes of calls; the gateway ignores them."""
 
 OF_MODELS = OF_CALLS | {"after_id", "before_id", "client_version", "limit"}
 """Parameters that clients add to the list of models, which is always complete."""
@@ -30,12 +30,12 @@ OF_PAGES = frozenset({"limit", "cursor"})
 
 
 def check_head(exchange: Exchange, known: Set[str] | None = NONE) -> dict[str, str]:
-    """Return a request's parameters. Its head repeats no header of meaning, its query has only ``known`` parameters.
+    """Return a request's parameters, after checking its head and that its query has only ``known`` parameters.
 
-    ``None`` leaves the parameters to the route.
+    With ``None`` the route reads the parameters itself, and none are returned.
 
     Raises:
-        BadRequest: a header of meaning, or a parameter, comes twice.
+        BadRequest: a header of ``single_headers.ONCE``, or a parameter, comes twice, or there are too many parameters.
         UnknownParameter: the route does not know a parameter.
     """
     if exchange.repeated is not None:
@@ -66,7 +66,7 @@ def parameters(query: str, known: Set[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
-    """The records that a customer requests."""
+    """The page of usage records that a customer requests."""
 
     since: int | None
     until: int | None
@@ -76,7 +76,7 @@ class UsageQuery:
 
     @classmethod
     def read(cls, values: dict[str, str]) -> UsageQuery:
-        """Return the query of the parameters; a bound that they do not name is open.
+        """Return the query in the parameters; a time that is absent leaves that end open.
 
         Raises:
             BadRequest: a value is invalid; ``param`` names its parameter.
