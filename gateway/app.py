@@ -1,4 +1,4 @@
-"""Puts a gateway together: the one place where settings, clients and rooms meet."""
+"""Puts a gateway together: the only file in which settings, clients and rooms meet."""
 
 from __future__ import annotations
 
@@ -69,22 +69,22 @@ from gateway.serving.upstream.transport import Transport
 from gateway.settings import Settings
 
 START_S = 600.0
-"""How long a start waits for a rebuild of the hot state; the process answers probes only after it."""
+"""How long a start waits for a rebuild of the hot state; the process answers no probe meanwhile."""
 
 SETTLE_S = 5.0
 """How long a stopping worker waits for the last settlements."""
 
 IDS_AT_ONCE = 256
-"""The number of call ids whose random bits are drawn from the system at a time."""
+"""The number of call ids whose random bits are read from the system at once."""
 
 LATEST = 1_000
-"""The number of latest records from which a starting worker learns the model's pace."""
+"""The number of latest records from which a starting worker computes the model's pace."""
 
 SECRET_LEAST = 16
-"""The least characters of a value in the operator's headers that count as a secret."""
+"""The fewest characters of a value in the operator's headers that counts as a secret."""
 
 COUNTED_S = 1.0
-"""How old a worker's counts may be when another worker is asked for them."""
+"""How old a worker's counts may be when another worker reports them."""
 
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """One worker's two apps; they are the same app unless the admin side has an address of its own."""
+    """One worker's two apps, which are the same app unless the admin side has an address of its own."""
 
     public: FastAPI
     admin: FastAPI
@@ -101,7 +101,7 @@ class App:
 
 
 class Gateway(FastAPI):
-    """A FastAPI app whose customer routes are plain ASGI: FastAPI handles none of their bytes."""
+    """A FastAPI app whose customer routes are plain ASGI: FastAPI does not handle their requests."""
 
     serving: CustomerRoutes
 
@@ -113,7 +113,7 @@ class Gateway(FastAPI):
 
 
 def request_ids() -> Iterator[str]:
-    """Yield ids of calls: each has the time, by which the ids sort, and 80 random bits."""
+    """Yield ids of calls. Each has the time, so that ids sort by it, and 80 random bits."""
     while True:
         digits = os.urandom(10 * IDS_AT_ONCE).hex()
         for start in range(0, len(digits), 20):
@@ -121,7 +121,7 @@ def request_ids() -> Iterator[str]:
 
 
 def build(settings: Settings, worker_id: str) -> App:
-    """Return one worker's apps. Nothing is connected before the public app starts up."""
+    """Return one worker's apps. No connection is opened before the public app starts up."""
     database = Database(settings.ledger_url)
     blocking = connect(settings.redis_url)
     projection = Projection(blocking)
@@ -196,7 +196,7 @@ async def _serving(
     health: Health,
     counters: Counters,
 ) -> CustomerRoutes:
-    """Connect and start all that serves calls; closing ``stack`` settles the in-flight calls and disconnects."""
+    """Connect and start everything that serves calls; closing ``stack`` settles the in-flight calls and disconnects."""
     connection, deadlines = connect_shared(settings.redis_url, batches=settings.redis_batches), Deadlines()
     stack.push_async_callback(connection.aclose)
 
@@ -256,7 +256,7 @@ def _admission(
     lease: Lease,
     house: HouseLimits,
 ) -> Admission:
-    """Return the admission, which logs its refusals for customers."""
+    """Return the admission, with the log in which it notes refusals for customers."""
     watermarks = Watermarks(settings.watermarks_file).numbers
     refusal_log = RefusalLog(connection, now_ms)
     stack.push_async_callback(refusal_log.flush)
@@ -308,7 +308,7 @@ def _serve_for(
 async def _recognise(
     stack: AsyncExitStack, settings: Settings, endpoint: Endpoint, report: Callable[[Engine], None]
 ) -> None:
-    """Report the upstream's engine as far as it is known now, and again once an upstream that was silent answers."""
+    """Report the upstream's engine as detected now; if the upstream does not answer yet, report it again once it does."""
     engine = await detected(endpoint, settings.model)
     report(engine or Engine())
     if engine is None:
@@ -330,7 +330,7 @@ async def _disconnects(settings: Settings, database: Database, counters: Counter
 
 
 async def _warm_up(connection: RedisConnection, admission: Admission, generation: Generation) -> None:
-    """Learn a cluster's map, Redis's clock and generation before many calls come at once and scripts report them."""
+    """Read a cluster's map, Redis's clock and the generation before calls come, and many at once would need them."""
     with suppress(MeteringUnavailable):
         with translated():
             await connection.execute("PING")
@@ -339,7 +339,7 @@ async def _warm_up(connection: RedisConnection, admission: Admission, generation
 
 
 def _absent(profile: Profile, settings: Settings) -> dict[str, str]:
-    """Return the routes that are not served, each with the reason."""
+    """Return the routes that are not served, each with its reason."""
     absent = {route: f"The model's endpoint does not speak {route}." for route in ENDPOINTS - profile.speaks}
     if settings.embedding_model is None:
         absent[EMBEDDINGS] = "Embeddings are not served here: the operator has set no embedding model."

@@ -1,4 +1,4 @@
-"""The bookkeeper's process: books usage records, reclaims lapsed holds, projects the catalogue, compares sums."""
+"""The bookkeeper's process: it books usage records, reclaims lapsed holds, projects the catalogue, compares sums."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ log = logging.getLogger(__name__)
 
 TURN_S = 0.2
 MANY = 1_000
-"""The entries of one turn after which the next turn does not wait; fewer entries are cheaper together."""
+"""The number of entries in a turn from which the next turn does not wait; fewer entries are cheaper in one batch."""
 SWEEP_S = 1.0
 ROLLUPS_A_SWEEP = 10
 PROJECTED_A_SWEEP = 1_000
-"""The most customers' changes that a sweep projects into Redis: about half a second of work. Records wait meanwhile."""
+"""The most customers whose changes a sweep projects into Redis: about half a second, in which records wait."""
 LATE_MS = 3_600_000
-"""How long a record may wait, beyond the longest call, until it is in the book."""
+"""How long, in addition to the longest call, it may take until a record is in the book."""
 AWAY_S = 0.5
 RETENTION_ENDS_S = 5.0
 SHEET = "bookkeeper"
@@ -76,10 +76,10 @@ SHEET = "bookkeeper"
 def _do(
     counters: Counters, on_fault: Callable[[], object], name: str, duty: Callable[..., object], *arguments: object
 ) -> None:
-    """Do a duty beside moving records; its fault is logged and counted, and the other duties are done all the same.
+    """Do a duty other than moving records. A fault of it is logged and counted, and does not stop the other duties.
 
     Raises:
-        MeteringUnavailable, Fallen: Redis or the ledger is unavailable, or Redis lost its state: no duty can go on.
+        MeteringUnavailable, Fallen: Redis or the ledger is unavailable, or Redis lost its state. No duty can go on.
     """
     try:
         duty(*arguments)
@@ -93,11 +93,11 @@ def _do(
 
 @contextmanager
 def _delivering(settings: Settings, fault: Callable[[], None]) -> Iterator[None]:
-    """Deliver notices to the operator's webhook meanwhile, in a thread of its own with a client of its own."""
+    """Deliver notices to the operator's webhook while the block runs, in a thread with its own clients."""
     stop = threading.Event()
     key = settings.webhook_key
     webhook = Webhook(settings.webhook_url, key) if settings.webhook_url and key else None
-    # To read the public authorities takes 20 ms; only a webhook by https needs them.
+    # Reading the public authorities takes 20 ms; only a webhook with https needs them.
     is_tls = webhook is not None and urlsplit(webhook.url).scheme == "https"
     tls = httpx.create_ssl_context(trust_env=False) if is_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     with connect(settings.redis_url) as client, httpx.Client(trust_env=False, verify=tls) as http:
@@ -113,9 +113,9 @@ def _delivering(settings: Settings, fault: Callable[[], None]) -> Iterator[None]
 
 @contextmanager
 def _retaining(settings: Settings, counters: Counters) -> Iterator[threading.Event]:
-    """Drop old records in a thread, a turn each time that the event is set: a large month takes minutes to add up.
+    """Drop old records in a thread, one turn each time the event is set: adding up a large month takes minutes.
 
-    The thread has its own database. A turn that outlasts the bookkeeper ends with the process, which loses nothing.
+    The thread has its own database. A turn that outlasts the bookkeeper ends with the process; nothing is lost.
     """
     stop, due, database = threading.Event(), threading.Event(), Database(settings.ledger_url)
     retention = Retention(database, now_ms, settings.retention_days)
@@ -139,8 +139,8 @@ def _retaining(settings: Settings, counters: Counters) -> Iterator[threading.Eve
 
 
 def run(settings: Settings, stop: threading.Event, monotonic: Callable[[], float] = time.monotonic) -> None:
-    """Move records into the ledger until ``stop`` is set, then until no record is waiting any more."""
-    # A bookkeeper that was started again goes on from the counts on the sheet: its counters never fall.
+    """Move records into the ledger until ``stop`` is set, and then until no record is waiting."""
+    # A restarted bookkeeper goes on from the counts on the sheet, so its counters never fall.
     counters = Counters(read_sheet(settings.metrics_dir, SHEET))
     with _delivering(settings, lambda: counters.add(FAULTS, "courier")), _retaining(settings, counters) as due:
         _keep(settings, stop, monotonic, counters, due)
@@ -178,7 +178,7 @@ def _keep(
                     if turns or sealer.has_waiting:
                         do("seals", sealer.turn)
                     if turns:
-                        # Nobody is charged for a period while nobody knows the time.
+                        # No period is charged while the time is unknown.
                         for name, duty in duties if findings.now is None else [*dated, *duties]:
                             do(name, duty)
                         do("gauges", _measure, counters, conservation, database, stillness, turns)
@@ -207,7 +207,7 @@ def _keep(
 def _duties(
     settings: Settings, database: Database, projection: Projection, scheduler: Scheduler
 ) -> list[tuple[str, Callable[[], object]]]:
-    """Return, by name, the duties that a change of the ledger makes due."""
+    """Return the duties that a change in the ledger makes due, each with its name."""
     late_ms = int(settings.call_deadline_s * 1000) + LATE_MS
     return [
         ("rollup", partial(_roll_up, Rollup(database), late_ms)),
@@ -219,7 +219,7 @@ def _duties(
 def _dated_duties(
     settings: Settings, database: Database, client: redis.Redis, projection: Projection, due: threading.Event
 ) -> list[tuple[str, Callable[[], object]]]:
-    """Return, by name, the duties that need the right time."""
+    """Return the duties that need the right time, each with its name."""
     subscriptions = Subscriptions(database, client, projection, settings)
     return [
         ("subscriptions", lambda: subscriptions.turn(now_ms())),
@@ -240,15 +240,15 @@ def _scheduler(settings: Settings, database: Database) -> Scheduler:
 
 
 def _note(counters: Counters, sealer: Sealer, records: Sequence[UsageRecord]) -> None:
-    """Count the records that were booked, and report them to the sealer."""
+    """Count the booked records, and report them to the sealer."""
     count_records(counters, records)
     sealer.hear(records)
 
 
 def _roll_up(rollup: Rollup, late_ms: int) -> None:
-    """Add the latest records to the running sums, all of them unless there are very many.
+    """Add the latest records to the running sums, up to ``ROLLUPS_A_SWEEP`` batches of them.
 
-    A record may come ``late_ms`` after its conversation's last sign of life.
+    A record may come up to ``late_ms`` after its conversation's last sign of life.
     """
     for _ in range(ROLLUPS_A_SWEEP):
         if rollup.turn(now_ms()) < BATCH:
@@ -259,7 +259,7 @@ def _roll_up(rollup: Rollup, late_ms: int) -> None:
 def _measure(
     counters: Counters, conservation: Conservation, database: Database, stillness: Stillness, turns: int
 ) -> None:
-    """Measure holds, windows and the ledger, and set their gauges; a window that does not add up is checked each sweep."""
+    """Measure holds, windows and the ledger, and set the gauges. A window that does not add up is checked every sweep."""
     counted = conservation.turn(turns)
     counters.put(HOLDS, counted.holds)
     counters.put(HELD_TOKENS, counted.held_tokens)

@@ -1,7 +1,8 @@
-"""How long a worker's calls may wait for others, counted in ticks of one clock instead of by a timer for each wait.
+"""Deadlines of a worker's waits for callers and upstreams, counted in ticks of one clock, not by a timer for each wait.
 
-An event loop that was kept from running ticks once when it runs again, and hears what came meanwhile before it ticks a
-second time: being busy is never taken for another's silence. And a wait that ends at once costs two assignments.
+An event loop that was kept from running ticks once when it runs again, and receives what arrived meanwhile before it
+ticks a second time. So a busy worker never takes its own delay for another's silence. A wait that ends at once costs
+two assignments.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ TICK_S = 0.1
 
 
 class Watched(Protocol):
-    """What is told of every tick while it is watched."""
+    """An object whose ``tick`` is called at every tick while it is watched."""
 
     def tick(self) -> None:
-        """Take note that a tick has passed."""
+        """Count a tick that has passed."""
 
 
 class Deadlines:
-    """The clock; it runs only while something is watched."""
+    """The clock that ticks; it runs only while something is watched."""
 
     def __init__(self, tick_s: float = TICK_S) -> None:
         self._tick_s = tick_s
@@ -29,7 +30,7 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def within(self, seconds: float) -> int:
-        """Return how many ticks are as long as so many seconds, and not shorter."""
+        """Return a number of ticks that lasts at least this many seconds."""
         return math.ceil(seconds / self._tick_s) + 1
 
     def watch(self, one: Watched) -> None:
@@ -44,5 +45,5 @@ class Deadlines:
         try:
             for one in list(self._watched):
                 one.tick()
-        finally:  # a fault of one ends no other's deadline
+        finally:  # the clock goes on after a fault
             self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick) if self._watched else None

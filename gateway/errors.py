@@ -1,7 +1,7 @@
-"""All errors, as a tree by who can act on them; no other place gives an error its status and its code.
+"""All errors, as a tree by the party that can act on them; no other file gives an error its status and its code.
 
 TokencapError
-├── CallerError        the caller can do something about it
+├── CallerError        the caller can act on it
 ├── UpstreamError      the model's endpoint failed
 └── HouseError         this gateway, its Redis or its ledger failed
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """The limit that refused a call: its name and size, how much of it is used and held, what the call requested."""
+    """The limit that refused a call: its name and size, how much is used and held, and how much the call requested."""
 
     limit: str
     max: int | None
@@ -22,11 +22,11 @@ class Reached:
     held: int | None = None
     requested: int | None = None
     period: tuple[int, int] | None = None
-    """The period, start and end in ms, before whose end no in-flight call can make room; None otherwise."""
+    """Start and end, in ms, of a period in which no in-flight call can make room any more; None otherwise."""
 
 
 class TokencapError(Exception):
-    """A refusal with one sentence that helps; ``status`` and ``code`` are fixed by contract, per class or instance."""
+    """A refusal with one sentence that helps. The contract fixes ``status`` and ``code``, per class or per instance."""
 
     status = 500
     code: str | None = "internal_error"
@@ -146,7 +146,7 @@ class RequestTooLarge(CallerError):
 
 
 class NotHttp(CallerError):
-    """The bytes are no request, or a request that another server may read otherwise."""
+    """The bytes are not a request, or are a request that another server may read differently."""
 
     code = "invalid_http"
 
@@ -169,14 +169,14 @@ class RequestTimeout(CallerError):
 
 
 class CallerGone(CallerError):
-    """The caller hung up before its request was read, so no answer can be sent."""
+    """The caller hung up, or read nothing for too long, so no answer can be sent to it."""
 
     status = 499
     code = "caller_gone"
 
 
 class QuotaRefusal(CallerError):
-    """Something bought is used up; trying again does not help."""
+    """A quota or a cap is used up; trying again does not help."""
 
     status = 429
     type = "insufficient_quota"
@@ -215,7 +215,7 @@ class UpstreamError(TokencapError):
 
 
 class UpstreamRefused(UpstreamError):
-    """The upstream refused the request itself: its status, message and code are the caller's to see."""
+    """The upstream refused the request itself: the caller sees the upstream's status, message and code."""
 
     type = "invalid_request_error"
 
@@ -226,7 +226,7 @@ class UpstreamRefused(UpstreamError):
 
 
 class UpstreamSilent(UpstreamRefused):
-    """The upstream began an answer and ended it without a word, as engines do that then find the prompt too long."""
+    """The upstream began an answer and ended it without a word, as some engines do if the prompt is too long."""
 
     status = 400
     code = "no_answer"
@@ -241,7 +241,7 @@ class UpstreamUnavailable(UpstreamError):
 
 
 class UpstreamErrorEvent(UpstreamUnavailable):
-    """The upstream wrote an error into its answer; ``event`` is its JSON, with whatever it reveals of the operator."""
+    """The upstream wrote an error into its answer; ``event`` is the error's JSON, which may reveal the operator's data."""
 
     def __init__(self, error: Any) -> None:
         super().__init__("The upstream failed in the middle of its answer.")
@@ -274,11 +274,11 @@ class MeteringUnavailable(HouseError):
 
 
 class CallsUnbooked(MeteringUnavailable):
-    """Calls that were settled before a request to read records are known not to be in the ledger yet."""
+    """Calls that were settled before a request for records are known not to be in the ledger yet."""
 
 
 class AccountInconsistent(HouseError):
-    """One customer's used and held amounts do not add up: only this customer is refused until they do."""
+    """A customer's used and held amounts do not add up: only this customer is refused, until they do."""
 
     status = 503
     code = "account_inconsistent"
@@ -316,8 +316,8 @@ class TooManyConnections(HouseError):
 
 
 class StartupError(TokencapError):
-    """A command cannot do its work: ``exit_code`` 1 says that the answer is no, 2 is wrong use, 3 a dependency or port
-    that is unavailable."""
+    """A command cannot do its work. ``exit_code`` is 1 if the answer is no, 2 for wrong use, and 3 if a dependency or a
+    port is unavailable."""
 
     def __init__(self, message: str, exit_code: int = 3) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Bounds of a JSON text, counted in its bytes before anything is made of them: how much is in it, and how deep."""
+"""Bounds on the contents and the depth of a JSON text, counted in its bytes before the text is parsed."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 DEPTH_MOST = 200
-"""Lists and objects inside one another."""
+"""The most lists and objects inside one another."""
 
 PARTS_MOST = 100_000
-"""Names, objects and lists: each becomes an object here, and while they are made nothing else runs."""
+"""The most names, objects and lists: each becomes a Python object, and nothing else runs while the parser makes them."""
 
 VALUES_MOST = 300_000
-"""Values in lists and objects: as many tokens as the largest request for embeddings has."""
+"""The most values in lists and objects: the number of tokens in the largest request for embeddings."""
 
 FREE = 64 * 2**10
-"""A text of so many bytes cannot have too much in it, whatever its depth."""
+"""A text of up to this many bytes is within all bounds except that on depth."""
 
 SLICE = 64 * 2**10
-"""Bytes that are counted in one go, a few milliseconds at most."""
+"""The bytes that are counted without a break, which takes a few milliseconds at most."""
 
 _OTHERS = bytes({*range(256)} - {*b"[]{}"})
 _STEPS = bytes(1 if byte in b"[{" else 255 for byte in range(256))
 
 
 class OutOfBounds(ValueError):
-    """A JSON text has too much in it, or is nested too deeply."""
+    """A JSON text contains too much, or is nested too deeply."""
 
 
 def check(text: bytes, parts_most: int = PARTS_MOST, values_most: int = VALUES_MOST) -> None:
-    """Raise OutOfBounds where a text has too much in it."""
+    """Raise OutOfBounds if a text contains too much or is nested too deeply."""
     if len(text) <= DEPTH_MOST:
         return
     if len(text) > FREE or text.count(b"[") + text.count(b"{") > DEPTH_MOST:
@@ -43,7 +43,7 @@ def survey(text: bytes, parts_most: int = PARTS_MOST, values_most: int = VALUES_
     The count is right for JSON. For any other text it is right up to the place where a parser stops.
 
     Raises:
-        OutOfBounds: it has too much in it.
+        OutOfBounds: the text contains too much or is nested too deeply.
     """
     census = Census()
     for start in range(0, len(text), SLICE):
@@ -58,13 +58,13 @@ def survey(text: bytes, parts_most: int = PARTS_MOST, values_most: int = VALUES_
 
 
 class Census:
-    """What has been counted so far, and where the last slice ended."""
+    """The counts so far, and the state in which the last slice ended."""
 
     def __init__(self) -> None:
         self.parts = 0
         self.values = 0
         self.deepest = 0
-        """In the last slice in which one was opened or closed."""
+        """The largest depth in the last slice in which a list or an object was opened or closed."""
         self._depth = 0
         self._in_string = False
         self._is_escaped = False

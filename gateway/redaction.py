@@ -1,4 +1,4 @@
-"""Takes passwords out of what is printed and logged, as plain lines on stderr where the service manager collects them."""
+"""Removes passwords from printed and logged text, and logs plain lines to stderr, for the service manager to collect."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ MASK = "…"
 CHATTY = ("httpx", "httpcore", "uvicorn", "alembic", "asyncio")
 
 NO_URL = "{} is no URL: in a name or password, write %, /, @ and : as %25, %2F, %40 and %3A."
-"""Said in place of what a parser says of a URL, which may have a piece of the password in it."""
+"""Replaces a parser's message about an invalid URL, which may contain a piece of the password."""
 
 USER = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^\s\"'<>]*@")
-"""All that stands before the host, also where a password has an ``@`` or a ``/`` that nobody escaped."""
+"""Everything before the host, even if a password has an ``@`` or a ``/`` that is not escaped."""
 
 PARAMETER = re.compile(
     r"([?&;][\w.%-]*(?:key|token|secret|passw|pwd|sig|auth|cred|code)[\w.%-]*=)[^&#\s\"'<>]+", re.IGNORECASE
@@ -23,20 +23,20 @@ OURS = re.compile(r"\b(tca?-|whsec_)[\w+/=-]{6,}")
 
 
 def redacted(text: str) -> str:
-    """Return a text without the passwords, tokens and keys in the URLs, headers and keys of ours that are in it."""
+    """Return a text with passwords, tokens and keys masked: in URLs, in headers, and keys that this gateway issued."""
     text = PARAMETER.sub(rf"\1{MASK}", USER.sub(rf"\1{MASK}@", text))
     return OURS.sub(rf"\1{MASK}", HEADER.sub(rf"\1 {MASK}", text))
 
 
 class Discreet(logging.Formatter):
-    """A line, and a traceback under it, without passwords, whichever library put them there."""
+    """Formats a log record, with its traceback, without passwords, whichever library wrote them into it."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redacted(super().format(record))
 
 
 def log_to_stderr(level: str = "info") -> None:
-    """Log what the operator should know, from a level on, and of the libraries only what went wrong."""
+    """Log to stderr from this level on, but only warnings and errors of chatty libraries."""
     handler = logging.StreamHandler()
     handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])

@@ -1,4 +1,4 @@
-"""What a setting has to look like: addresses that can be reached as they are written, tokens that nobody guesses."""
+"""Checks of settings' values: addresses, tokens that cannot be guessed, headers, origins, amounts, percentages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REDIS_OPTIONS = frozenset(
 
 TOKEN_LEAST, TOKEN_MOST = 16, 512
 TELLING_LEAST = 8
-"""Characters of a token that neither repeat, nor count up or down, nor belong to a word that is tried first."""
+"""The fewest letters and digits of a token that are hard to guess, as ``telling_characters`` counts them."""
 
 TRIED_FIRST = re.compile(
     "administrator|changeme|password|passw0rd|tokencap|gateway|letmein|default|welcome|metrics|example|testing"
@@ -31,10 +31,10 @@ _HOST_NAME = re.compile(r"(?!-)[a-zA-Z0-9_-]{1,63}(?<!-)(\.(?!-)[a-zA-Z0-9_-]{1,
 
 
 def http_url(given: str, *, credentials: bool, query: bool = False, path: bool = True) -> str:
-    """Return an address of HTTP.
+    """Return ``given`` if it is an HTTP address.
 
     Raises:
-        ValueError: it is no HTTP address, or has a part that would be ignored.
+        ValueError: it is not an HTTP address, or has a part that would be ignored.
     """
     parts = _parts(given, HTTP, "http://HOST:PORT or https://HOST")
     if not credentials and "@" in parts.netloc:
@@ -47,10 +47,10 @@ def http_url(given: str, *, credentials: bool, query: bool = False, path: bool =
 
 
 def redis_url(given: str) -> str:
-    """Return ``embedded`` or an address of Redis.
+    """Return ``given`` if it is ``embedded`` or an address of Redis.
 
     Raises:
-        ValueError: it is neither, or has an option that nobody would read.
+        ValueError: it is neither, or has an option that would be ignored.
     """
     if given == "embedded":
         return given
@@ -69,10 +69,10 @@ def redis_url(given: str) -> str:
 
 
 def database_url(given: str) -> str:
-    """Return an address of the ledger.
+    """Return ``given`` if it is an address of a ledger.
 
     Raises:
-        ValueError: it is no address of a ledger.
+        ValueError: it is not an address of a ledger.
     """
     kinds = "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
     if given.startswith(("sqlite:", "sqlite+")):
@@ -86,10 +86,10 @@ def database_url(given: str) -> str:
 
 
 def secret_token(given: str) -> str:
-    """Return a token that is long enough and not to be guessed.
+    """Return ``given`` if it is a token of the right length that is hard to guess.
 
     Raises:
-        ValueError: anyone could guess it, or no header can carry it.
+        ValueError: the length is wrong, the token can be guessed, or no header can carry it.
     """
     make = "make one with `openssl rand -hex 32`"
     if not TOKEN_LEAST <= len(given) <= TOKEN_MOST:
@@ -102,10 +102,10 @@ def secret_token(given: str) -> str:
 
 
 def telling_characters(given: str) -> int:
-    """Return how many characters of a text say something new.
+    """Return how many letters and digits of a text are hard to guess, 0 if fewer than 4 of them are different.
 
-    A text that repeats counts once, words that are tried first not at all, and of letters or digits in a row, such as
-    ``aaaa``, ``1234`` or ``fedc``, the two at its beginning.
+    Of a text that repeats only one repetition counts. Words that are tried first do not count. Of a run such as ``1234``
+    or ``fedc`` the first two characters count, and of a repeated character, such as ``aaaa``, the first.
     """
     text = re.sub("[^a-z0-9]+", " ", TRIED_FIRST.sub(" ", _period(given.lower())))
     telling, step, before = 0, math.nan, ""
@@ -123,10 +123,10 @@ def _period(text: str) -> str:
 
 
 def _parts(given: str, schemes: Collection[str], kinds: str, *, needs_host: bool = True) -> SplitResult:
-    """Return the parts of an address, having looked that each is one; a socket in its query may stand for the host.
+    """Return the parts of an address after checking each. Unless ``needs_host``, the host may be absent.
 
     Raises:
-        ValueError: one is not; what was given is not repeated, for it may hold a password.
+        ValueError: a part is invalid. The message does not repeat the address, which may contain a password.
     """
     if not given.isprintable() or any(character.isspace() for character in given):
         raise ValueError("an address has no spaces or control characters")
@@ -145,7 +145,7 @@ def _parts(given: str, schemes: Collection[str], kinds: str, *, needs_host: bool
 
 
 def _refuse_place(parts: SplitResult) -> None:
-    """Refuse an address without a host and a port that there can be."""
+    """Refuse an address whose host is absent or invalid, or whose port is invalid."""
     try:
         host, port = parts.hostname, parts.port
     except ValueError as error:
@@ -164,7 +164,7 @@ def _refuse_place(parts: SplitResult) -> None:
 
 
 def origin(given: str) -> str:
-    """Return an origin of pages as browsers name it, or ``*`` for all of them.
+    """Return ``given`` if it is an origin as browsers write it, or ``*``, which means all origins.
 
     Raises:
         ValueError: it is neither.
@@ -177,14 +177,14 @@ def origin(given: str) -> str:
 FRAMING = re.compile(
     r"host|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|content-.*|accept-encoding|x-request-id"
 )
-"""Headers of a request to the upstream that the gateway says itself."""
+"""Headers of a request to the upstream that the gateway sets itself."""
 
 
 def upstream_header(given: str) -> str:
     """Return the name of a header that the upstream may be sent, in lower case.
 
     Raises:
-        ValueError: it is no name of a header, or one that frames the request.
+        ValueError: it is not the name of a header, or is a header that the gateway sets itself.
     """
     name = _name_of_header(given)
     if FRAMING.fullmatch(name):
@@ -196,7 +196,8 @@ def upstream_headers(given: str) -> dict[str, str]:
     """Return the headers in a JSON object, by their names in lower case.
 
     Raises:
-        ValueError: it is no such object, or names what cannot be sent. The message repeats nothing of it: it may be secret.
+        ValueError: it is not such an object, or has a header that cannot be sent. The message repeats no value, which
+            may be secret.
     """
     try:
         named = json.loads(given)
@@ -218,14 +219,14 @@ KEPT_HERE = re.compile(
     r"|content-.*|accept|accept-encoding|x-request-id|idempotency-key|x-conversation-id|x-tokencap-.*"
     r"|openai-organization|openai-project|forwarded|x-forwarded-.*|x-real-ip|via"
 )
-"""Headers that no setting lets pass: they frame the request, are secrets, name an account, or speak to this gateway."""
+"""Headers that no setting lets pass: they frame the request, are secrets, name an account, or are for this gateway."""
 
 
 def passed_header(given: str) -> str:
-    """Return the name of a header that callers may have passed on, in lower case.
+    """Return the name of a caller's header that may be passed on, in lower case.
 
     Raises:
-        ValueError: it is no name of a header, or one that never passes.
+        ValueError: it is not the name of a header, or is a header that never passes.
     """
     name = _name_of_header(given)
     if KEPT_HERE.fullmatch(name):
@@ -244,10 +245,10 @@ ROLES = ("admin", "operator", "billing", "viewer")
 
 
 def amounts_by_role(given: Collection[str]) -> dict[str, int]:
-    """Return amounts that are written as ``role=nano-units``.
+    """Return the amounts of roles, which are written as ``role=nano-units``.
 
     Raises:
-        ValueError: one is written otherwise, names no role, or a role has two.
+        ValueError: an item has another form, its role is unknown, or a role comes twice.
     """
     found: dict[str, int] = {}
     for one in given:
@@ -263,10 +264,10 @@ def amounts_by_role(given: Collection[str]) -> dict[str, int]:
 
 
 def percents(given: tuple[int, ...]) -> tuple[int, ...]:
-    """Return percents, which rise from 1 to 100, one to ten of them.
+    """Return ``given`` if it is one to ten percentages from 1 to 100, in rising order.
 
     Raises:
-        ValueError: they do not.
+        ValueError: it is not.
     """
     if not 1 <= len(given) <= 10 or list(given) != sorted(set(given)) or any(not 1 <= one <= 100 for one in given):
         raise ValueError("it is one to ten whole percents from 1 to 100, rising")

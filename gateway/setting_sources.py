@@ -1,4 +1,4 @@
-"""Where settings are written: the environment, ``tokencap.toml``, and files that hold secrets. No name is ignored."""
+"""The sources of settings: the environment, ``tokencap.toml``, and files with secrets. Unknown names are refused."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ WRONG_USE = 2
 TOML = Path("tokencap.toml")
 TOML_MOST = 1_000_000
 SECRET_MOST = 65_536
-"""The most characters of a file that is read."""
+"""The most characters of a file with a secret."""
 
 WITH_PASSWORDS = frozenset({"redis_url", "database_url", "upstream_url", "upstream_proxy", "webhook_url"})
-"""Addresses that may have a password in them, so that they too may be given as a file."""
+"""Addresses that may contain a password, so they can be set by a file, too."""
 
 OF_CLIENTS = frozenset({"TOKENCAP_URL", "TOKENCAP_KEY"})
-"""Variables that are no settings: where commands find a running gateway, and a customer's key in our examples."""
+"""Variables that are not settings: where commands find a running gateway, and a customer's key in our examples."""
 
 _KUBERNETES = re.compile(
     r"TOKENCAP_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
@@ -40,14 +40,14 @@ log = logging.getLogger(__name__)
 
 
 def outside(name: str) -> str:
-    """Return what a setting is called in the environment."""
+    """Return the name of a setting's environment variable."""
     return f"{PREFIX}{name}".upper() if name != "valkey_server_bin" else "VALKEY_SERVER_BIN"
 
 
 def of_kubernetes(name: str, value: str) -> bool:
-    """Return whether Kubernetes makes this variable, of the name of a Service: ``tokencap``, ``tokencap-admin``, ….
+    """Return whether Kubernetes makes this variable from the name of a Service: ``tokencap``, ``tokencap-admin``, ….
 
-    ``TOKENCAP_PORT`` is one where it is an address and no number.
+    ``TOKENCAP_PORT`` is such a variable if its value is an address, not a number.
     """
     if _KUBERNETES.fullmatch(name) is not None:
         return True
@@ -55,17 +55,17 @@ def of_kubernetes(name: str, value: str) -> bool:
 
 
 def own_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that are meant for us, by their names in capitals."""
+    """Return the variables with our prefix that Kubernetes did not make, by their names in capitals."""
     named = [(name, value) for name, value in environment.items() if name.upper().startswith(PREFIX)]
     found = {name.upper(): value for name, value in named} | {name: value for name, value in named if name.isupper()}
     return {name: value for name, value in found.items() if not of_kubernetes(name, value)}
 
 
 def refuse_unknown(environment: Mapping[str, str], kind: type[BaseSettings]) -> None:
-    """Refuse a misspelt setting: ignored, it would be taken for one that holds.
+    """Refuse a misspelt setting: if it were ignored, the operator would believe that it applies.
 
     Raises:
-        StartupError: a variable with our prefix is no setting; the nearest one is named.
+        StartupError: a variable with our prefix is not a setting; the message names the nearest setting.
     """
     known = {outside(name) for name in _names(kind.model_fields)}
     for name in sorted(own_variables(environment)):
@@ -74,21 +74,21 @@ def refuse_unknown(environment: Mapping[str, str], kind: type[BaseSettings]) -> 
 
 
 def warn_of_kubernetes(environment: Mapping[str, str]) -> None:
-    """Say which variables are left alone because Kubernetes made them."""
+    """Log a warning that names the variables that are ignored because Kubernetes made them."""
     ignored = [name for name, value in environment.items() if of_kubernetes(name.upper(), value)]
     if ignored:
         log.warning("%s: made by Kubernetes of a Service's name, and ignored.", ", ".join(sorted(ignored)))
 
 
 class FromEnvironment(PydanticBaseSettingsSource):
-    """Variables ``TOKENCAP_…``; a secret ``X`` also as ``X_FILE``, the path of a file with nothing else in it."""
+    """Variables ``TOKENCAP_…``. ``X_FILE`` is the path of a file that has only the secret, or the address, ``X``."""
 
     def __init__(self, kind: type[BaseSettings], environment: Mapping[str, str]) -> None:
         super().__init__(kind)
         self._environment = environment
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        return None, field_name, False  # everything is read in one go
+        return None, field_name, False  # ``__call__`` reads all settings
 
     def __call__(self) -> dict[str, Any]:
         refuse_unknown(self._environment, self.settings_cls)
@@ -111,7 +111,7 @@ class FromFile(PydanticBaseSettingsSource):
         for name in given:
             if name not in known:
                 raise _unknown(name, known, f"{TOML}: ")
-        # What comes first has been read by now: its files are the ones that count.
+        # Settings of the earlier sources take precedence, whether they were set directly or by a file.
         before = self.current_state
         return _resolved({name: value for name, value in given.items() if name.removesuffix(FILE) not in before}, str)
 
@@ -134,7 +134,7 @@ def _read_toml() -> dict[str, Any]:
 
 
 def _names(fields: Mapping[str, FieldInfo]) -> Iterable[str]:
-    """Yield what may be given: each setting, and of a secret its file."""
+    """Yield the names that can be set: each setting, and the file of a secret or of an address with a password."""
     for name, field in fields.items():
         yield name
         if name in WITH_PASSWORDS or SecretStr in (field.annotation, *get_args(field.annotation)):
@@ -142,7 +142,7 @@ def _names(fields: Mapping[str, FieldInfo]) -> Iterable[str]:
 
 
 def _resolved(given: dict[str, Any], called: Any) -> dict[str, Any]:
-    """Return the settings with what stands in the files that were given instead."""
+    """Return the settings, with the contents of the files that were named instead of values."""
     found = {name: value for name, value in given.items() if not name.endswith(FILE)}
     for name, value in given.items():
         if name.endswith(FILE):
@@ -154,7 +154,7 @@ def _resolved(given: dict[str, Any], called: Any) -> dict[str, Any]:
 
 
 def _secret_in(path: Any, name: str) -> str:
-    """Return what a file holds, without the end of its line."""
+    """Return the text in a file, without white space at its ends."""
     if not isinstance(path, str):
         raise StartupError(f"{name}: this is to be the path of a file.", WRONG_USE)
     try:

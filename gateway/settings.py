@@ -1,4 +1,4 @@
-"""Every setting, from the environment or ``tokencap.toml``; nothing else reads either."""
+"""Every setting, from the environment or ``tokencap.toml``; no other part of the gateway reads settings from these."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pricing.menus.menu import HangupBills
 class Settings(BaseSettings):
     """The settings of one installation. A variable's name is ``TOKENCAP_`` and the field in capitals.
 
-    ``VALKEY_SERVER_BIN`` alone has no prefix: it names a program of this machine.
+    Only ``VALKEY_SERVER_BIN`` has no prefix: it names a program of this machine.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
@@ -116,14 +116,14 @@ class Settings(BaseSettings):
     pricing_publish: Literal["no", "now", "next_period"] = "no"
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Show no password of an address: printed settings end in a log."""
+        """Mask passwords in addresses, because printed settings end up in logs."""
         for name, value in super().__repr_args__():
             yield name, redacted(value) if isinstance(value, str) else value
 
     @field_validator("*", mode="before")
     @classmethod
     def _can_be_written(cls, value: Any, field: ValidationInfo) -> Any:
-        """Refuse values of no setting: texts that no file or header can carry, a boolean where it would count as 1."""
+        """Refuse values that no setting can have: unprintable characters, and a boolean, which would count as 1."""
         texts = value if isinstance(value, (list, tuple)) else (value,)
         if any(isinstance(text, str) and not text.isprintable() for text in texts):
             raise ValueError("it has characters that are not printed")
@@ -271,23 +271,23 @@ class Settings(BaseSettings):
 
     @property
     def upstream_more_headers(self) -> dict[str, str]:
-        """The operator's headers that the upstream is sent beside the key, by lower-case names."""
+        """The operator's headers that the upstream is sent in addition to the key, by lower-case names."""
         headers = self.upstream_headers
         return {} if headers is None else setting_checks.upstream_headers(headers.get_secret_value())
 
     @property
     def adjustment_limits(self) -> dict[str, int]:
-        """The most that each role may put on a bill at once, nano-units; a role that is not in it has no limit."""
+        """The largest amount that each role may put on a bill at once, in nano-units; other roles have no limit."""
         return setting_checks.amounts_by_role(self.adjustment_nanousd_max)
 
     @property
     def ledger_url(self) -> str:
-        """The database's URL: SQLite in the data directory unless the operator set a URL."""
+        """The database's URL: the operator's, or else SQLite in the data directory."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'ledger.sqlite').absolute()}"
 
     @property
     def configured_currency(self) -> str | None:
-        """The currency that the operator has set; None takes the ledger's."""
+        """The currency that the operator has set, or None, which means the ledger's currency."""
         return self.currency if "currency" in self.model_fields_set else None
 
     @property
@@ -297,7 +297,7 @@ class Settings(BaseSettings):
 
     @property
     def webhook_key(self) -> bytes | None:
-        """The key that the webhook's secret stands for."""
+        """The key in the webhook's secret."""
         return None if self.webhook_secret is None else _webhook_key(self.webhook_secret)
 
     @property
@@ -311,14 +311,14 @@ class Settings(BaseSettings):
 
 
 def _each_of(values: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
-    """Return ``values`` if each of them is ``known``."""
+    """Return ``values``, or raise ValueError if one of them is not ``known``."""
     if unknown := [name for name in values if name not in known]:
         raise ValueError(f"{unknown[0]} is none of {', '.join(known)}")
     return values
 
 
 def _webhook_key(secret: SecretStr) -> bytes:
-    """Return the key in a secret as Standard Webhooks writes it."""
+    """Return the key in a secret in the format of Standard Webhooks."""
     text = secret.get_secret_value()
     try:
         key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
@@ -330,7 +330,7 @@ def _webhook_key(secret: SecretStr) -> bytes:
 
 
 def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without any setting; a process that this process starts also gets ``to_environment``."""
+    """Return an environment without any setting. A child process gets it together with ``to_environment``."""
     return {name: value for name, value in environment.items() if not name.upper().startswith(PREFIX)}
 
 
@@ -341,20 +341,20 @@ def _text(value: Any) -> str:
 
 
 def refuse_misspelt(environment: Mapping[str, str]) -> None:
-    """Refuse names that are no settings; report those that are left unchanged because Kubernetes made them.
+    """Refuse variables with our prefix that are not settings; warn about those that Kubernetes made, which are ignored.
 
     Raises:
-        StartupError: a variable with our prefix is no setting.
+        StartupError: a variable with our prefix is not a setting.
     """
     refuse_unknown(environment, Settings)
     warn_of_kubernetes(environment)
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """Return the settings, ``overrides`` first, then the environment, then ``tokencap.toml``.
+    """Return the settings: from ``overrides``, else the environment, else ``tokencap.toml``, else the default.
 
     Raises:
-        StartupError: a setting is unknown or out of range; the message names the first such setting.
+        StartupError: a setting is unknown or has an invalid value; the message names the first such setting.
     """
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
@@ -365,4 +365,4 @@ def read_settings(**overrides: Any) -> Settings:
 
 
 PROGRAM = (sys.executable, "-P", "-m", "gateway.cli.main")
-"""The words of a command follow. ``-P``: nothing in the current directory is imported, whatever it is called."""
+"""Starts this program; the words of a command follow. With ``-P`` nothing in the current directory is imported."""

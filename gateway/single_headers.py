@@ -1,6 +1,6 @@
-"""Which headers of a request may come once only.
+"""The headers that a request may have only once.
 
-Where one comes twice, a proxy before the gateway may obey the first and the gateway the second.
+If such a header comes twice, a proxy in front of the gateway may obey the first and the gateway the second.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ ONCE = {
         "X-Tokencap-Tier",
     )
 }
-"""Headers that a gateway decides by, by their lower-case names."""
+"""The headers that influence the gateway's decisions: from lower-case names to the usual spelling."""
 
 
 def repeated_header(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the first header of ``ONCE`` that comes twice, as it is usually written, or None.
+    """Return the first header of ``ONCE`` that comes twice, in its usual spelling, or None.
 
     Args:
-        headers: names in lower case, and values, as ASGI has them.
+        headers: pairs of a lower-case name and a value, as in ASGI.
     """
     seen: set[bytes] = set()
     for name, _ in headers:

@@ -1,4 +1,4 @@
-"""The HTTP client of the upstream: sends it a request, and turns each of its failures into an error of this gateway."""
+"""The client of the upstream: sends it requests, and translates each of its failures into an error of this gateway."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ STREAM_BEGINS = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
 JSON_BEGINS = (b"{", b"[")
 BEGINS = JSON_BEGINS + STREAM_BEGINS
 BLANK_MOST = 1024
-"""The most blank bytes at an answer's beginning; after them the head alone decides whether it is a stream."""
+"""The most bytes of an answer that are read to recognise a stream; beyond them the head decides."""
 
 DONE = b"data: [DONE]"
-"""The ending that some upstreams write behind an answer that they did not stream."""
+"""The ending that some upstreams write after an answer that they did not stream."""
 
 
 Amend = Callable[[UpstreamRefused, bytes], bytes | None]
@@ -56,15 +56,15 @@ Amend = Callable[[UpstreamRefused, bytes], bytes | None]
 
 @dataclass(slots=True)
 class WholeAnswer:
-    """An answer that came whole."""
+    """An answer that is not a stream."""
 
     raw: bytes
     parsed: Any
-    """The same, parsed."""
+    """The value of ``raw``'s JSON."""
 
 
 class Answer:
-    """An answer that the upstream has begun: a 2xx head, and bytes to come."""
+    """An answer that the upstream has begun: the 2xx head has come, the body is still to come."""
 
     def __init__(self, reply: Reply, first_token_s: float, idle_s: float) -> None:
         self._reply = reply
@@ -74,7 +74,7 @@ class Answer:
         self._problem: UpstreamError | None = None
 
     async def is_stream(self) -> bool:
-        """Wait for the first bytes and return whether they begin a stream: some upstreams send the wrong type."""
+        """Wait for the first bytes and return whether they begin a stream. Some upstreams declare the wrong type."""
         is_declared = (self._reply.header("content-type") or "").startswith("text/event-stream")
         try:
             while len(self._first) <= BLANK_MOST and (more := await self._next()) is not None:
@@ -90,7 +90,9 @@ class Answer:
         return self._reply.chunk(patience_s)
 
     async def pour(self, sink: Sink) -> bool:
-        """Hand ``sink`` each piece in the turn in which it comes, while ``sink`` wants more; return whether it got all.
+        """Hand each piece to ``sink`` in the turn in which it comes, until ``sink`` wants no more or all has come.
+
+        Return whether ``sink`` got all pieces.
 
         Raises:
             UpstreamUnavailable: the connection broke.
@@ -106,7 +108,7 @@ class Answer:
         return await self._reply.pour(sink, patience_s, self._idle_s)
 
     async def whole(self) -> WholeAnswer:
-        """Return an answer that is not a stream. It is whole once all of its JSON is here, even without HTTP's end."""
+        """Return an answer that is not a stream. It is whole once all of its JSON has come, even if the body then breaks."""
         parts = [self._first]
         size = len(self._first)
         problem = self._problem
@@ -131,7 +133,7 @@ class Answer:
 
 
 def _is_stream(first: bytes, is_declared: bool) -> bool | None:
-    """Return whether the first bytes of an answer begin a stream, or None while they do not show it.
+    """Return whether the first bytes of an answer begin a stream, or None while there are too few to tell.
 
     For bytes that begin neither JSON nor a stream, the head decides: ``is_declared``.
     """
@@ -148,9 +150,10 @@ class Upstream:
 
     Args:
         first_token_s: how long the endpoint may be silent before an answer's head, and again before its first bytes.
-        whole_s: the same for an answer that is not streamed, of which nothing comes before all of it is made.
-        house: the operator's own names, which no caller sees, whatever the endpoint says.
-        now: the time, for an endpoint that names a date to retry at.
+        idle_s: how long it may be silent between two pieces of an answer.
+        whole_s: replaces ``first_token_s`` for an answer that is not streamed, which comes only when it is complete.
+        house: the operator's own names, which are removed from all messages of the endpoint.
+        now: returns the time, for endpoints that send a date in ``Retry-After``.
     """
 
     def __init__(
@@ -181,17 +184,18 @@ class Upstream:
         amend: Amend | None = None,
         sent: Sent = ignore_sent,
     ) -> UpstreamRequest:
-        """Return a context that opens an answer; leaving it closes the connection where more was to come.
+        """Return a context that opens an answer; leaving the context closes a connection on which more was to come.
 
-        ``more`` are the dialect's own headers. ``amend`` takes a refusal and the refused body, and returns another
-        body, which is sent once, or None. ``sent`` is called each time that the request leaves.
+        ``more`` are the request's own headers. ``amend`` takes a refusal and the refused body, and returns another
+        body, which is sent once, or None. ``sent`` is called each time before the request is sent.
 
         Raises:
             UpstreamRefused: the request itself was refused; status, message and code are the upstream's.
-            UpstreamErrorEvent: there is an error in place of the answer; ``redacted`` reads it.
-            UpstreamUnavailable, UpstreamOverloaded, UpstreamTimeout: the endpoint gives no answer.
+            UpstreamErrorEvent: the answer is an error; ``redacted`` translates it.
+            UpstreamUnavailable, UpstreamOverloaded, UpstreamTimeout: the endpoint does not answer.
+            RouteNotFound: the endpoint has no such route.
         """
-        # Some engines accept only a UUID; without dashes it is a part of our own id.
+        # Some engines accept only a UUID; the part of our id after ``req_`` is a UUID without dashes.
         patience_s = self._whole_s if comes_whole else self._first_token_s
         return UpstreamRequest(self, (path, body, request_id.removeprefix("req_"), more, patience_s, sent), amend)
 
@@ -212,7 +216,7 @@ class Upstream:
 
 
 class UpstreamRequest:
-    """One request, from its first byte to the last wanted byte of its answer."""
+    """One request, from its first byte to the last byte of its answer that is wanted."""
 
     def __init__(
         self, upstream: Upstream, arguments: tuple[str, bytes, str, Mapping[str, str], float, Sent], amend: Amend | None

@@ -1,4 +1,4 @@
-"""The limit on concurrency at the upstream, with a short queue in which customers take turns."""
+"""The limit on concurrency at the upstream, with a time-limited queue in which customers take turns."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from gateway.errors import UpstreamOverloaded
 
 OPEN = nullcontext()
-"""Stands for no limit."""
+"""The context that is used where there is no limit."""
 
 KEPT_PART = 4
-"""One place in this many, rounded up, is closed to any one customer."""
+"""One place in this many, rounded up, is closed to each single customer, unless there is only one place."""
 
 
 class ConcurrencyLimit:
-    """Lets a number of calls through at once. A free place goes to the customer that was served longest ago.
+    """Lets ``most`` calls through at once. Waiting customers take turns at the places that become free.
 
-    One customer alone never has all places: a quarter of them, at least one, is closed to it. So its burst waits for
-    itself, and another customer's first call finds a place without waiting for an answer to end.
+    Where there are two places or more, no customer has all of them: a quarter of the places, at least one, is closed to
+    it. So a customer's burst waits for its own calls, and another customer's first call finds a place without waiting
+    for an answer to end.
     """
 
     def __init__(self, most: int | None, *, wait_s: float) -> None:

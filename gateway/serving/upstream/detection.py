@@ -1,4 +1,4 @@
-"""Detects an upstream's engine and its model's length, from its list of models."""
+"""Detects an upstream's engine and the length of its model, from its list of models."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from gateway.serving.upstream.profiles import ANY, LLAMACPP, OLLAMA, OPENAI, SGL
 
 WAIT_S = 3.0
 PAUSE_S, PAUSE_MOST_S = 1.0, 15.0
-"""The pause before an upstream that did not answer is asked again, at first and at most."""
+"""The first and the longest pause before an upstream that did not answer is asked again."""
 
 MODELS_MOST = 16 * 2**20
 """The most bytes of a list of models."""
 
 BY_OWNER = {"vllm": VLLM, "sglang": SGLANG, "llamacpp": LLAMACPP, "library": OLLAMA}
-"""The owner of a model, as each engine writes it. Many copy OpenAI's answer, so OpenAI is known by its host."""
+"""The engines by the owner of a model in their lists. Many upstreams copy OpenAI's, so OpenAI is known by its host."""
 
 LENGTHS = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx")
 """Names of a model's length in the model lists of vLLM and SGLang, OpenRouter, Groq, Mistral and llama.cpp."""
@@ -36,11 +36,11 @@ log = logging.getLogger("tokencap.serving")
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What an upstream reports of itself."""
+    """The kind and the model's length of an upstream, as detected."""
 
     profile: Profile = ANY
     model_tokens_max: int | None = None
-    """How many tokens the model's prompt and answer may have together, where the upstream reports it."""
+    """How many tokens a prompt and its answer may have together, where the upstream reports it."""
 
     def __str__(self) -> str:
         length = "says no length" if self.model_tokens_max is None else f"{self.model_tokens_max:,} tokens long"
@@ -48,7 +48,7 @@ class Engine:
 
 
 async def detected(endpoint: Endpoint, model: str) -> Engine | None:
-    """Return the detected upstream, or None where it does not answer yet."""
+    """Return the upstream's engine, or None while the upstream does not answer."""
     if urlsplit(endpoint.url).hostname == "api.openai.com":
         return Engine(OPENAI)
     try:
@@ -57,12 +57,12 @@ async def detected(endpoint: Endpoint, model: str) -> Engine | None:
             profile = BY_OWNER.get(str(entry.get("owned_by")), ANY)
             length = _length(entry)
             if profile is LLAMACPP:
-                with suppress(httpx.HTTPError, ValueError):  # without its properties it is llama.cpp all the same
+                with suppress(httpx.HTTPError, ValueError):  # it is llama.cpp even if its properties cannot be read
                     properties = await _get_json(client, endpoint.beside("/props"), endpoint)
                     length = _length(properties.get("default_generation_settings")) or length
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
-        return None if status >= 500 or status == BUSY else Engine()  # it answers, and has no such list
+        return None if status >= 500 or status == BUSY else Engine()  # it answers, but has no list of models
     except (httpx.HTTPError, ValueError):
         return None
     except httpx.InvalidURL:
@@ -76,7 +76,7 @@ async def _get_json(client: httpx.AsyncClient, url: str, endpoint: Endpoint) -> 
 
 
 def _entry(models: dict[str, Any], model: str) -> dict[str, Any]:
-    """Return the entry of the model in a list, or the first entry."""
+    """Return the entry of the model in a list of models, or the first entry, or an empty entry."""
     data = models.get("data")
     entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
     return next((entry for entry in entries if entry.get("id") == model), entries[0] if entries else {})
@@ -89,7 +89,7 @@ def _length(fields: Any) -> int | None:
 
 
 async def keep_asking(endpoint: Endpoint, model: str, report: Callable[[Engine], None]) -> None:
-    """Ask an upstream until it answers, and report its engine: engines load for minutes."""
+    """Ask an upstream until it answers, then report its engine. Engines may take minutes to load."""
     pause_s = PAUSE_S
     while (engine := await detected(endpoint, model)) is None:
         await asyncio.sleep(pause_s)

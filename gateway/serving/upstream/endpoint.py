@@ -1,4 +1,4 @@
-"""The upstream's endpoint: its address, the headers of every request, its model's names, requests beside calls."""
+"""The upstream's endpoint: its address, the headers of every request, the names of its model, and JSON from it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import httpx
 from gateway.serving.json_codec import loads
 
 BEARER = "authorization"
-"""The header in which the key follows ``Bearer``, as with OpenAI's clients; in any other header it stands alone."""
+"""The header in which ``Bearer`` precedes the key, as with OpenAI's clients; any other header has the key alone."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An address below which routes are, such as ``https://host/v1?api-version=1``."""
+    """The address of the upstream's routes, such as ``https://host/v1?api-version=1``."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    """The key and the operator's headers, by lower-case names."""
+    """The header with the key, and the operator's headers, by lower-case names."""
 
     @classmethod
     def of(
@@ -34,7 +34,7 @@ class Endpoint:
 
     @cached_property
     def tls(self) -> ssl.SSLContext:
-        """What verifies the endpoint's certificate. Reading the authorities takes 20 ms, so ``http`` has none of them."""
+        """The context that verifies the endpoint's certificate. Only ``https`` reads the authorities, which takes 20 ms."""
         is_tls = urlsplit(self.url).scheme == "https"
         return httpx.create_ssl_context(trust_env=False) if is_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
@@ -43,12 +43,12 @@ class Endpoint:
         return urlsplit(self.url).query
 
     def at(self, path: str) -> str:
-        """Return the URL of a route: ``/models``."""
+        """Return the URL of a route such as ``/models``."""
         parts = urlsplit(self.url)
         return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path))
 
     def beside(self, path: str) -> str:
-        """Return the URL of a route beside the endpoint's ``/v1``: ``/tokenize``."""
+        """Return the URL of a route such as ``/tokenize``, a sibling of the endpoint's ``/v1``."""
         parts = urlsplit(self.url)
         return urlunsplit(parts._replace(path=parts.path.rstrip("/").removesuffix("/v1") + path))
 
@@ -57,8 +57,8 @@ async def json_of(client: httpx.AsyncClient, request: httpx.Request, most: int) 
     """Send a request and return the JSON of its answer.
 
     Raises:
-        httpx.HTTPError: there is no answer with a good status.
-        ValueError: the answer is no JSON, or has more than ``most`` bytes.
+        httpx.HTTPError: there is no answer, or its status is not 2xx.
+        ValueError: the answer is not JSON, or has more than ``most`` bytes.
     """
     request.headers["accept-encoding"] = "identity"
     answer = await client.send(request, stream=True)
@@ -75,11 +75,11 @@ async def json_of(client: httpx.AsyncClient, request: httpx.Request, most: int) 
 
 
 OPEN = "*"
-"""Ends a name that stands for all names with its beginning: ``claude-*``."""
+"""The end of a pattern that matches all names with its beginning, such as ``claude-*``."""
 
 
 class Names:
-    """A set of names, some with an open end; only the others are listed."""
+    """A set of names and patterns such as ``claude-*``. Iteration yields only the names."""
 
     __slots__ = ("_beginnings", "_whole")
 

@@ -1,5 +1,5 @@
-"""An upstream's errors as their callers may see them: status, and the upstream's words, code and type wherever these
-reveal nothing of the operator."""
+"""Translates an upstream's errors for callers: the status, and the message, code and type wherever these reveal nothing
+of the operator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.errors import UpstreamError, UpstreamOverloaded, UpstreamRefused, U
 from gateway.serving.upstream.error_redaction import House, discreet, discreet_name
 
 CALLERS = frozenset({400, 404, 408, 409, 410, 413, 415, 422, 424, 451})
-"""Statuses of refusals that the caller can act on or has to know."""
+"""Statuses of refusals that the caller can act on or has to know about."""
 
 OVERLOADS = frozenset({429, 503, 529})
 OWES, FORBIDDEN = 402, 403
@@ -32,7 +32,7 @@ OF_CODES = {
     **dict.fromkeys(("not_found_error", "NotFoundError", "NOT_FOUND"), 404),
     **dict.fromkeys(("request_too_large",), 413),
 }
-"""Statuses of errors that come without a status, in the middle of an answer, by their code or type."""
+"""The statuses, by code or type, of errors that come without a status in the middle of an answer."""
 
 MODERATION = re.compile(
     r"flagged|moderat|content[ _]policy|content[ _]filter|content management policy|guardrail", re.I
@@ -42,14 +42,14 @@ OF_THE_HOUSE = re.compile(
     r"|[TR]P[MD]|(?:tokens|requests) per (?:min|day|minute))\b|\blimit:? \d",
     re.I,
 )
-"""Words of an overload that reveal the operator's standing with the upstream."""
+"""Words in the message of an overload that reveal the operator's standing with the upstream."""
 
 OWED = re.compile(
     r"\bcredit balance|\bplans? (?:&|and) billing|\bbilling (?:details|hard limit|soft limit)|\byour (?:current )?quota"
     r"|\b(?:your|this) (?:organi[sz]ation|account) (?:is|has been|was|must be)\b",
     re.I,
 )
-"""Words of a refusal, whatever its status, about what the operator owes the upstream."""
+"""Words in the message of a refusal, whatever its status, that are about the operator's debts to the upstream."""
 
 TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,63}")
 """The type of an error, as OpenAI and engines write it."""
@@ -64,7 +64,7 @@ BROKEN_OFF = "The upstream failed in the middle of its answer."
 
 
 def is_error(body: dict[str, Any]) -> bool:
-    """Return whether JSON in the place of an answer, or of an answer's event, is an error."""
+    """Return whether the JSON of an answer, or of an event of an answer, is an error."""
     if body.get("error") or body.get("object") == "error":
         return True
     if "choices" in body or "type" in body or "object" in body or "output" in body:
@@ -73,7 +73,7 @@ def is_error(body: dict[str, Any]) -> bool:
 
 
 def refused(body: Any, status: int, house: House) -> UpstreamRefused:
-    """Return an upstream's refusal as the caller may see it: words, code, type, field, nothing of the operator's."""
+    """Return an upstream's refusal for the caller: message, code, type and field, without the operator's own data."""
     details = _error_in(body)
     message = _message(details)
     names = {
@@ -90,7 +90,7 @@ def refused(body: Any, status: int, house: House) -> UpstreamRefused:
 
 
 def failure(body: Any, status: int, headers: Mapping[str, str], house: House, now: float) -> UpstreamError:
-    """Return the error of an answer with an error's status; ``headers`` has those that say when to retry."""
+    """Return the error for an answer with an error's status; ``headers`` are those that tell when to retry."""
     if _is_callers(status, body):
         error: UpstreamError = refused(body, status, house)
     elif status in OVERLOADS:
@@ -137,7 +137,7 @@ def _is_callers(status: int, body: Any) -> bool:
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> int | None:
-    """Return the seconds that an upstream asks to wait, whole and at least 1. It may write milliseconds, or a date."""
+    """Return how many whole seconds an upstream asks to wait, 1 to a day, from seconds, milliseconds or a date."""
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name)
         if not value:
@@ -165,7 +165,7 @@ def _again_s(details: dict[str, Any]) -> int | None:
 
 
 def _overload(details: dict[str, Any], house: House) -> str:
-    """Return the message of an overload: the upstream's words, where they reveal nothing of the operator."""
+    """Return the message of an overload: the upstream's, where it reveals nothing of the operator, else a general one."""
     message = _message(details)
     if message is not None and not OF_THE_HOUSE.search(message) and discreet(message, house) == message:
         return message
@@ -174,7 +174,7 @@ def _overload(details: dict[str, Any], house: House) -> str:
 
 
 def _error_in(body: Any) -> dict[str, Any]:
-    """Return the object that describes the error, wherever the upstream's format has it."""
+    """Return the object that describes the error, wherever the upstream's format puts it."""
     if isinstance(body, list) and len(body) == 1:
         body = body[0]  # as Gemini writes them
     if not isinstance(body, dict):
@@ -186,7 +186,7 @@ def _error_in(body: Any) -> dict[str, Any]:
 
 
 def _status(details: dict[str, Any]) -> int:
-    """Return the status of an error that came without a status."""
+    """Return the status of an error in the middle of an answer, by its fields; 500 where they do not tell."""
     names = [details.get("code"), details.get("type"), details.get("status")]
     known = [OF_CODES[name] for name in names if isinstance(name, str) and name in OF_CODES]
     if OWES in known:
@@ -207,7 +207,7 @@ def _type(details: dict[str, Any], house: House) -> str | None:
 
 
 def _message(error: dict[str, Any]) -> str | None:
-    """Return an error's words, wherever the upstream's format has them."""
+    """Return an error's message, wherever the upstream's format puts it, or None."""
     for name in ("message", "detail", "error_description", "msg", "title", "error"):
         value = error.get(name)
         if isinstance(value, dict):
@@ -220,7 +220,7 @@ def _message(error: dict[str, Any]) -> str | None:
 
 
 def _violation(violation: Any) -> str:
-    """Return a violation, as FastAPI lists several: what is wrong and where, without the value that was sent."""
+    """Return one of the violations that FastAPI lists: where it is and what is wrong, without the value that was sent."""
     if not isinstance(violation, dict):
         return str(violation)
     place = violation.get("loc")

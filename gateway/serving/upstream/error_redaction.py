@@ -1,7 +1,7 @@
-"""Removes what is the operator's own from an upstream's words of a refusal: addresses, paths, keys, accounts.
+"""Masks the operator's own data in an upstream's error messages: addresses, paths, keys, accounts.
 
-Everything else reaches the caller to the letter, because it tells the caller what to change. So each rule here knows a
-shape, and `tests/gateway/serving/upstream/test_error_redaction.py` has for each what it masks and what it leaves alone.
+Everything else reaches the caller unchanged, because it tells the caller what to change. So each rule here matches one
+form, and `tests/gateway/serving/upstream/test_error_redaction.py` has examples of what each rule masks and leaves.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 
 MASK = "…"
 READ_MOST, MESSAGE_MOST, NAME_MOST = 3_000, 2_000, 200
-"""The most characters of an upstream's message that are read and passed on; and of a code, a type, a field's name."""
+"""The most characters of an upstream's message that are read, of that message as passed on, and of a code or a name."""
 
 DOCUMENTATION = (
     *("openai.com", "anthropic.com", "claude.com", "json-schema.org", "w3.org", "ietf.org", "rfc-editor.org"),
     *("schema.org", "huggingface.co", "github.com", "vllm.ai", "sgl-project.github.io", "ollama.com", "pydantic.dev"),
     *("python.org", "mozilla.org", "wikipedia.org", "readthedocs.io", "microsoft.com", "google.com", "mistral.ai"),
 )
-"""Domains whose pages explain errors: neither the domains nor the pages are the operator's secrets."""
+"""Domains whose pages explain errors: neither the domains nor the pages reveal anything of the operator."""
 
 INTERNAL = r"(?:internal|local|localdomain|svc|lan|corp|intranet|home|private|consul|test|cluster)"
 INFRASTRUCTURE = re.compile(
@@ -42,7 +42,7 @@ ROOTS = (
 AMBIGUOUS_ROOTS = (
     r"(?:data|models?|app|apps|config|run|code|work|lib|lib64|bin|content|storage|weights|cache|secrets|export|host)"
 )
-"""Words that begin a path within a body or of a route; a number after one is a place in an array."""
+"""Words that begin a path of files, and also a path within a body or a route; a number after such a word is an index."""
 
 SEGMENTS = r"(?:/[^\s\"'`<>|,;:()\[\]{}/]*)"
 
@@ -59,7 +59,7 @@ PRIVATE = re.compile(
             r"(?<![\w-])[\w-]{2,80}\*{3,}[\w-]*",
             r"\b(?:Bearer|Basic) (?=[\w~+/*=-]*(?:[\d*=]|\.\w))[\w.~+/*=-]{8,}",
             r"\b(?:api[-_]?key|access[-_]?key|token|secret|passw(?:or)?d|sig(?:nature)?)=[^\s&\"',;)]{6,}",
-            # Paths of files, quoted ones with the spaces in them.
+            # Paths of files; a quoted path may have spaces.
             rf"(?<=[\"'`])(?:/{ROOTS}|/{AMBIGUOUS_ROOTS}(?!/\d+(?:/|[\"'`])))/[^\"'`\n]*(?=[\"'`])",
             rf"(?<![\w./:<>)\]*\\-])(?<!GET )(?<!POST )/{ROOTS}{SEGMENTS}*(?![\w])",
             rf"(?<![\w./:<>)\]*\\-])(?<!GET )(?<!POST )/{AMBIGUOUS_ROOTS}(?!/\d+(?:/|\b)){SEGMENTS}+",
@@ -68,7 +68,7 @@ PRIVATE = re.compile(
             r"\bunix:[^\s\"'),]+",
             r"(?<![\w])[A-Za-z]:(?:\\{1,2}|/)[\w$.-]{2,}(?:[\\/]+[\w$.+-]+)*",
             r"(?<![\\\w])\\{2,4}[A-Za-z0-9][\w.$-]+\\{1,2}[\w$.-]{2,}(?:\\{1,2}[\w$.-]+)*",
-            # Hosts, as clients' errors write them.
+            # Hosts, as the errors of clients have them.
             r"\b(?:host(?:name)?|server|peer|addr(?:ess)?)=['\"]?[\w.:-]+['\"]?(?:, *port=\d+)?",
             r"\bport[ =]\d{2,5}\b",
             r"\bhost(?:name)?:? ['\"`]?(?=[\w-]*[\d.-]\w)[\w.-]+(?::\d+)?",
@@ -112,7 +112,7 @@ NOBODY = House()
 
 
 def discreet(message: str, house: House = NOBODY) -> str:
-    """Return an upstream's message without what is the operator's own."""
+    """Return an upstream's message with the operator's own data masked."""
     text = message[:READ_MOST]
     for key in house.keys:
         text = _without_key(text, key)
@@ -124,7 +124,7 @@ def discreet(message: str, house: House = NOBODY) -> str:
 
 
 def discreet_name(name: str, house: House = NOBODY) -> str | None:
-    """Return a code or the name of a field; None where a part of it would be masked, or it is too long."""
+    """Return a code or the name of a field, or None if it is too long or a part of it would be masked."""
     return name if len(name) <= NAME_MOST and discreet(name, house) == name else None
 
 
@@ -136,7 +136,7 @@ def renamed(message: str, model: str, as_called: str) -> str:
 
 
 def _url(url: str, house: House) -> str:
-    """Return a URL that explains something, or the mask; the end of the sentence behind it stays."""
+    """Return a public URL unchanged, and the mask for any other; the punctuation after the URL stays."""
     bare = url.rstrip(ENDS_SENTENCE)
     return (bare if _is_public(bare, house) else MASK) + url[len(bare) :]
 
@@ -158,12 +158,12 @@ def _is_public(url: str, house: House) -> bool:
 
 
 def _domain(host: str) -> str:
-    """Return the domain that hosts of one operator share."""
+    """Return the domain of a host, which the hosts of one operator share: its last two labels."""
     return ".".join(host.split(".")[-2:])
 
 
 def _without_host(text: str, host: str) -> str:
-    """Mask a host of the operator's. A name that is also a word is a host only where a port follows."""
+    """Mask a host of the operator, and hosts of its domain. A host that is one word is masked only before a port."""
     is_word = re.fullmatch(r"[A-Za-z]+", host) is not None
     port = r":\d+" if is_word else r"(?::\d+)?"
     domain = re.escape(_domain(host)) if host.count(".") >= 2 and not _explains(host) else None
@@ -187,7 +187,7 @@ def _without_key(text: str, key: str) -> str:
 
 
 def _address(match: re.Match[str]) -> str:
-    """Mask an IPv6 address; a slice of a list in code looks much like an address."""
+    """Mask an IPv6 address, but not a slice in code, such as ``x[::1]``, which looks much like an address."""
     address = match["boxed"] or match["bare"]
     try:
         IPv6Address(address)

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to the upstream: one request at a time, whose reply httptools parses as it comes."""
+"""One HTTP/1.1 connection to the upstream: one request at a time; httptools parses its reply as it comes."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ HEAD_MOST = 256
 """The most header lines of a reply."""
 
 FRAMING_MOST = 64 * 2**10
-"""The most bytes of a reply between two bytes of its body: a head, the frames of chunks, trailers."""
+"""The most bytes of a reply that are not body, in a row: a head, the framing of chunks, trailers."""
 
 AHEAD_MOST = 256 * 2**10
-"""The most bytes of a body that are taken in before they are wanted; beyond that the upstream has to wait."""
+"""About the most bytes of a body that are kept before they are wanted; beyond that, reading pauses."""
 
 STOPPED = "The upstream stopped sending."
 NO_ANSWER = "The upstream closed the connection without an answer."
 
 TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 UNACKED_AT = 24
-"""Where Linux reports how many of our packets the other side has not acknowledged: four bytes of ``TCP_INFO``."""
+"""The offset in ``TCP_INFO`` of the four bytes with the number of packets that the other side has not acknowledged."""
 
 
 RESET_S = 0.05
-"""How long after the end of a connection the reset may follow that says that a request on it was not read: a server
-that shuts its connection down before it closes it resets it with the close."""
+"""How long a reset may follow after the end of a connection; the reset shows that the request on it was not read.
+
+A server that shuts a connection down before it closes it sends the reset with the close.
+"""
 
 
 class NotRead(UpstreamUnavailable):
-    """The other side gave up a connection before it had read the request on it."""
+    """The other side gave up a connection before it had read all of the request on it."""
 
 
 class WireReply:
-    """One reply, filled by its connection. Its bytes can still be read after the connection's end."""
+    """One reply, filled by its connection. Bytes that came can still be read after the connection's end."""
 
     def __init__(self, connection: Connection, deadlines: Deadlines) -> None:
         self.status = 0
@@ -98,7 +100,7 @@ class WireReply:
                     return False
 
     def _take_unread(self) -> bytes:
-        """Return the bytes that came while they were not wanted."""
+        """Return the kept bytes, and let a paused connection go on."""
         chunks, self._chunks = self._chunks, []
         if self._size > AHEAD_MOST and self._connection is not None:
             self._connection.resume()
@@ -127,7 +129,7 @@ class WireReply:
             self._ticks_left = self._idle_ticks
             try:
                 goes_on = self._sink(data)
-            except Exception as error:  # noqa: BLE001 - it is raised where the sink came from
+            except Exception as error:  # noqa: BLE001 - ``pour`` raises it to its caller
                 self._failure, goes_on = error, False
             if not goes_on:
                 self._sink = None
@@ -144,7 +146,7 @@ class WireReply:
         self._wake()
 
     def end(self, error: UpstreamError | None = None) -> None:
-        """Note that nothing more comes, and whether the reply is complete."""
+        """Note that nothing more comes; without an ``error`` the reply is complete."""
         self._connection, self._error, self._is_over = None, error, error is None
         self._deadlines.leave(self)
         self._wake()
@@ -155,7 +157,7 @@ class WireReply:
             waiter.set_result(None)
 
     async def _wait(self, patience_s: float, message: str) -> None:
-        """Wait until something has come; raise the connection's error here."""
+        """Wait until something has come, ``patience_s`` at most; raise the connection's error, if there is one."""
         if self._error is not None:
             raise self._error
         self._ticks_left = self._deadlines.within(patience_s)
@@ -170,7 +172,7 @@ class WireReply:
 
 
 class Connection(asyncio.Protocol):
-    """A connection, while both sides keep it. ``freed`` takes it back, ``lost`` is called at its end."""
+    """A connection. ``freed`` is called when it can take another request, ``lost`` when it has ended."""
 
     def __init__(
         self, deadlines: Deadlines, freed: Callable[[Connection], None], lost: Callable[[Connection], None]
@@ -199,7 +201,7 @@ class Connection(asyncio.Protocol):
         return cast(int, self._transport.get_extra_info("socket").fileno())
 
     def send(self, request: bytes) -> WireReply:
-        """Send a request and return its reply, which is still empty."""
+        """Send a request and return its reply, of which nothing has come yet."""
         assert self._transport is not None
         reply = self._reply = WireReply(self, self._deadlines)
         self._framing = 0
@@ -225,7 +227,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._reply is None:
-            self.close()  # no request is open: these bytes answer nothing
+            self.close()  # no request is open, so these bytes answer none
             return
         self._framing += len(data)
         try:
@@ -318,9 +320,9 @@ class Connection(asyncio.Protocol):
 
 
 def _has_unread(fileno: int) -> bool:
-    """Return whether the other side, which has ended its half of a connection, did not read all that was sent to it.
+    """Return whether the other side, which has ended its half of a connection, has not read everything sent to it.
 
-    It closed the connection with unread bytes, which resets the connection, or before all of the bytes arrived.
+    It either closed the connection with unread bytes, which resets the connection, or before all of the bytes arrived.
     """
     connection = socket.socket(fileno=fileno)
     try:

@@ -1,4 +1,4 @@
-"""Requests to the upstream through an HTTP proxy, where calls are few enough for httpx."""
+"""Sends requests to the upstream through an HTTP proxy, by httpx, which costs more CPU than the pool."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Proxied:
     """httpx with the same interface as our own pool."""
 
     def __init__(self, endpoint: Endpoint, proxy: str | None) -> None:
-        # The concurrency limit decides how many calls run; the pool must not be another queue.
+        # The concurrency limit decides how many calls run; the pool must not be a second queue.
         unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=1024)
         timeout = httpx.Timeout(None, connect=CONNECT_S)
         self._endpoint = endpoint

@@ -1,4 +1,4 @@
-"""Keeps connections to the upstream, each for one call at a time."""
+"""Keeps connections to the upstream; each serves one call at a time."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from gateway.serving.upstream.transport import OF_ALL, Sent, ignore_sent
 CONNECT_S = 5.0
 IDLE_MOST = 1024
 IDLE_S = 4.0
-"""How long an idle connection is kept: less than the five seconds after which usual servers close it themselves."""
+"""How long an idle connection is kept: less than the five seconds after which many servers close it themselves."""
 
 LOOKED_AT_S = 0.02
-"""An idle connection that the event loop may not have polled for this long is polled before it is used."""
+"""A connection that has been idle for this long is polled before it is used; the event loop may not have polled it."""
 
 
 class Pool:
-    """Speaks HTTP/1.1. The concurrency limit decides how many calls run: here a call waits only for its connection.
+    """Speaks HTTP/1.1. The concurrency limit decides how many calls run; here a call waits only for a connection.
 
     Args:
         endpoint: ``http`` or ``https``.
-        tls: verifies ``https``.
+        tls: the context that verifies an ``https`` endpoint's certificate.
     """
 
     def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext, deadlines: Deadlines) -> None:
@@ -67,7 +67,7 @@ class Pool:
             try:
                 return await self._answered(idle, request, patience_s, sent)
             except NotRead:
-                pass  # the other side had given the connection up, and does not work on a request that it did not read
+                pass  # the other side had given the connection up without reading the request, so it is not working on it
         return await self._answered(await self._connect(min(patience_s, CONNECT_S)), request, patience_s, sent)
 
     @staticmethod
@@ -88,7 +88,7 @@ class Pool:
         await asyncio.sleep(0)  # their ends are reported in the next turn
 
     def _idle_connection(self, now: float) -> Connection | None:
-        """Return the most recently used idle connection that the other side has kept open, too."""
+        """Return the most recently used idle connection that is still open on both sides, or None."""
         while self._idle:
             connection = self._idle.pop()
             idle_s = now - connection.idle_since

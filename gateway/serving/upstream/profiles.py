@@ -1,4 +1,4 @@
-"""The engines that a model may run on: which dialects each speaks, which limit it obeys, how it reports usage."""
+"""The engines that a model may run on: which dialects each speaks, which limits it obeys, how it reports usage."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ENDPOINTS = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES, COUNT_TOKENS, EMB
 
 @dataclass(frozen=True, slots=True)
 class MediaBounds:
-    """The most input tokens held for what is no text, or is not in the body."""
+    """The most input tokens that are held for parts of a prompt that are not text, or are not in the body."""
 
     image_tokens_max: int = 5_000
     audio_tokens_per_kb: int = 32
     file_tokens_max: int = 100_000
     kept_tokens_max: int = 131_072
-    """For an earlier answer, a conversation or a prompt that the upstream keeps, unknown to the gateway."""
+    """For an earlier answer, a conversation or a prompt that the upstream keeps and the gateway does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +29,30 @@ class Profile:
 
     name: str
     speaks: frozenset[str] = ENDPOINTS
-    """Routes that it may have. A route that it turns out to lack is its own 404."""
+    """Routes that the upstream may have. It answers 404 itself for a route that it turns out to lack."""
     chat_limits: tuple[str, ...] = ("max_completion_tokens", "max_tokens")
     """Fields of a chat completion that carry the grant."""
     takes_engine_limits: bool = True
     """Whether an engine's own spelling of a limit, where the caller used one, is forwarded with the grant in it."""
     continuous_usage: bool = False
-    """Whether each chunk can carry the count so far; then even chunks of several tokens are cut exactly."""
+    """Whether each chunk can carry the count so far. Then answers are cut exactly even at several tokens a chunk."""
     choices_most: int = 16
     counts_choices_apart: bool = False
-    """Whether its usage is of one choice: then several choices are requested as a stream, which has all usages."""
+    """Whether a usage covers one choice only. Then several choices are requested as a stream, which has all usages."""
     tokenize_field: str | None = None
-    """The field of its ``/tokenize`` that takes the text, where it has that route."""
+    """The field of the upstream's ``/tokenize`` that takes the text, or None where there is no such route."""
     passes: frozenset[str] = frozenset()
-    """The operator's fields, which pass beside those that the engine knows."""
+    """Fields that the operator lets pass in addition to the fields that the engine knows."""
     unknown_fields: str = "drop"
-    """What becomes of any other field: ``drop``, ``refuse`` or ``pass``."""
+    """What is done with any other field: ``drop``, ``refuse`` or ``pass``."""
     asks_usage: bool = True
-    """Whether ``stream_options`` asks it for the usage of a stream."""
+    """Whether the gateway requests the usage of a stream by ``stream_options``."""
     always_streams: bool = False
-    """Whether it is asked to stream even where the caller does not stream."""
+    """Whether the gateway requests a stream even where the caller does not stream."""
     stops_on_hangup: bool = False
     """Whether the engine is known to stop generating once its connection is closed, streamed or whole."""
     finishes: bool = True
-    """Whether a whole answer is read to its end though its caller hung up."""
+    """Whether an answer, streamed or whole, is read on for its usage after its caller hung up."""
     media: MediaBounds = MediaBounds()
 
 
@@ -81,7 +81,7 @@ RESERVED = frozenset(
         *("n_predict", "num_predict", "n_cmpl", "options", "sampling_params", "generation_config", "extra_body"),
     }
 )
-"""Fields that no setting lets pass: they are limits, contain limits, or are written by the gateway."""
+"""Fields that no setting lets pass: they are limits, contain limits, or are set by the gateway."""
 
 NAMED = {
     "chat": {CHAT},
@@ -107,7 +107,7 @@ def with_settings(
     on_hangup: str | None,
     media: MediaBounds,
 ) -> Profile:
-    """Return a profile as the operator's settings change it; empty settings change nothing.
+    """Return a profile with the operator's settings applied; empty settings change nothing.
 
     Raises:
         StartupError: a setting lets a field pass that must never pass.
