@@ -182,7 +182,7 @@ async def _keep_writing(sheet: Sheet) -> None:
         try:
             await asyncio.to_thread(sheet.write)
         except Exception:
-            log.exception("what was counted cannot be written down; it is tried again")
+            log.exception("the counters cannot be written to the sheet; writing is tried again")
         await asyncio.sleep(COUNTED_S)
 
 
@@ -312,7 +312,7 @@ async def _recognise(
     engine = await detected(endpoint, settings.model)
     report(engine or Engine())
     if engine is None:
-        log.warning("The model's endpoint does not answer yet; it is asked again what it is until it does.")
+        log.warning("The model's endpoint does not answer yet; its engine is detected once it answers.")
         detection = asyncio.create_task(keep_asking(endpoint, settings.model, report))
         stack.callback(detection.cancel)
 

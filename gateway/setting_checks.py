@@ -38,7 +38,7 @@ def http_url(given: str, *, credentials: bool, query: bool = False, path: bool =
     """
     parts = _parts(given, HTTP, "http://HOST:PORT or https://HOST")
     if not credentials and "@" in parts.netloc:
-        raise ValueError("it has a user name or password in it, which would be sent to nobody")
+        raise ValueError("it has a user name or password in it, which would not be sent")
     if not query and "?" in given:
         raise ValueError("it has a query, which would be ignored")
     if not path and parts.path not in ("", "/"):
@@ -59,10 +59,10 @@ def redis_url(given: str) -> str:
     if parts.scheme == "unix" and len(parts.path) < 2:
         raise ValueError("it names no socket, as unix:///run/redis.sock does")
     if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,9}", parts.path):
-        raise ValueError("what follows the host is the number of a database")
+        raise ValueError("only the number of a database may follow the host")
     options = parse_qsl(parts.query, keep_blank_values=True)
     if unknown := sorted({name for name, _ in options} - REDIS_OPTIONS):
-        raise ValueError(f"it has an option that nobody reads: {unknown[0][:50]!r}")
+        raise ValueError(f"it has an option that has no effect: {unknown[0][:50]!r}")
     if any(name in {"db", "protocol"} and not value.isdecimal() for name, value in options):
         raise ValueError("its options db and protocol are numbers")
     return given
@@ -188,7 +188,7 @@ def upstream_header(given: str) -> str:
     """
     name = _name_of_header(given)
     if FRAMING.fullmatch(name):
-        raise ValueError(f"{name} is the gateway's to say")
+        raise ValueError(f"{name} is reserved for the gateway")
     return name
 
 
@@ -209,7 +209,7 @@ def upstream_headers(given: str) -> dict[str, str]:
     if len(headers) != len(named):
         raise ValueError("a header comes twice")
     if wrong := sorted(name for name, value in headers.items() if not re.fullmatch(r"[!-~](?:[ -~]*[!-~])?", value)):
-        raise ValueError(f"what {wrong[0]} says no header can carry")
+        raise ValueError(f"the value of {wrong[0]} cannot be sent in a header")
     return headers
 
 

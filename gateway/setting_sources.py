@@ -156,7 +156,7 @@ def _resolved(given: dict[str, Any], called: Any) -> dict[str, Any]:
 def _secret_in(path: Any, name: str) -> str:
     """Return the text in a file, without white space at its ends."""
     if not isinstance(path, str):
-        raise StartupError(f"{name}: this is to be the path of a file.", WRONG_USE)
+        raise StartupError(f"{name}: the value must be the path of a file.", WRONG_USE)
     try:
         with Path(path).open(encoding="utf-8") as file:
             text = file.read(SECRET_MOST + 1).strip()

@@ -126,9 +126,9 @@ class Settings(BaseSettings):
         """Refuse values that no setting can have: unprintable characters, and a boolean, which would count as 1."""
         texts = value if isinstance(value, (list, tuple)) else (value,)
         if any(isinstance(text, str) and not text.isprintable() for text in texts):
-            raise ValueError("it has characters that are not printed")
+            raise ValueError("it has unprintable characters")
         if isinstance(value, bool) and field.field_name != "redis_batches":
-            raise ValueError("true and false are no value of it")
+            raise ValueError("it cannot be true or false")
         return value
 
     @field_validator("upstream_url", mode="after")

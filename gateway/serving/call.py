@@ -214,7 +214,7 @@ class Call:
         return result
 
     def _complete_after_disconnect(self, result: Outcome, *, failed: bool) -> None:
-        """Complete the outcome of an answer whose caller left, which owes the whole answer: count, bill and source.
+        """Complete the outcome of an answer whose caller left: its time, its count and bill, and the source of the count.
 
         An answer that the upstream finished, or ``failed`` to finish, is counted as if its caller had listened.
         """

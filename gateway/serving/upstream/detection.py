@@ -43,7 +43,7 @@ class Engine:
     """How many tokens a prompt and its answer may have together, where the upstream reports it."""
 
     def __str__(self) -> str:
-        length = "says no length" if self.model_tokens_max is None else f"{self.model_tokens_max:,} tokens long"
+        length = "of unknown length" if self.model_tokens_max is None else f"{self.model_tokens_max:,} tokens long"
         return f"profile {self.profile.name}, model {length}"
 
 

@@ -72,7 +72,7 @@ class Pool:
 
     @staticmethod
     async def _answered(connection: Connection, request: bytes, patience_s: float, sent: Sent) -> WireReply:
-        """Send a request and return its reply once the head is here."""
+        """Send a request and return its reply once the head has come."""
         sent()
         reply = connection.send(request)
         try:

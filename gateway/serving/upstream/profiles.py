@@ -113,7 +113,7 @@ def with_settings(
         StartupError: a setting lets a field pass that must never pass.
     """
     if reserved := sorted(RESERVED.intersection(passes)):
-        raise StartupError(f"TOKENCAP_PASSED_FIELDS: {reserved[0]} is the gateway's to say.", exit_code=2)
+        raise StartupError(f"TOKENCAP_PASSED_FIELDS: {reserved[0]} is reserved for the gateway.", exit_code=2)
     routes = frozenset(route for name in speaks for route in NAMED[name])
     return replace(
         profile,
