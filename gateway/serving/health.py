@@ -1,5 +1,7 @@
-"""``/livez`` reports that the process lives; ``/readyz`` reports whether the process should be sent calls. A request to
-``/readyz`` with the metrics token or the admin token also gets the upstream's engine."""
+"""``/livez`` reports that the process lives; ``/readyz`` reports whether the process should be sent calls.
+
+A request to ``/readyz`` with the metrics token or the admin token also gets the upstream's engine.
+"""
 
 from __future__ import annotations
 
