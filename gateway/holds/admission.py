@@ -32,7 +32,7 @@ TRIES = 8
 
 
 BACKLOG_MOST = 4_000
-"""Records of a bucket that may wait for the ledger; beyond that no call is admitted. In all about a million, 1 GB."""
+"""Records of a bucket that may wait for the ledger; beyond that no call is admitted. In all buckets a million, 1 GB."""
 
 NUMBERS = Struct("<11d")
 
@@ -50,7 +50,7 @@ CONVERSATION = 4
 
 
 def keys_of_call(bucket: str, customer: str, period_start: int, conversation: str) -> list[str]:
-    """Return ``redis_keys.of_call``, rebuilt only for a customer that has made no call lately."""
+    """Return the keys of ``redis_keys.of_call``, computed only for a customer that has made no call lately."""
     names = [*_keys_of(bucket, customer, period_start)]
     names[CONVERSATION] += conversation
     return names
@@ -58,7 +58,7 @@ def keys_of_call(bucket: str, customer: str, period_start: int, conversation: st
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The owner of a hold, how long the hold lasts without a renewal, and how long a call may take at all."""
+    """The owner of a hold, how long the hold lasts without a renewal, and the longest that a call may take."""
 
     owner: str
     lease_ms: int
@@ -76,14 +76,14 @@ class Bid:
     most_tokens: int
     """Tokens per choice that the caller and this gateway allow."""
     money: tuple[int, int]
-    """Spend to hold: where the conversation's price is still to be charged, and where it is not."""
+    """Spend to hold: if the conversation's price is still to be charged, and if not."""
 
 
 class Admission:
-    """Admits calls. Its remembered values save look-ups; the script decides whether they still hold.
+    """Admits calls. Its remembered values save look-ups; the script decides whether they are still valid.
 
     Args:
-        booked: the number of the last record that the ledger is known to have of each bucket.
+        booked: for each bucket, the number of the last record that the ledger is known to have.
         refused: records refusals for the customer; None records none.
 
     Raises:
@@ -120,7 +120,7 @@ class Admission:
     async def reserve(self, request: ReservationRequest, in_doubt: Callable[[Hold], None]) -> Hold:
         """Return the hold of an admitted call.
 
-        ``in_doubt`` is called with a hold whose reservation got no reply: the hold may exist all the same.
+        ``in_doubt`` is called with a hold whose reservation got no reply: such a hold may exist.
 
         Raises:
             InvalidKey, CustomerBlocked, NoTier, TierNotFound: the customer may not make this call.
@@ -194,13 +194,13 @@ class Admission:
         return min(request.requested_tokens or tokens_max, tokens_max) if request.generates else 0
 
     async def compare_clocks(self) -> None:
-        """Check whether this worker's clock and Redis' agree now: if they do, trust this worker's clock from now on."""
+        """Check whether this worker's clock and Redis' agree now; if so, trust this worker's clock from now on."""
         with translated():
             seconds, micros = map(int, await self._connection.execute("TIME"))
         self._vouches |= abs(seconds * 1000 + micros // 1000 - self._now_ms()) <= APART_MS
 
     async def customer_of(self, bucket: str, key_digest: str) -> str:
-        """Return the customer of a key as remembered; a key that is not remembered is looked up first.
+        """Return the remembered customer of a key; a key that is not remembered is looked up first.
 
         Raises:
             InvalidKey: the key is unknown.

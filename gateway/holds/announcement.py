@@ -1,4 +1,4 @@
-"""A hold announced again to a rebuilt Redis, by the worker that remembers it or the process that read it earlier."""
+"""A hold announced to a rebuilt Redis, by the worker that remembers the hold or the process that read it earlier."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Announcement:
 
 
 def announcement(call: InFlight) -> Announcement:
-    """Return the announcement of a live hold as it stands in Redis."""
+    """Return the announcement of a live hold that was read from Redis."""
     return Announcement(
         facts=call.facts,
         owner=call.owner,

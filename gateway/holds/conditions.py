@@ -1,4 +1,4 @@
-"""The condition under which a customer's calls are admitted: computed once, and valid until an input of it changes."""
+"""The condition under which a customer's calls are admitted: computed once, valid until one of its inputs changes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ NUMBERS = Struct("<11d")
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """The terms of a call and the period that it counts in."""
+    """The terms of a call and the period in which the call counts."""
 
     offer: Offer
     period: tuple[int, int]
     holds: tuple[int, int]
-    """The part of the period in which the terms hold: an increase of limits ends within it, to the millisecond."""
+    """The part of the period in which the terms hold: the end of an increase divides a period, to the millisecond."""
     packed_arguments: bytes
     """The terms and when they hold, packed as the script that reserves reads them."""
     facts: dict[str, Any]
@@ -75,7 +75,7 @@ def _limit(limit: int | None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Computed:
-    """A condition and its inputs; it is valid from ``since`` until before ``until``."""
+    """A condition and its inputs; the condition is valid from ``since`` until before ``until``."""
 
     condition: Condition
     customer: Customer
@@ -95,7 +95,10 @@ class Conditions:
     async def of(
         self, customer: Customer, tier_chosen: str | None, begun: tuple[str, str] | None, now: int
     ) -> Condition:
-        """Return the condition in force now: the tier's limits, and the prices that the conversation was ``begun`` at.
+        """Return the condition in force now: the tier's limits, and the prices of the conversation.
+
+        These are the prices of the tier and menu version with which the conversation was ``begun``, or the present
+        prices where that is None.
 
         Raises:
             CustomerBlocked, NoTier, TierNotFound: the customer, or the tier that it chose, allows no call.
@@ -149,7 +152,7 @@ class Conditions:
 
 
 def _part(period: tuple[int, int], customer: Customer, now: int) -> tuple[int, int]:
-    """Return the part of a period, up to or from the end of an increase, that ``now`` falls in."""
+    """Return the part of a period in which ``now`` falls: up to the end of an increase, or from there on."""
     start, end = period
     if customer.increase is None:
         return period

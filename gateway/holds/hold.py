@@ -1,6 +1,7 @@
-"""A hold, the outcome of its call, and the usage record made of the two; nothing here does I/O.
+"""A hold, the outcome of its call, and the usage record made from the two; nothing here does I/O.
 
-Objects made for each call are not frozen, though nothing changes them: making a frozen object takes four times as long.
+Objects created for each call are not frozen, though nothing changes them: a frozen object takes four times as long to
+create.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ class ReservationRequest:
     model_tokens_max: int | None = None
     """How many tokens the model's prompt and answer may have together, where that is known."""
     is_count: bool = False
-    """Whether the call only counts tokens: it has a request rate of its own."""
+    """Whether the call only counts tokens: such calls have a request rate of their own."""
 
 
 @dataclass
 class Facts:
     """The facts of a call, fixed at its admission and stored in the hold, so that any process can write the record.
 
-    It has no slots, so that the part that is the same for all calls of a customer can be copied in one step.
+    The class has no slots, so that the fields that are the same for all calls of a customer can be copied in one step.
     """
 
     id: str
@@ -87,11 +88,11 @@ class Facts:
     spend_nanousd_max: int | None = None
     end_user: str | None = None
     end_user_window: str | None = None
-    """The Redis key of the end user's use in the period, where that is limited."""
+    """The Redis key of the end user's use in the period, where that use is limited."""
     hangup_bills: str | None = None
-    """How the tier bills a call whose caller hung up, where the upstream does not report how many tokens it made."""
+    """How the tier bills a call whose caller hung up, where the upstream does not report the tokens it generated."""
     notice_percents: tuple[int, ...] | None = None
-    """The shares of a limit at which the webhook is notified, where they differ from ``NOTICE_PERCENTS``."""
+    """The percentages of a limit at which the webhook is notified, where they differ from ``NOTICE_PERCENTS``."""
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Facts:
@@ -111,10 +112,10 @@ class Facts:
         return cls(**{name: values[name] for name in FACTS if name in values})
 
     def thresholds(self) -> bytes:
-        """Return the thresholds of notices, packed; nothing where there is none.
+        """Return the thresholds of notices, packed; empty where there are none.
 
-        First the period's tokens and spend, infinite where there is no limit, and the smallest share of each that is a
-        threshold; then of each threshold its percentage, and that share of the tokens and of the spend.
+        First come the period's tokens and spend, infinite where there is no limit, and the smallest share of each that
+        is a threshold; then for each threshold its percentage, and that share of the tokens and of the spend.
         """
         return _thresholds(self.period_tokens_max, self.spend_nanousd_max, self.notice_percents)
 
@@ -150,13 +151,13 @@ def _thresholds(tokens: int | None, spend: int | None, percents: tuple[int, ...]
 
 @dataclass(slots=True)
 class Hold:
-    """Tokens set aside for one admitted call, and what it may do with them."""
+    """Tokens set aside for one admitted call, and the limits of that call."""
 
     facts: Facts
     admitted: int
-    """Redis' time of admission, ms."""
+    """The time of admission, ms: Redis' time, or the worker's where the two clocks disagree."""
     grant: int
-    """Tokens each choice may have; the hold is this times the number of choices."""
+    """Tokens that each choice may have; the hold is the grant times the number of choices."""
     bound_by: str
     """The limit that ends an answer that uses the whole grant: ``cap``, ``caller_limit`` or ``period``."""
     conversation_left: int
@@ -194,7 +195,7 @@ class Outcome:
     ttft_ms: int | None = None
     duration_ms: int = 0
     owes_input: bool = False
-    """Whether the input is charged though nothing was generated: the call requested no output."""
+    """Whether the input is charged even without an output token."""
     threads: tuple[str, ...] = ()
     """Digests of the parts of the answer that a later call of this conversation may send back."""
 
@@ -222,7 +223,7 @@ class Settled:
 
 
 def usage_record(facts: Facts, *, admitted: int, grant: int, outcome: Outcome) -> UsageRecord:
-    """Return the record of a call without its charge and its place in the chain, which are known later."""
+    """Return the record of a call without its charge and its place in the chain, which are decided later."""
     return {
         "id": facts.id,
         "kind": "usage",
@@ -259,7 +260,7 @@ def usage_record(facts: Facts, *, admitted: int, grant: int, outcome: Outcome) -
 
 @dataclass(slots=True)
 class Checkpoint:
-    """How far a call was at its last renewal."""
+    """The progress of a call at its last renewal."""
 
     tokens: int
     owes_input: bool = False

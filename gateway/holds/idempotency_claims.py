@@ -37,7 +37,7 @@ class Seal:
         return cls(hmac.digest(api_key.encode(), b"tokencap kept answer " + digest.encode(), "sha256"))
 
     def body(self, raw: bytes) -> str:
-        """Return a digest of a body that means nothing without the API key."""
+        """Return a digest of a body; the digest means nothing without the API key."""
         return hmac.new(self.secret, raw, hashlib.sha256).hexdigest()
 
     def close(self, answer: bytes) -> bytes:
@@ -45,7 +45,7 @@ class Seal:
         return nonce + AESGCM(self.secret).encrypt(nonce, answer, None)
 
     def open(self, sealed: bytes) -> bytes:
-        """Return the sealed answer in clear.
+        """Return the answer that was sealed.
 
         Raises:
             IdempotencyKeyReused: the answer was sealed under another API key.
@@ -82,7 +82,7 @@ class IdempotencyClaims:
 
         Raises:
             IdempotencyKeyReused: the key was used with another body, or with another API key.
-            IdempotencyInProgress: another call is working for the key.
+            IdempotencyInProgress: another call with the key is still running.
         """
         with translated():
             reply = await self._claim.run(
@@ -106,7 +106,7 @@ class IdempotencyClaims:
             await self._unclaim.run(self._connection, [redis_keys.once(bucket, customer, digest)], [call])
 
     async def renew(self, live: Iterable[tuple[Facts, Once]]) -> None:
-        """Keep the claims of live calls, also where Redis' clock let a claim expire."""
+        """Extend the claims of live calls, and claim again where Redis' clock let a claim expire."""
         with translated():
             await asyncio.gather(*(self._renew(facts, once) for facts, once in live))
 

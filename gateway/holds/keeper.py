@@ -35,7 +35,7 @@ FORGOTTEN_AT_ONCE = 10_000
 
 
 class Live:
-    """One live hold, and how many tokens its call has been sent so far."""
+    """One live hold, and how many tokens its caller has been sent so far."""
 
     __slots__ = ("_sofar", "counting", "hold", "is_lost", "once", "owes_input")
 
@@ -43,16 +43,16 @@ class Live:
         self.hold = hold
         self.once = once
         self.counting: Callable[[], int] | None = None
-        """Counts the tokens as they arrive: called once a renewal, not once a token."""
+        """Returns the tokens so far; called once for each renewal, not once for each token."""
         self._sofar = 0
         self.owes_input = False
         """Whether the input is owed even without output: the caller left an answer that the upstream had begun."""
         self.is_lost = False
-        """Whether another process has closed the hold meanwhile, and may have granted its tokens again."""
+        """Whether another process has closed the hold meanwhile; its tokens may have been granted again."""
 
     @property
     def sofar(self) -> int:
-        """How many tokens the call has been sent so far."""
+        """How many tokens the caller has been sent so far."""
         return self._sofar if self.counting is None else self.counting()
 
     @sofar.setter
@@ -66,7 +66,7 @@ class Live:
 
 
 Settling = tuple[Live, Outcome, Once | None, asyncio.Future[Settled | None]]
-"""One settlement that is not made yet; its last item is the future that its caller may wait for."""
+"""A settlement that Redis has not made yet; its last item is the future that the caller of ``settle`` may wait for."""
 
 
 class Keeper:
@@ -74,8 +74,8 @@ class Keeper:
 
     The fence: a worker that has not renewed for half a lease relays nothing until it has renewed, because from then on
     other processes may treat it as dead. The time counts from when the last successful renewal was *sent*, on this
-    worker's own monotonic clock. Only where the server refuses connections, and so is gone for every process, the
-    worker continues to serve.
+    worker's own monotonic clock. There is one exception: where the server refuses connections, and so is unavailable
+    to every process, the worker continues to serve.
     """
 
     def __init__(
@@ -113,12 +113,12 @@ class Keeper:
         return overdue and not self._server_is_gone
 
     async def catches_up(self, live: Live) -> bool:
-        """Renew, once for all calls that wait, and return whether a call may continue: after mere slowness it may."""
+        """Renew, once for all waiting calls, and return whether the call may continue: it may after mere slowness."""
         await self.renew()
         return not self.is_overdue() and not live.is_lost
 
     def take(self, hold: Hold, once: Once | None = None) -> Live:
-        """Take over a hold that was just made, and its Idempotency-Key."""
+        """Take over a new hold, and its Idempotency-Key."""
         live = self._live[hold.facts.id] = Live(hold, once)
         self._all_settled.clear()
         return live
@@ -130,8 +130,8 @@ class Keeper:
     def settle(self, live: Live, outcome: Outcome, once: Once | None = None) -> asyncio.Future[Settled | None]:
         """Settle a hold, trying until Redis has settled it. Never waits, never fails.
 
-        A caller may wait for the returned future, and may cancel it, which stops nothing. ``once`` has the answers to
-        keep; without it the Idempotency-Key is free again.
+        A caller may wait for the returned future; to cancel the future does not stop the settlement. ``once`` has the
+        answers to keep; without ``once`` the Idempotency-Key is free again.
         """
         live.sofar = outcome.billed_output_tokens
         once = once or live.once
@@ -200,7 +200,7 @@ class Keeper:
             await asyncio.sleep(interval_s)
 
     async def renew(self) -> None:
-        """Renew every live hold with its tokens so far, and announce those that a rebuild does not know.
+        """Renew every live hold with its tokens so far, and announce the holds that a rebuild does not know.
 
         A call made while a renewal runs waits for that renewal.
         """
@@ -215,7 +215,7 @@ class Keeper:
                 by_bucket: dict[str, dict[str, Live]] = defaultdict(dict)
                 for hold_id, live in self._live.items():
                     by_bucket[live.hold.facts.bucket][hold_id] = live
-                await asyncio.gather(  # one batch: the turns of a busy loop take long, and the fence counts their time
+                await asyncio.gather(  # one batch: turns of a busy event loop are slow, and the fence counts their time
                     self._settlements.beat(),
                     *(self._renew_bucket(bucket, calls) for bucket, calls in by_bucket.items()),
                     self._idempotency_claims.renew(
@@ -233,7 +233,7 @@ class Keeper:
             self._renewed_at, self._server_is_gone = sent_at, False
 
     def _long_settled(self, before: float) -> list[tuple[str, str]]:
-        """Return, once, the holds settled before that time. A mark that is not removed expires a day later."""
+        """Return, once, the holds settled ``before`` a time. Marks that are left are removed a day later by upkeep."""
         holds: list[tuple[str, str]] = []
         while self._settled and self._settled[0][0] <= before and len(holds) < FORGOTTEN_AT_ONCE:
             holds.append(self._settled.popleft()[1:])
@@ -247,7 +247,7 @@ class Keeper:
                 live.is_lost = not await self._settlements.announce(live.hold, live.checkpoint)
 
     async def _withdraw_doubtful(self) -> None:
-        """Withdraw the reservations that got no reply, beside the renewals; failed withdrawals are tried again."""
+        """Withdraw the reservations that got no reply, while renewals go on; failed withdrawals are tried again."""
         with suppress(MeteringUnavailable):
             while batch := list(self._doubtful.values())[:WITHDRAWN_AT_ONCE]:
                 await asyncio.gather(*(self._settlements.withdraw(hold) for hold in batch))
@@ -256,7 +256,7 @@ class Keeper:
                     self._settled.append((self._monotonic(), hold.facts.bucket, hold.id))
 
     async def drain(self, seconds: float) -> bool:
-        """Wait until every live call is settled, including calls that are ended only now; return whether all are."""
+        """Wait until every live call is settled, including calls that end meanwhile; return whether all are settled."""
         if self._live:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):

@@ -1,4 +1,4 @@
-"""The limits and prices of a call, from its tier and the customer's overrides: plain numbers, decided purely."""
+"""The limits and prices of a call, from its tier and the customer's overrides: plain numbers, decided without I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class HouseLimits:
     grant_tokens_min: int
     observes: bool
     requests_per_minute: int | None = None
-    """For every customer whose tier does not set it; the same holds for the next field."""
+    """Applies to every customer whose tier and overrides set no such limit; so does the next field."""
     concurrency_max: int | None = None
     notice_percents: tuple[int, ...] | None = None
     """The percentages of a limit at which the webhook is notified, where they are not 80 and 100."""
@@ -40,7 +40,7 @@ class HouseLimits:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The terms of one call. ``None`` is no limit; the conversation's cap and the most per answer are always finite."""
+    """The terms of one call. ``None`` is no limit; the conversation's cap is always finite."""
 
     tier: str
     version: str
@@ -57,11 +57,11 @@ class Offer:
     end_user_period_tokens_max: int | None
     """The tokens of the period that each end user of the customer may have."""
     hangup_bills: str | None = None
-    """How the tier bills an answer that its caller left; None is the installation's setting."""
+    """How the tier bills an answer whose caller hung up; None means the installation's setting."""
 
 
 def raised(offered: Offer, limits: Mapping[str, int]) -> Offer:
-    """Return an offer with each limit at least that of ``limits``; what is not limited stays so."""
+    """Return an offer whose limits are at least those in ``limits``; a limit that is None stays None."""
     current = {name: getattr(offered, name) for name in limits}
     return replace(offered, **{name: max(limit, limits[name]) for name, limit in current.items() if limit is not None})
 
@@ -118,9 +118,9 @@ NOTHING = Charge(0, 0)
 def charge(
     price: int, input_rate: int, output_rate: int, *, tokens: int, input_tokens: int, owes_input: bool = False
 ) -> Charge:
-    """Return the charge of a call that was billed ``tokens``: without an output token there is no charge.
+    """Return the charge of a call that was billed ``tokens`` of output: without an output token there is no charge.
 
-    Only a call that ``owes_input`` is charged its input alone.
+    Only a call that ``owes_input`` is then charged for its input.
     """
     if tokens == 0 and not owes_input:
         return NOTHING

@@ -22,7 +22,7 @@ def period_at(kind: PeriodKind, zone: str, now_ms: int) -> tuple[int, int]:
 
 
 def next_start(kind: PeriodKind, zone: str, now_ms: int) -> int:
-    """Return the start of the period after the one that ``now_ms`` falls in."""
+    """Return the start of the period that follows the period of ``now_ms``."""
     return period_at(kind, zone, now_ms)[1]
 
 

@@ -129,7 +129,7 @@ def _error(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> Calle
 
 
 def _is_uncounted(reason: str, offered: Offer) -> bool:
-    """Return whether the reached limit is the bound of what can be counted, not a limit that somebody has set."""
+    """Return whether the reached limit is the most that can be counted, not a limit that was set."""
     limits = {
         "conversation input": offered.conversation_input_tokens_max,
         "period": offered.period_tokens_max,

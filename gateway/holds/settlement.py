@@ -95,7 +95,7 @@ def settlement(
     """Return two arguments of the script ``settle``: the packed facts of the settlement, and the thresholds of notices.
 
     With ``lapsed_with``, the hold is settled only if it has lapsed and its progress is still ``lapsed_with``.
-    ``now`` is the sender's time, ms; the customer's kept answers may take ``answers_bytes_max``.
+    ``now`` is the sender's time, ms; the customer's kept answers may take ``answers_bytes_max`` bytes.
     """
     numbers = (closes, lapsed_with is not None, now, tokens, input_tokens, due.first, due.again)
     packed = NUMBERS.pack(*numbers, facts.included_conversations) + f"{generation}\0{facts.id}\0{expects}\0".encode()
@@ -133,7 +133,7 @@ class Settlements:
         self._beat = Script("beat")
 
     async def settle(self, hold: Hold, outcome: Outcome, once: Once | None = None) -> Settled:
-        """Settle a call, once; a second settlement changes nothing and returns the same."""
+        """Settle a call, once; a second settlement changes nothing and returns the same result."""
         facts, billed = hold.facts, None
         with translated():
             for _ in range(TRIES):
@@ -164,7 +164,7 @@ class Settlements:
 
     @staticmethod
     def read(posted: asyncio.Future[Any]) -> Settled | None:
-        """Return the settlement that was sent, or None where a single request is not enough."""
+        """Return the settlement that Redis made, or None where a single request was not enough."""
         if posted.cancelled() or posted.exception() is not None:
             return None
         reply = posted.result()
@@ -216,7 +216,7 @@ class Settlements:
         return dict(zip(sofar, verdicts, strict=True))
 
     async def announce(self, hold: Hold, sofar: Checkpoint) -> bool:
-        """Write again a hold that a rebuild could not know; return whether it is still open."""
+        """Write again a hold that a rebuild could not know; return False if the hold is settled already, else True."""
         facts = await self._facts_now(hold)
         announcement = Announcement(
             facts=facts,
@@ -236,7 +236,7 @@ class Settlements:
             return text(await self._announce.run(self._connection, announcement.keys(), arguments)) != "settled"
 
     async def _facts_now(self, hold: Hold) -> Facts:
-        """Return the facts of a call with the period that it counts in by its customer's terms of now."""
+        """Return the facts of a call with the period in which it counts by its customer's present terms."""
         facts = hold.facts
         with translated():
             body = await self._connection.execute("HGET", redis_keys.customer(facts.bucket, facts.customer), "body")
@@ -254,7 +254,7 @@ class Settlements:
             await self._beat.run(self._connection, [redis_keys.worker(self._lease.owner)], [self._lease.lease_ms])
 
     async def forget(self, settled: Iterable[tuple[str, str]]) -> None:
-        """Remove the marks of holds, by bucket and id, settled so long ago that no command about them can arrive."""
+        """Remove the marks of holds, by bucket and id, whose settlement is so old that no command can still arrive."""
         by_bucket: dict[str, list[str]] = defaultdict(list)
         for bucket, hold_id in settled:
             by_bucket[bucket].append(hold_id)
@@ -277,7 +277,7 @@ def _connection(record: UsageRecord) -> bytes:
 
 
 def _beyond(facts: Facts, outcome: Outcome, billed: Checkpoint) -> Charge:
-    """Return the charge beyond what the hold was billed at its checkpoint."""
+    """Return the charge beyond the amount that the hold was billed at its checkpoint."""
     if outcome.billed_output_tokens == billed.tokens == 0 and not (outcome.owes_input or billed.owes_input):
         return NOTHING
     before = recovered(facts, billed)

@@ -28,7 +28,7 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Increase:
-    """Limits that are raised until a moment; none of them lowers what applies without it."""
+    """Limits that are raised until a time; an increase never lowers a limit that applies without it."""
 
     limits: dict[str, int]
     until: int
@@ -52,7 +52,7 @@ class Customer:
     created: int = 0
     increase: Increase | None = None
     notice_percents: tuple[int, ...] | None = None
-    """The percentages of a limit at which the webhook is notified; None is the installation's."""
+    """The percentages of a limit at which the webhook is notified; None means those of the installation."""
 
     def raised(self, now_ms: int) -> dict[str, int]:
         """Return the limits that are raised at ``now_ms``."""
@@ -78,10 +78,10 @@ class Customer:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One menu put in force: from ``at`` on, or from each customer's next period after it.
+    """One menu put in force: from ``at`` on, or from each customer's next period after ``at``.
 
-    ``arms`` are other menus of the same tiers, each with the share of new customers that has it instead: an experiment,
-    which lasts until the next publication.
+    ``arms`` are other menus of the same tiers, each with the share of new customers that gets it instead. They are an
+    experiment, which lasts until the next publication.
     """
 
     seq: int
@@ -97,7 +97,7 @@ class Publication:
         return (self.version, *self.arms)
 
     def version_for(self, customer: Customer) -> str:
-        """Return the menu that a customer has by this publication: always the same menu, from the customer's id alone.
+        """Return the menu that a customer has by this publication: of one customer always the same, drawn from its id.
 
         A customer created before the publication is in no arm.
         """
@@ -128,7 +128,7 @@ class Timeline:
         return {version for publication in self.publications for version in publication.versions}
 
     def former_names(self, tier: str) -> set[str]:
-        """Return the names under which a customer may have got its present tier: publications rename some."""
+        """Return the names under which a customer may have got its present tier: publications rename some tiers."""
         names = {tier}
         for publication in reversed(self.publications):
             names |= {old for old, new in publication.moves.items() if new in names}
@@ -145,7 +145,7 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A customer's tier and menu version now, and the change that is already decided, if any."""
+    """A customer's tier and menu version at a time, and the next change that is already decided, if any."""
 
     tier: str | None
     version: str | None
@@ -162,9 +162,9 @@ class Change:
 def standing(customer: Customer, timeline: Timeline, now_ms: int) -> Standing:
     """Return the customer's tier and menu version at ``now_ms``.
 
-    Every change - the customer's own next tier, and each publication with the tier names it moves - has one moment
-    at which it takes effect for this customer. The changes up to now are applied in the order of those moments.
-    An open subscription holds until its end; changes decided meanwhile take effect then.
+    A change is the customer's own next tier, or a publication with the tier names that it moves. Each change has one
+    moment at which it takes effect for this customer, and the changes up to ``now_ms`` are applied in the order of
+    those moments. An open subscription holds until its end; changes decided meanwhile take effect then.
     """
     subscription = customer.subscription
     if subscription is None or not subscription.is_open(now_ms):
@@ -179,7 +179,7 @@ def _decided(customer: Customer, timeline: Timeline, now_ms: int) -> Standing:
     """Return the standing by the changes alone."""
     tier, version, next_change = customer.tier, None, None
     for effective, publication in _changes(customer, timeline):
-        # A tier that was set after a publication took effect is a name of that menu already.
+        # A tier that was set after a publication took effect has its name in that menu already.
         after = _changed(tier, version, publication, customer, effective)
         if effective <= now_ms:
             tier, version = after

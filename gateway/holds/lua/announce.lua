@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Writes a live call's hold again after a rebuild, as its worker remembers it. The rebuilt windows have what is in the
--- ledger; in-flight calls are added here. Replies 'announced', 'known', 'settled' or 'rebuild'.
--- The seventh of KEYS, the end user's, is present only where the end user's tokens are limited.
+-- Writes a live call's hold again after a rebuild, as its worker remembers it or the rebuild read it before. The rebuilt
+-- windows contain what the ledger has; in-flight calls are added here. Replies 'announced', 'known', 'settled' or 'rebuild'.
+-- KEYS[7], the end user's, is present only where the end user's tokens are limited.
 local state, window, conversation, pace, inflight, settled, end_user =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local generation, hold_id, owner, deadline, admitted, grant = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -19,7 +19,8 @@ local _, is_older, window_used, window_held, spend_used, spend_held, included, t
   window_at(window)
 local user_held = end_user and redis.call('HGET', end_user, 'held')
 local live = redis.call('HGET', pace, 'live')
--- The ledger dates a conversation from its first record; the in-flight calls join it.
+-- A conversation that the ledger has restored begins at its first record, and the call joins it; otherwise the call's own
+-- values begin the conversation.
 if not its_first then
   terms, its_first, last, calls, its_cap, used, held, input_used, input_held, was_charged =
     tier .. '\0' .. version .. '\0', whole(first), whole(admitted), 0, whole(cap), 0, 0, 0, 0, whole(charged)

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- Keeps the claim of a live call on its Idempotency-Key, and makes it again where another clock let it expire.
--- KEYS: once, inflight. ARGV: digest of the body, call, for how long, ms. A kept answer, or another call's claim, stays.
+-- Extends the claim of a live call on its Idempotency-Key, and claims the key again where another clock let the claim expire.
+-- KEYS: once, inflight. ARGV: digest of the body, call, for how long, ms. A kept answer or another call's claim stays
+-- unchanged.
 local once = redis.call('HMGET', KEYS[1], 'call', 'answer')
 if once[2] or (once[1] and once[1] ~= ARGV[2]) then return 0 end
 if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 then return 0 end

@@ -1,8 +1,8 @@
--- Keeps refusals of a customer, the newest first, and no more in all of a bucket than it may have: the logs of customers
--- that were refused longest ago go, whole. KEYS: the customer's log, how many refusals each customer of the bucket has there
--- ('' is their sum), and when each was last refused. ARGV: the customer, the time, for how long a log is kept (ms), the most
--- of a customer, the most of the bucket, then the refusals, oldest first.
--- Replies whose logs are to be removed.
+-- Keeps refusals of a customer, the newest first. Where the bucket then has more refusals than it may have, complete logs are
+-- dropped, beginning with the customer whose last refusal is oldest. KEYS: the customer's log, the number of refusals kept of
+-- each customer of the bucket ('' is their sum), and when each was last refused. ARGV: the customer, the time, for how long a
+-- log is kept (ms), the most refusals of a customer, the most of the bucket, then the refusals, oldest first.
+-- Replies the customers whose logs the caller has to remove.
 local log, counts, order = KEYS[1], KEYS[2], KEYS[3]
 local customer, now, kept_ms, most, most_in_all = ARGV[1], ARGV[2] + 0, ARGV[3] + 0, ARGV[4] + 0, ARGV[5] + 0
 redis.call('LPUSH', log, unpack(ARGV, 6))

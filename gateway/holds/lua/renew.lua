@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Renews a worker's holds of one bucket, with the tokens so far. KEYS: state, inflight.
--- ARGV: generation, the worker's time, then of each hold its id, its tokens so far, and '1' where its input is owed.
--- Replies the state of each: 'live', 'suspect' or 'unknown'; or {'rebuild'}.
+-- ARGV: generation, the worker's time, then for each hold its id, its tokens so far, and '1' where its input is owed.
+-- Replies the state of each hold: 'live', 'suspect' or 'unknown'; or {'rebuild'}.
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] then return {'rebuild'} end
 local now = written(time_ms(ARGV[2]))
 local verdicts, progress = {}, {}

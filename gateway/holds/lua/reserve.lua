@@ -1,11 +1,12 @@
--- Admits a call or refuses it: checks every limit and quota; every window of the customer moves together, or none does.
--- Replies, packed, now, what is granted and allowed, what is left of the conversation and the period (NONE where there is
--- no limit), when the conversation began and whether it was charged; or {'refused', why, …}, {'clocks', the time here}
--- where the gateway cannot vouch for its own clock, or what the gateway must look up again: 'rebuild', 'no key',
--- 'stale customer', 'stale timeline', 'stale period' (with the time), 'begun' (the conversation's own tier and menu version).
--- The tenth of KEYS, the end user's, is present only where the end user's tokens are limited. ARGV: the request, packed,
--- with a last part that is the same for every call of a customer; and the last part of the hold: the worker, the window and
--- the facts of the call.
+-- Admits or refuses a call: checks every limit and quota, then updates all windows of the customer together, or none.
+-- Replies, packed, the time, the tokens granted and allowed, the tokens left of the conversation and of the period (NONE
+-- where the period has no limit), when the conversation began and whether it was charged; or {'refused', the reason, …};
+-- {'clocks', this server's time} where the clocks disagree and the gateway cannot vouch for its own; or what the gateway
+-- must look up again: 'rebuild', 'no key', 'stale customer', 'stale timeline', 'stale period' (with the time), 'begun' (with
+-- the conversation's own tier and menu version).
+-- KEYS[10], the end user's, is present only where the end user's tokens are limited. ARGV: the packed request, whose last
+-- part is the same for every call of a customer; and the last part of the hold: the worker, the window and the facts of the
+-- call.
 local call = redis.call
 local state, inflight, settled, window, conversation, pace, usage, key, customer, end_user = unpack(KEYS)
 local timeline, deadline_ms, want, choices, input, money_first, money_again, backlog_max, told, vouches, booked, generation,
@@ -15,7 +16,7 @@ local terms = string.sub(ARGV[1], terms_at)  -- tier and menu version, as a conv
 local period_max = tokens_max < MOST and tokens_max or MOST
 local spend_max = money_max < MOST and money_max or MOST
 
--- Are the gateway's remembered values still true?
+-- Check whether the values that the gateway remembers are still valid.
 local known = call('HMGET', state, 'generation', 'timeline', 'full', 'tide')
 if known[1] ~= generation or whole(known[4]) < booked then return {'rebuild'} end
 local micros, agrees, here = time_us(told)
@@ -27,7 +28,7 @@ if holder[2] ~= '' and whole(holder[2]) <= now then return {'no key'} end
 if call('HGET', customer, 'rev') ~= customer_rev then return {'stale customer'} end
 if whole(known[2]) > timeline then return {'stale timeline'} end
 
--- The same command again, after a lost connection: the same answer.
+-- A command that is sent again after a lost connection gets the same reply.
 local again = call('HGET', inflight, hold_id)
 if again then
   local _, _, _, _, first, charged, _, admitted, grant, allowed, conversation_left, period_left = struct.unpack(HOLD, again)
@@ -35,13 +36,13 @@ if again then
 end
 if call('HEXISTS', settled, hold_id) == 1 then return {'refused', 'settled'} end
 
--- Neither records that the ledger does not take nor anything else may fill the server: in-flight calls must be settled.
+-- Neither records that the ledger does not take nor other data may fill the server: in-flight calls must be settled.
 if call('XLEN', usage) >= backlog_max then return {'refused', 'backlog'} end
 if known[3] then return {'refused', 'full'} end
 if now < period_start or now >= period_end then return {'stale period', now} end
 
--- The conversation: its tier, menu version, cap and price are those of its first call. It ends an hour after its last call,
--- a day after its first.
+-- The conversation: its tier, menu version, cap and price are those of its first call. It ends an hour after its last call
+-- or a day after its first, whichever comes first.
 local its_terms, first, last, live, its_cap, used, held, input_used, input_held, charged, kind =
   conversation_at(conversation)
 if first and now - first < DAY_MS and (live > 0 or now - last < HOUR_MS) then
@@ -84,7 +85,7 @@ if money > spend_left then
   return {'refused', 'spend', math.max(spend_left, 0), spend_used, spend_held, allowed, money}
 end
 
--- The request rate and the concurrency. A turn further off than any call can put it was put there by another clock.
+-- The concurrency and the request rate. A turn further ahead than any call can put it was written by another clock.
 local p = call('HMGET', pace, 'live', turns)
 local running = whole(p[1]) + 1
 if running > concurrency_max then return {'refused', 'concurrency', 0, 0, running - 1} end
@@ -98,7 +99,8 @@ if per_minute >= 0 then
   if arrival - 60000000 > micros then return {'refused', 'rate', math.ceil(arrival - 60000000 - micros)} end
 end
 
--- Admitted. Only the first write may fail, where the server is full or the key is no hash; later writes go to what was read.
+-- Admitted. Only the first write may fail, where the server is full or the key is no hash; later writes go to keys that were
+-- read.
 local tokens = grant * choices
 conversation_left = conversation_left - tokens
 local left = tokens_max == math.huge and NONE or period_left - tokens

@@ -1,19 +1,19 @@
 #!lua flags=allow-oom
--- Settles a hold: once, whichever process asks and however often. One verb for four moments, told apart by ARGV, whose
--- first is packed:
+-- Settles a hold once, whichever process requests it and however often. This verb serves four cases, which ARGV[1], packed,
+-- distinguishes:
 --   settled by its worker    expects live,    closes
 --   lapsed                   expects live,    stays open as suspect with the tokens so far billed; or closes, if its
---                                             owner is proven dead
---   settled late             expects suspect, closes: the tokens beyond what was billed, as a correction
+--                                             worker is proven dead or its deadline has passed
+--   settled late             expects suspect, closes; a correction has the tokens beyond those already billed
 --   released                 expects suspect, closes with nothing more to bill
--- KEYS after the eighth: the end user's, where its tokens are limited, the Idempotency-Key's and the count of kept
--- answers, where the call has a key, then the threads to this conversation. The last part of the first of ARGV has the
--- place of each, 0 where it is absent. The script also runs on a full server: admitted calls must be settled.
+-- KEYS after the eighth: the end user's, where its tokens are limited; the Idempotency-Key's and the bytes of kept answers,
+-- where the call has such a key; then the threads to this conversation. The last part of ARGV[1] has the place of each of
+-- these groups; of the first two, 0 where it is absent. The script also runs on a full server: admitted calls must be settled.
 -- ARGV after the record: the thresholds of notices, packed: the period's tokens and spend, the smallest share of each that
--- is a threshold, then of each threshold its percent, its tokens and its spend; then the answers to keep.
--- Replies, packed, the charge, what is left of the conversation (NONE where another has its place) and the time; or
--- {'suspect', billed, '1' where input was owed}, or 'rebuild', 'unknown', 'renewed' (the hold was renewed since the
--- reclaimer read it).
+-- is a threshold, then for each threshold its percent, its tokens and its spend; then the answers to keep.
+-- Replies, packed, the charge, the tokens left of the conversation (NONE where another conversation has its key) and the
+-- time; or {'suspect', tokens billed, '1' where input was owed}, or 'rebuild', 'unknown', 'renewed' (the hold was renewed
+-- since the reclaimer read it).
 local call = redis.call
 local state, inflight, settled, window, conversation, pace, usage, notices = unpack(KEYS)
 local record, thresholds = ARGV[2], ARGV[3]
@@ -46,9 +46,10 @@ if has_lapsed == 1 or stands ~= expects then
   if stands ~= expects or progress ~= lapsed_with then return {'renewed'} end
 end
 
--- The price of a conversation goes onto its first record with an output token, unless a subscription includes it.
+-- The price of a conversation is charged with its first record that has an output token, unless a subscription includes the
+-- conversation.
 local terms, first, last, live, cap, used, held, input_used, input_held, charged, kind = conversation_at(conversation)
-if not string.find(hold, window .. '\0', 1, true) then  -- the customer's period has changed: the hold names its window of now
+if not string.find(hold, window .. '\0', 1, true) then  -- the customer's period has changed: the hold names its present window
   local _, its_window, facts = texts_of(hold)
   window, end_user = its_window, end_user and string.match(facts, '"end_user_window":"([^"]*)"')
 end
@@ -95,8 +96,9 @@ if once and closes then
   if room < 0 then answer = '' end
 end
 
--- The first writes may fail, where the keys of the marks or the stream have another type. Later writes go to what was
--- read; those that do not may fail.
+-- The first writes may fail, where the keys of the marks or the stream have another type; then the hold is not settled.
+-- Later writes go to keys that were read. Writes to the notices and to the customer's in-flight calls may fail; a failure
+-- there changes nothing else.
 local reply = struct.pack(DONE, charge, conversation_left, now)
 if closes then call('HSET', settled, hold_id, reply .. reply .. reply) end
 local added = record == ''
@@ -116,8 +118,8 @@ end
 if thresholds ~= '' then
   local period_max, spend_max, least_tokens, least_spend = struct.unpack('<dddd', thresholds)
   if used_after >= least_tokens or spent_after >= least_spend then
-    -- The use of a limit has reached a threshold: a notice is written at that moment, once a period for each amount of the
-    -- limit, so again where the limit was raised.
+    -- Where the use of a limit reaches a threshold, a notice is written at that moment, once a period for each amount of the
+    -- limit, so again after the limit was raised.
     local function tell(limit, percent, max, after)
       local told_of, amount = string.format('told_%s_%d', limit, percent), string.format('%d', max)
       if redis.call('HGET', window, told_of) == amount then return end
@@ -144,7 +146,7 @@ end
 
 if closes then
   if is_same then
-    -- An id of two conversations leads to none. Of two answers that were cut in the same text the later one counts.
+    -- An id that two conversations have leads to neither. Where two cut answers end in the same text, the later answer counts.
     for place = threads_from, #KEYS do
       local other = call('SET', KEYS[place], name, 'PX', HOUR_MS, 'GET')
       if other and other ~= name and not string.find(KEYS[place], ':tail-', 1, true) then

@@ -1,15 +1,16 @@
--- What several verbs share; a verb is sent with those parts whose names it uses. A part ends with an empty line: each
--- function that a script makes costs it 550 instructions, more where it uses an outer local.
--- Whole numbers stay below 2^53, where doubles are exact; `written` keeps all their digits (tostring and .. keep 14), as a
--- command's argument does. No sum ever exceeds MOST: a reservation that would exceed it is refused, and a settlement is at
--- most what was held. Every verb reads all that it needs before its first write, and nothing after that can fail.
+-- The parts that several verbs share. A verb is sent only with the parts whose names it uses, because each function that a
+-- script creates costs 550 instructions, more where the function uses an outer local. A part ends with an empty line.
+-- Whole numbers stay below 2^53, where doubles are exact; `written` keeps all their digits, as a command's argument does,
+-- while tostring and .. keep 14. No sum ever exceeds MOST: a reservation that would exceed it is refused, and a settlement
+-- is at most what was held. Every verb reads everything that it needs before its first write; no step after that can fail,
+-- except where a verb says so.
 local HOUR_MS = 3600000
 
 local DAY_MS = 24 * 3600000
 
 local MOST = 9007199254740991
 
-local NONE = -9007199254740992  -- where there is no number
+local NONE = -9007199254740992  -- stands for an absent number
 
 local function whole(text)
   if not text or text == '' then return 0 end
@@ -20,15 +21,15 @@ local function written(number)
   return string.format('%d', number)
 end
 
--- A sum that can be counted. A number outside is an existing breach, which the census finds and reports.
+-- Returns a sum, limited to what can be counted. A sum beyond that is an existing breach, which the census finds and reports.
 local function bounded(number)
   if number > 9007199254740991 then return 9007199254740991 end
   if number < -9007199254740991 then return -9007199254740991 end
   return number
 end
 
--- The time in µs, and whether this server and its caller agree about it. The server's clock may jump, the caller's cannot:
--- where they are more than 5 s apart, the caller's time counts.
+-- Returns the time in µs, whether this server and its caller agree about it, and this server's own time. The server's clock
+-- may jump, the caller's cannot: where the two are more than 5 s apart, the caller's time counts.
 local function time_us(told_ms)
   local time = redis.call('TIME')
   local micros, told = time[1] * 1000000 + time[2], told_ms * 1000
@@ -36,23 +37,24 @@ local function time_us(told_ms)
   return micros, true, micros
 end
 
--- The same in ms.
+-- Returns the time in ms.
 local function time_ms(told_ms)
   local micros = time_us(told_ms)
   return math.floor(micros / 1000)
 end
 
--- Frequently written values are packed: whole numbers as doubles of eight bytes, texts up to a zero byte. Numbers as
--- texts would take most of a script's time. `gateway/holds/store/packing.py` reads and writes the same.
-local GRANTED = '<i8i8i8i8i8i8i8'  -- a reply, of integers of eight bytes
+-- Frequently written values are packed: whole numbers as doubles of eight bytes, texts with a zero byte at the end. Numbers
+-- as texts would take most of a script's time. `gateway/holds/store/packing.py` reads and writes the same form.
+local GRANTED = '<i8i8i8i8i8i8i8'  -- the reply to an admitted reservation, integers of eight bytes
 
--- The reply to a settlement. The hold's mark is this reply three times: values over 64 bytes Redis keeps in a table from the
--- first, not in a list.
+-- The reply to a settlement. The hold's mark is this reply three times, because a hash with a value over 64 bytes is a table
+-- from its first field on, not a list.
 local DONE = '<i8i8i8'
 
--- Returns a conversation: its terms (tier and menu version, each up to a zero byte), when it began and was last called, its
--- live calls, cap, tokens used and held, input used and held, whether its price was charged; nothing where there is none.
--- The last value is 'hash' where the version before wrote it as a hash; such a conversation stays a hash until it ends.
+-- Returns a conversation: its terms (tier and menu version, each with a zero byte at its end), when it began and was last
+-- called, its live calls, cap, tokens used and held, input used and held, whether its price was charged; nil where the
+-- conversation is absent. The last value is 'hash' where the previous version wrote the conversation as a hash; such a
+-- conversation stays a hash until it ends.
 local function conversation_at(name)
   local found = redis.pcall('GET', name)
   if not found then return nil end
@@ -65,7 +67,8 @@ local function conversation_at(name)
   return c[11], unpack(c, 1, 10)
 end
 
--- Writes a conversation as it was returned, `kind` being its last value; its expiry stays where `lasts_ms` is absent.
+-- Writes a conversation in the form in which it was read: `kind` is the last value that `conversation_at` returned. Without
+-- `lasts_ms` its expiry stays unchanged.
 local function put_conversation(name, lasts_ms, kind, terms, first, last, live, cap, used, held, input_used, input_held,
     charged)
   if kind == 'hash' then
@@ -84,11 +87,11 @@ local function put_conversation(name, lasts_ms, kind, terms, first, last, live, 
 end
 
 -- A window's amounts are packed in one field: tokens used and held, spend used and held, the conversations that a
--- subscription included, and the limits of the last admission, infinite where there is none. The version before has a
--- field for each; such fields are added, and written until the period is over.
+-- subscription included, and the limits of the last admission, infinite where there is no limit. The previous version has a
+-- field for each amount; such fields are added to the packed amounts, and written in their place until the period is over.
 local AMOUNTS = '<ddddddd'
 
--- Returns whether a window is known not to add up, whether it is of the version before, and its amounts.
+-- Returns whether a window is known not to add up, whether it has the fields of the previous version, and its amounts.
 local function window_at(name)
   local found = redis.call('HMGET', name, 'amounts', 'breach', 'used', 'held')
   if not (found[3] or found[4]) then
@@ -105,7 +108,7 @@ local function window_at(name)
     spend_held + (older[4] or 0), included + (older[5] or 0), older[6] or tokens_max, older[7] or spend_max
 end
 
--- Writes the amounts of a window as they were returned.
+-- Writes the amounts of a window in the form in which they were read.
 local function put_window(name, is_older, used, held, spend_used, spend_held, included, tokens_max, spend_max)
   if not is_older then
     redis.call('HSET', name, 'amounts',
@@ -118,12 +121,12 @@ local function put_window(name, is_older, used, held, spend_used, spend_held, in
   redis.call('HDEL', name, 'amounts')
 end
 
--- A hold: its state, the tokens, money and input it has set aside, when its conversation began and whether that was
--- charged, its deadline, when it was admitted, what was granted and allowed, what was left of the conversation and the
--- period (NONE where there is no limit); behind these its worker, its window and the facts of the call.
+-- A hold: its state, the tokens, money and input it has set aside, when its conversation began and whether the conversation
+-- was charged, its deadline, when it was admitted, the tokens granted and allowed, the tokens left of the conversation and
+-- of the period (NONE where there is no limit); after these its worker, its window and the facts of the call.
 local HOLD = '<sddddddddddd'
 
--- The field of a hold's progress at its last renewal begins with this.
+-- The prefix of the field that has a hold's progress at its last renewal.
 local PROGRESS = 'progress:'
 
 -- Returns the texts of a hold: its worker, its window and the facts of its call.

@@ -29,19 +29,19 @@ class Held:
 
 @dataclass(slots=True)
 class Count:
-    """The result of a census. Consistent ``windows`` have None, others a sentence that names the fault."""
+    """The result of a census. In ``windows``, None is a consistent window; a text names a window's fault."""
 
     windows: dict[str, str | None] = field(default_factory=dict)
     holds: dict[str, int] = field(default_factory=dict)
     """The number of open holds in each bucket that was read."""
     tokens: dict[str, int] = field(default_factory=dict)
-    """The tokens that all of them hold."""
+    """The tokens that the open holds of each bucket have set aside."""
     waiting: int = 0
     """The records that wait for the ledger, in all buckets."""
 
 
 def fault(window: WindowState, holds: Sequence[Held]) -> str | None:
-    """Return how a window breaks granted = used + held + remaining, or None."""
+    """Return how a window breaks granted = used + held + remaining, or None where it does not."""
     tokens, money = sum(hold.tokens for hold in holds), sum(hold.money for hold in holds)
     faults = []
     if window.held != tokens:
@@ -63,10 +63,10 @@ def fault(window: WindowState, holds: Sequence[Held]) -> str | None:
 
 
 class Census:
-    """Counts buckets, each at one moment.
+    """Counts the holds of buckets, each bucket at one moment.
 
     Args:
-        survey: returns the state of each bucket, read a moment ago; None reads it anew.
+        survey: returns the state of each bucket, read a moment ago; with None the census reads the states itself.
 
     Raises:
         MeteringUnavailable: Redis is unavailable, from ``take``.

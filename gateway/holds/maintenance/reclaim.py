@@ -1,4 +1,4 @@
-"""Reclaims the holds of dead workers: bills the tokens of the last renewal, frees the rest once no call can use it."""
+"""Reclaims the holds of dead workers: bills tokens up to the last renewal, frees the rest once no call can use it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from gateway.holds.store.scripts import source
 class Reclaimer:
     """Any number of reclaimers may run: each verb is idempotent and leaves unchanged a hold that was renewed meanwhile.
 
-    A reclaimer lets a hold lapse only after it has reached Redis for a whole lease: while Redis was unavailable or
-    read-only, or its clock was set, no worker could renew. The holds of a worker proven dead need not wait.
+    A reclaimer lets a hold lapse only after the reclaimer has reached Redis for a whole lease: while Redis was
+    unavailable or read-only, or its clock was set, no worker could renew. The holds of a worker proven dead need not
+    wait.
 
     Args:
-        survey: returns the state of each bucket, read a moment ago; None reads it anew.
+        survey: returns the state of each bucket, read a moment ago; with None the reclaimer reads the states itself.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Reclaimer:
         self._survey = survey or Survey(client).take
         self._clocks = RedisClock(client, now_ms)
         self._looks_ahead = True
-        """Whether leases may end later than any lease made now: after a start, and after a clock was set."""
+        """Whether leases may end later than a lease that begins now: after a start, and after a clock was set."""
         self._server = ""
         self._at_hand_since = monotonic()
 
@@ -68,7 +69,7 @@ class Reclaimer:
 
     def _turn(self) -> int:
         self._notice_restart()
-        self._beat(keys=[redis_keys.RECLAIMER], args=[self._lease_ms])  # fails where renewals do
+        self._beat(keys=[redis_keys.RECLAIMER], args=[self._lease_ms])  # fails where renewals fail
         reading = self._clocks.read()
         if reading.jump_ms:
             self._looks_ahead = True
@@ -91,7 +92,7 @@ class Reclaimer:
         )
 
     def _shorten_leases(self, calls: Mapping[str, Sequence[InFlight]], now: int) -> None:
-        """Shorten leases that end later than a lease made now: another clock dated them; their worker may be dead."""
+        """Shorten leases that end later than a lease that begins now: another clock dated them; workers may be dead."""
         for bucket, bucket_calls in calls.items():
             dated_ahead = [
                 part for call in bucket_calls if call.renewed > now + APART_MS for part in (call.id, call.progress)
@@ -132,12 +133,12 @@ class Reclaimer:
         beats = not is_dead and self._beats(call.owner)
         if call.is_suspect:
             return not beats and self._free(call, now)
-        # A living worker renews its holds. A hold that it has not renewed for a second lease belongs to no worker.
+        # A living worker renews its holds: a hold that was not renewed for a second lease belongs to no worker.
         is_nobodys = not beats or call.renewed + 2 * self._lease_ms <= now
         return is_nobodys and self._bill(call, now, closes=is_dead)
 
     def _beats(self, worker: str) -> bool:
-        """Return whether a worker has a heartbeat; if another clock dated it, it lasts at most a lease from now."""
+        """Return whether a worker has a heartbeat; a heartbeat that another clock dated is shortened to a lease."""
         left_ms = self._redis.pttl(redis_keys.worker(worker))
         if left_ms > self._lease_ms:
             self._redis.pexpire(redis_keys.worker(worker), self._lease_ms)

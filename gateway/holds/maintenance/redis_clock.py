@@ -1,4 +1,4 @@
-"""Compares Redis' clock with this process' own, which cannot jump, and notices when Redis' was set."""
+"""Compares Redis' clock with this process' own clock, which cannot jump, and notices when Redis' clock was set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import redis
 from gateway.clock import APART_MS
 
 JUMP_MS = 1_000
-"""By how much Redis' clock may seem to have been set since the last reading, because a reading takes time."""
+"""A change of Redis' clock since the last reading by no more than this counts as none: a reading takes time."""
 
 log = logging.getLogger(__name__)
 
@@ -22,17 +22,17 @@ class Reading:
     """Both clocks at one moment, ms since 1970."""
 
     here: int
-    """Redis' time."""
+    """The time that Redis' clock shows, whether or not it is right; not the time of this process."""
     now: int | None
     """The time as the scripts count it; None where the clocks have never agreed, and neither is known to be right."""
     ahead_ms: int
     """How far Redis' clock is ahead of this process'."""
     jump_ms: int
-    """By how much Redis' clock was set since the previous reading; 0 for no more than a reading's duration explains."""
+    """By how much Redis' clock was set since the previous reading; 0 where a reading's duration explains the change."""
 
 
 class RedisClock:
-    """Reads both clocks. While they agree, Redis' counts; where they agreed once, this process' counts."""
+    """Reads both clocks. While they agree, Redis' time counts; if they agreed earlier, this process' time counts."""
 
     def __init__(self, client: redis.Redis, now_ms: Callable[[], int]) -> None:
         self._redis = client

@@ -30,9 +30,9 @@ def erase_customer(
 ) -> None:
     """Remove a deleted customer's conversations, the threads to them, its kept answers, refusals and notices.
 
-    The holds of a running call are removed with that call. At the end each server is requested to rewrite its log,
-    because the old log has every command in it. An operator's server that refuses keeps its log until it rewrites
-    the log by itself.
+    Lock-outs and end users without held tokens are removed too. The holds of a running call are removed with that call.
+    At the end each server is requested to rewrite its log, because the old log contains every command. An operator's
+    server that refuses keeps its log until it rewrites the log automatically.
 
     Raises:
         MeteringUnavailable: Redis is unavailable; the erasure can be repeated later.
@@ -66,7 +66,7 @@ def _drop(client: redis.Redis, pattern: str, unless: str | None = None) -> None:
 
 
 def _notices_of(client: redis.Redis, stream: str, customer_id: str) -> Iterator[str]:
-    """Yield the entries about a customer: it is deleted, so its limits no longer matter."""
+    """Yield the ids of the entries about a customer: the customer is deleted, so its limits no longer matter."""
     for name, entry in cast(list[tuple[bytes, dict[Any, Any]]], client.xrange(stream)):
         try:
             if json.loads(fields(entry).get("facts", "null"))["customer"] == customer_id:
@@ -106,7 +106,7 @@ def _rewrite(server: redis.Redis, clock: Callable[[], float], pause: Callable[[f
 def _await_rewritten(
     server: redis.Redis, end: float, clock: Callable[[], float], pause: Callable[[float], None]
 ) -> bool:
-    """Wait until no log is being rewritten; return whether that was so before ``end``."""
+    """Wait until the server rewrites no log; return False if it still does at ``end``."""
     while True:
         persistence = server.info("persistence")
         if not (int(persistence["aof_rewrite_in_progress"]) or int(persistence["aof_rewrite_scheduled"])):

@@ -29,7 +29,7 @@ KEPT_MS = 2 * 86_400_000
 """How long a window outlives its period, for calls that end late."""
 
 MARKS_KEPT_MS = 86_400_000
-"""How long a settled mark is kept that its worker did not remove: the worker may only be slow."""
+"""How long a settled mark is kept if its worker does not remove it: the worker may only be slow."""
 
 LONGEST_MS = 32 * 86_400_000
 """The longest period, whatever its kind and time zone."""
@@ -46,17 +46,17 @@ class Findings:
     ahead_ms: int
     """How far Redis' clock is ahead of this process'."""
     has_lost: bool
-    """Whether Redis' clock was set so far that keys which the ledger can write again may be gone."""
+    """Whether Redis' clock was set so far that keys which can be rebuilt from the ledger may have expired."""
     memory: int
     memory_max: int
-    """Bytes that Redis uses and may use, of the fullest node; 0 is no limit."""
+    """Bytes that Redis uses and may use, on the fullest node; a ``memory_max`` of 0 is no limit."""
 
 
 class Maintenance:
     """Maintains Redis; any number of processes may run it.
 
-    A window does not expire in Redis: where its clock is set forward for a moment, a quota must not start over. So
-    windows are removed here, once both clocks show that their period has been over for two days.
+    A window has no expiry in Redis, because a quota must not start over where Redis' clock is set forward for a moment.
+    Windows are removed here, once both clocks show that their period has been over for two days.
 
     Raises:
         MeteringUnavailable: Redis is unavailable, from ``turn``.
@@ -73,7 +73,7 @@ class Maintenance:
         self._turns = 0
 
     def turn(self, *, removes: bool = True) -> Findings:
-        """Check clock and memory, and remove some of what is long over unless ``removes`` is false."""
+        """Check clock and memory, and remove some outdated windows and marks unless ``removes`` is false."""
         with translated():
             reading = self._clocks.read()
             previous = int(cast(Any, self._redis.get(redis_keys.CLOCK)) or 0)
@@ -99,7 +99,7 @@ class Maintenance:
         return max(amounts, key=lambda amount: amount[0] / amount[1] if amount[1] else 0)
 
     def _refuse_when_full(self, used: int, memory_max: int) -> None:
-        """Stop admissions while there is too little room, so that in-flight calls can be settled."""
+        """Stop admissions while Redis has too little room, so that in-flight calls can be settled."""
         share = used / memory_max if memory_max else 0.0
         is_full = share > (ROOMY if self._is_full else FULL)
         if is_full is self._is_full:

@@ -57,7 +57,7 @@ def address_of(url: str) -> Address:
 
 
 def _tls(url_options: dict[str, Any]) -> ssl.SSLContext:
-    """Return the TLS context that redis-py makes of the ``ssl_`` options: they alone turn verification off."""
+    """Return the TLS context that redis-py creates from the ``ssl_`` options; only they can turn verification off."""
     options: dict[str, Any] = {"cert_reqs": "required", "check_hostname": True}
     options |= {name.removeprefix(_TLS): value for name, value in url_options.items() if name.startswith(_TLS)}
     return RedisSSLContext(**options).get()

@@ -1,4 +1,4 @@
-"""The keys, customers and menus that a gateway remembers. They only save look-ups: scripts decide by Redis' state."""
+"""The keys, customers and menus that a gateway remembers. They only save look-ups: scripts decide from Redis' state."""
 
 from __future__ import annotations
 

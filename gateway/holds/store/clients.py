@@ -1,4 +1,4 @@
-"""Clients of Redis for the URL of the settings, and the only place where Redis' errors become the gateway's."""
+"""Clients for the Redis URL of the settings, and the only place where Redis' errors become the gateway's errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ TIMEOUT_S = 5.0
 def connect(url: str) -> redis.Redis:
     """Return a blocking client, for the admin side and the bookkeeper.
 
-    It repeats a command only once: while Redis does not answer, an operator gets an error soon and row locks are short.
+    The client repeats a command only once: where Redis does not answer, an operator gets an error soon, and row locks
+    are short.
     """
     options: dict[str, Any] = {
         "socket_timeout": TIMEOUT_S,
@@ -56,7 +57,7 @@ def connect_shared(url: str, *, batches: bool = True) -> RedisConnection:
 
 @cache
 def _driver_info() -> driver_info.DriverInfo:
-    """Return what a connection tells the server of redis-py, which for each connection would look its version up on disk."""
+    """Return what connections tell the server of redis-py; else redis-py reads its version from disk for each one."""
     return driver_info.DriverInfo()
 
 
@@ -93,7 +94,7 @@ def texts(reply: Iterable[bytes]) -> list[str]:
 
 
 def fields(reply: Mapping[Any, Any]) -> dict[str, str]:
-    """Return a hash that was read, as text."""
+    """Return the fields of a hash or of a stream's entry as text."""
     return {text(name): text(value) for name, value in reply.items()}
 
 
@@ -119,8 +120,7 @@ def next_entries(
 ) -> list[tuple[str, list[tuple[str, Fields]]]]:
     """Return the next entries of each stream that has any: at most ``most`` of each, each with its id.
 
-    It is one command where there is one server: a command for each of the buckets costs an idle process more than all its
-    other duties.
+    With one server this is one command: a command for each bucket costs an idle process more than all its other duties.
 
     Args:
         after: the last entry read of each stream, ``0-0`` before the first.

@@ -47,11 +47,11 @@ class Command:
 
 
 class SharedConnection:
-    """One connection that many calls share, made when it is first needed and again after a loss.
+    """One connection that many calls share, opened when it is first needed and again after a loss.
 
     Commands leave together once in each turn of the event loop, or one by one without ``batches``, and their replies
-    come back in the same order. Commands that had no reply when a connection was lost are sent once more on the next
-    connection, then given up.
+    come back in the same order. A command that had no reply when a connection was lost is sent once more on the next
+    connection, and then given up.
 
     Time is counted in ticks: where a server that owes a reply is silent for ``timeout_s``, the connection is given up.
     An event loop that was busy for longer than that ticks once, and reads what arrived meanwhile before it ticks again.
@@ -185,7 +185,7 @@ class _Socket(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     async def introduce(self, address: Address) -> None:
-        """Send the introduction; raises RedisError where the server refuses it, or the connection is gone by then."""
+        """Send the introduction; raises RedisError if the server refuses it or the connection is lost meanwhile."""
         loop = asyncio.get_running_loop()
         commands = [Command(words, loop.create_future()) for words in address.introduction]
         self.send(commands)
@@ -195,7 +195,7 @@ class _Socket(asyncio.Protocol):
             raise _lost()
 
     def send(self, commands: list[Command]) -> None:
-        """Send commands in one piece, without those whose caller is gone."""
+        """Send commands in one write, without those that no caller waits for any more."""
         pending = [command for command in commands if not command.reply.done()]
         if not pending:
             return
@@ -222,7 +222,7 @@ class _Socket(asyncio.Protocol):
                     command.reply.set_result(reply)
         except (hiredis.ProtocolError, IndexError):
             assert self._transport is not None
-            self._transport.abort()  # the other side is no Redis, or its replies are out of order
+            self._transport.abort()  # the server is not Redis, or its replies are out of order
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None

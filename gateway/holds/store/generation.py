@@ -21,7 +21,7 @@ POLL_S = 0.05
 OnDecided = Callable[[str], object]
 
 Restore = Callable[[OnDecided], Awaitable[str]]
-"""Makes Redis' state that of the ledger, and returns the generation in force. ``OnDecided`` is called with the
+"""Restores Redis' state from the ledger, and returns the generation in force. ``OnDecided`` is called with the
 generation as soon as it is decided: buckets that are complete serve under it while others are written."""
 
 InForce = Callable[[str], Awaitable[str]]
@@ -39,9 +39,9 @@ async def generation_in(connection: RedisConnection, bucket: str) -> str:
 
 
 def in_own_thread(stack: ExitStack | AsyncExitStack, restore: Callable[[OnDecided], str]) -> Restore:
-    """Return a restore that runs in a thread of its own, until ``stack`` is closed.
+    """Return a restore that runs in its own thread, which exists until ``stack`` is closed.
 
-    The event loop's threads may all be busy: with a slow ledger, or with counting an answer.
+    The event loop's own threads may all be busy, with a slow ledger or with counting an answer.
     """
     threads = ThreadPoolExecutor(1, "restore")
     stack.callback(threads.shutdown, wait=False)
@@ -60,8 +60,8 @@ async def nowhere(_bucket: str) -> str:
 class Generation:
     """One generation, learnt again when a script answers that it is not in force, or when the server lacks the script.
 
-    A server that starts lacks its scripts, and so does a replica that takes over: so a server that may have lost more
-    is noticed before a call is admitted.
+    A server that has just started lacks the scripts, and so does a replica that takes over. So a server that may have
+    lost more than its scripts is noticed before a call is admitted.
     """
 
     def __init__(self, restore: Restore, in_force: InForce = nowhere) -> None:
@@ -69,7 +69,7 @@ class Generation:
         self._in_force = in_force
         self._learning: asyncio.Task[None] | None = None
         self._is_decided = False
-        """Whether the generation that is being put in force is known: before that no bucket counts as complete."""
+        """Whether the generation that is being put in force is known; before that, no bucket counts as complete."""
         self.value = ""
         self.learnt = 0
         """How many times the generation was learnt; pass ``learn`` the number from before the failed command."""
@@ -78,10 +78,10 @@ class Generation:
         """Check the hot state, unless it was checked since the generation was learnt for the ``since``-th time.
 
         Args:
-            bucket: the bucket that the call needs; None is all of them.
+            bucket: the bucket that the call needs; None means all buckets.
 
         Raises:
-            MeteringUnavailable: the check takes long; it continues, and the next call waits for it.
+            MeteringUnavailable: the check takes over ``patience_s``; it continues, and the next call waits for it.
         """
         if self.learnt != since:
             return None

@@ -1,4 +1,4 @@
-"""Reads the buckets and the holds of in-flight calls from Redis; ``lua/shared.lua`` writes them."""
+"""Reads the buckets and the holds of in-flight calls from Redis, in the form that ``lua/shared.lua`` defines."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class InFlight:
     grant: int
     facts_json: str
     progress: str
-    """When the hold was last renewed and what it had used by then, as Redis has it; empty before the first renewal."""
+    """When the hold was last renewed and its use by then, as Redis has it; empty before the first renewal."""
     renewed: int
     sofar: int
     owes_input: bool

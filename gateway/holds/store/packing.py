@@ -1,5 +1,7 @@
-"""The packed arguments and replies of scripts: numbers as doubles, in which whole numbers below 2^53 are exact, in
-replies as integers of eight bytes, and texts up to a zero byte. ``lua/shared.lua`` writes and reads the same form.
+"""The packed arguments and replies of scripts; ``lua/shared.lua`` writes and reads the same form.
+
+Numbers are doubles, in which whole numbers below 2^53 are exact; in replies they are integers of eight bytes. A text
+has a zero byte at its end.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from redis.exceptions import ResponseError
 from gateway.holds.store.clients import text
 
 MOST = 2.0**53 - 1
-"""Stands for a limit that is not set: more cannot be counted."""
+"""Stands for a limit that is not set: no more than this can be counted."""
 
 GRANTED = Struct("<7q")
 """The reply to an admitted reservation: the time, the tokens granted and allowed, the remaining tokens of conversation
@@ -47,7 +49,7 @@ def mark(charge_nanousd: int, settled_ms: int) -> bytes:
 
 
 def settled_at(packed_mark: bytes) -> int:
-    """Return when the hold of a mark was settled, ms."""
+    """Return when the hold with this mark was settled, ms."""
     return int(DONE.unpack_from(packed_mark)[2])
 
 

@@ -20,7 +20,7 @@ from pricing.menus.menu import Menu
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A valid key: the SHA-256 of its text, valid until ``expires`` in ms, or for ever."""
+    """A valid key, by the SHA-256 of its text. It is valid until ``expires``, ms; without end where that is None."""
 
     bucket: str
     digest: str
@@ -28,7 +28,7 @@ class Admitted:
     key_id: str
     expires: int | None
     is_foreign: bool = False
-    """Whether it was made elsewhere, so that its text does not name its bucket."""
+    """Whether the key was made elsewhere, so that its text does not name its bucket."""
 
 
 @dataclass(slots=True)
@@ -70,22 +70,22 @@ class Projection:
             run_all(self._redis, self._put_newer, put)
 
     def customers(self, ids: Sequence[str]) -> list[Customer]:
-        """Return the customers of these ids that Redis has, as it has them."""
+        """Return those customers of ``ids`` that Redis has, as Redis has them."""
         with translated(), self._redis.pipeline(transaction=False) as batch:
             for customer_id in ids:
                 batch.hget(redis_keys.customer(redis_keys.bucket_of(customer_id), customer_id), "body")
             return [Customer.from_json(text(body)) for body in batch.execute() if body is not None]
 
     def change_period(self, customer: Customer, period: tuple[int, int], used: PeriodUse) -> str | None:
-        """Put terms of another period or time zone in force, and begin the window with all its use and holds.
+        """Put terms with another period or time zone in force, and begin the new window with all its use and holds.
 
         Args:
             period: the period of the new terms, ms.
-            used: the sums of its records, including those that wait for the ledger, up to an entry of the stream.
+            used: the sums of the period's records, including waiting records, up to an entry of the stream.
 
         Returns:
-            The last id of the bucket's stream of records where more records have come since, and ``used`` has to be
-            added up again; None where the terms, or later terms, are in force.
+            The last id of the bucket's stream of records if more records have come since, so that ``used`` has to be
+            added up again; None if these or later terms are in force.
         """
         bucket, start = redis_keys.bucket_of(customer.id), period[0]
         users = {redis_keys.end_user(bucket, customer.id, start, name): tokens for name, tokens in used.by_user.items()}
@@ -122,7 +122,7 @@ class Projection:
         return stream, [(text(name), entry) for name, entry in entries]
 
     def put_keys(self, admitted: Iterable[Admitted], shut_out: Iterable[tuple[str, str]] = ()) -> None:
-        """Make keys valid; keys to remove, by bucket and digest, are invalid from the next call on.
+        """Make keys valid; the keys ``shut_out``, by bucket and digest, are invalid from the next call on.
 
         The entry that names the bucket of a key made elsewhere stays when the key is removed: alone it admits no call.
         """

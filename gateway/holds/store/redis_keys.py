@@ -57,12 +57,12 @@ def conversation(bucket: str, customer_id: str, name: str) -> str:
 
 
 def pace(bucket: str, customer_id: str) -> str:
-    """Hash: ``live`` calls; the request rates' theoretical arrival times, ``tat_us`` and of counts ``count_tat_us``."""
+    """Hash: ``live`` calls; the request rates' theoretical arrival times, ``tat_us``, for counts ``count_tat_us``."""
     return f"{{b{bucket}}}:pace:{customer_id}"
 
 
 def inflight(bucket: str) -> str:
-    """Hash: the holds of in-flight calls by id, a text each, and the progress of each at its last renewal."""
+    """Hash: the holds of in-flight calls by id, each a packed string, and their progress at their last renewal."""
     return f"{{b{bucket}}}:inflight"
 
 
@@ -72,7 +72,7 @@ def rescued(bucket: str) -> str:
 
 
 def settled(bucket: str) -> str:
-    """Hash: the marks of settled holds by id, packed. They outlive the longest repetition of a command."""
+    """Hash: the marks of settled holds by id, packed. A mark outlives any repetition of a command."""
     return f"{{b{bucket}}}:settled"
 
 
@@ -129,8 +129,8 @@ def usage(bucket: str) -> str:
 def notices(bucket: str) -> str:
     """Stream: notices for the webhook.
 
-    Limits that customers came near to (``limit``, ``percent``, ``facts``) or that refuse their calls (``locked_out``,
-    ``facts``), in the first bucket also menus put in force (``publication``, JSON).
+    They are about limits of which customers have used a share (``limit``, ``percent``, ``facts``) or that refuse their
+    calls (``locked_out``, ``facts``), and in the first bucket about menus put in force (``publication``, JSON).
     """
     return f"{{b{bucket}}}:notices"
 
@@ -157,8 +157,8 @@ TIMELINE = "menus"
 """Hash: ``rev`` and ``body``, the publications as JSON, oldest first."""
 
 WATERMARK = "tide"
-"""Hash: ``seq``, the ledger's last record when Redis was last notified; ``booked``, the last record that it certainly
-had; ``counted``, the generation whose counts are being booked."""
+"""Hash: ``seq``, the ledger's last record when Redis was last notified; ``booked``, the last record that the ledger
+certainly had; ``counted``, the generation whose counts are being booked."""
 
 CLOCK = "clock"
 """String: Redis' time at the bookkeeper's last turn, ms; a clock that shows less was set back."""

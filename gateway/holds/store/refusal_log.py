@@ -29,7 +29,7 @@ KEPT_S = 35 * 86_400
 
 EVERY_S = 0.2
 WAITING_MOST = 20_000
-"""The refusals that a worker remembers until it writes them; more in that time are dropped."""
+"""The refusals that a worker remembers until it writes them; any further refusal in that time is dropped."""
 
 FIELDS = ("time", "status", "code", "limit", "max", "used", "held", "asked", "key_id", "request_id")
 
@@ -42,8 +42,8 @@ log = logging.getLogger(__name__)
 class RefusalLog:
     """The refusals that a worker has not written yet. An admitted call costs nothing here.
 
-    A refusal costs its call an entry in memory; the entries of a fifth of a second are written together, a customer's
-    in one command. A killed worker loses the entries of that time, and a full Redis takes none.
+    A refused call costs an entry in memory. The entries of a fifth of a second are written together, those of a
+    customer in one command. A killed worker loses the entries of that time, and a full Redis takes none.
     """
 
     def __init__(self, connection: RedisConnection, now_ms: Callable[[], int]) -> None:
@@ -53,7 +53,7 @@ class RefusalLog:
         self._count = 0
         self._locked: dict[tuple[str, str], Reached] = {}
         self._notified: dict[tuple[str, str], str] = {}
-        """The periods and amounts of limits whose lock-out this worker knows to be notified."""
+        """By customer and limit, the period and amount for which this worker knows that a lock-out was notified."""
         self._lock_out = Script("lock_out")
         self._keep = Script("log_refusals")
 
@@ -94,7 +94,7 @@ class RefusalLog:
             log.warning("%d refusals are not kept: %s", sum(map(len, waiting.values())), lost[0])
 
     async def _write(self, customer: str, entries: Sequence[bytes]) -> None:
-        """Write refusals of a customer; where its bucket has too many, remove the logs with the oldest last refusal."""
+        """Write refusals of a customer; if its bucket has too many, remove the logs whose last refusal is oldest."""
         bucket = redis_keys.bucket_of(customer)
         log_name = redis_keys.refusals(bucket, customer)
         names = [log_name, redis_keys.refusal_counts(bucket), redis_keys.refusal_order(bucket)]

@@ -1,4 +1,4 @@
-"""The Lua scripts, one verb a file; each is loaded with the shared parts that it uses in front."""
+"""The Lua scripts, one verb a file; each script is loaded behind the shared parts that it uses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAME = re.compile(r"^local (?:function )?(\w+)", re.MULTILINE)
 
 @cache
 def source(verb: str) -> str:
-    """Return the text of the verb of that name behind those shared parts that it uses; the flags it declares come first."""
+    """Return the script of a verb: the flags that it declares, the shared parts that it uses, then its own text."""
     path = _LUA / f"{verb}.lua"
     text = (path if path.is_file() else _LUA / "maintenance" / f"{verb}.lua").read_text("utf-8")
     declared, rest = text.split("\n", 1) if text.startswith("#!") else ("", text)
@@ -33,7 +33,7 @@ def source(verb: str) -> str:
 
 @cache
 def _shared_parts() -> dict[str, str]:
-    """Return the parts of the shared lines by the name that each defines."""
+    """Return the parts of ``shared.lua`` by the name that each part defines."""
     parts = (_LUA / "shared.lua").read_text("utf-8").strip().split("\n\n")
     return {name: part for part in parts for name in _NAME.findall(part)}
 

@@ -15,11 +15,11 @@ from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.packing import ConversationState
 
 KEPT_MS = 3_600_000
-"""How long a thread is remembered after it was made or named again: as long as an idle conversation."""
+"""How long a thread is remembered after it was written or last sent back: as long as an idle conversation."""
 
 
 class Threads:
-    """Threads are written for an hour by the settlement of the answered call, and again by a rebuild.
+    """Looks up threads, which the settlement of an answered call writes for an hour, and a rebuild writes again.
 
     Args:
         in_force: makes sure that a bucket is in force and returns whether it already was; if not, look up again.
@@ -35,7 +35,7 @@ class Threads:
     async def conversation(self, bucket: str, key_digest: str, threads: Sequence[str]) -> str | None:
         """Return the conversation of the key's customer to which ``threads`` lead.
 
-        The answer is None where no thread is known, and ``""`` where the threads lead to several.
+        The answer is None where no thread is known, and ``""`` where the threads lead to several conversations.
         """
         if not threads:
             return None
@@ -54,7 +54,7 @@ class Threads:
     async def _led_to(
         self, bucket: str, key_digest: str, threads: Sequence[str], read: Callable[[list[str]], Awaitable[list[Any]]]
     ) -> list[str | None]:
-        """Return the conversation of each thread. Where none is known, Redis may be empty: restore it, read again."""
+        """Return the conversation of each thread. If no thread is known, Redis may be empty: restore it, read again."""
         with translated():
             conversations = await self._of_customer(bucket, key_digest, threads, read)
             if not any(name is not None for name in conversations) and not await self._in_force(bucket):

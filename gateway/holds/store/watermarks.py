@@ -1,7 +1,8 @@
-"""The last record that the ledger has of each bucket, from this machine's bookkeeper to its workers, in a mapped file.
+"""The last record that the ledger has of each bucket, passed from the bookkeeper to the workers in a mapped file.
 
-A worker sends the reserving script the number of the last record that the ledger certainly has of the bucket. A bucket
-with a lower watermark is stale, even if no server was restarted, and is rebuilt before a call is admitted.
+They are processes of one machine. A worker sends the reserving script the number of the last record that the ledger
+certainly has of the bucket. A bucket with a lower watermark is stale, even if no server was restarted, and is rebuilt
+before a call is admitted.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Watermarks:
 
     @property
     def numbers(self) -> Numbers:
-        """The number of the last record that the ledger is known to have of each bucket, by place; always current."""
+        """For each bucket, by place, the number of the last record that the ledger is known to have; always current."""
         return self._numbers
 
     def write(self, marks: Mapping[str, int]) -> None:
@@ -41,7 +42,7 @@ class Watermarks:
 
 
 def _mapped(path: Path) -> mmap.mmap:
-    """Map the file, created if missing. Where that fails, the numbers stay in this process, and nothing is known."""
+    """Map the file, creating it if needed. If that fails, the numbers stay in this process and no other sees them."""
     size = redis_keys.BUCKETS * NUMBER_BYTES
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

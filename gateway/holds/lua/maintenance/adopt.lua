@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Rewrites a hold that a worker of the version before left behind into the present form. KEYS: the set of holds, the
+-- Rewrites a hold that a worker of the previous version left behind into the present form. KEYS: the set of holds, the
 -- hold, inflight. ARGV: the hold's id.
 local h = redis.call('HMGET', KEYS[2], 'state', 'owner', 'tokens', 'money', 'input', 'first', 'charged', 'window',
   'deadline', 'admitted', 'grant', 'facts', 'sofar', 'owes_input', 'billed')

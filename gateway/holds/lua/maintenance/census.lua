@@ -1,6 +1,6 @@
 -- Reads windows of one bucket and every open hold of the bucket at one moment; changes nothing.
--- KEYS: state, inflight, the holds of the version before, then windows. ARGV: generation.
--- Replies {'rebuild'}; or {'counted', of each hold its window, tokens and money, one after the other; of each window the
+-- KEYS: state, inflight, the holds of the previous version, then windows. ARGV: generation.
+-- Replies {'rebuild'}; or {'counted', for each hold its window, tokens and money, in one flat list; for each window the
 -- values that `gateway/holds/store/packing.py` reads}.
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] then return {'rebuild'} end
 local held, windows = {}, {}

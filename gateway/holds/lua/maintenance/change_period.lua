@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
--- Puts a customer's terms in force whose period or time zone has changed, and begins its new window with all that was used
--- and is held in it, in one step. A hold of a call that was admitted within the new period moves there.
--- KEYS: inflight, usage, customer, window, then the end users' of the period. ARGV: the stream's last id as the records that
--- were added up end with it; the customer's revision and body; when the period starts and ends (ms); the amounts, packed;
--- what all names of the customer's windows begin with, then what those of its end users in the period do; then the tokens of
--- each end user.
--- Replies {'put'}, {'later'} where a later revision is in force already, or {'moved', the stream's last id}.
+-- In one step, puts in force the terms of a customer whose period or time zone has changed, and begins the customer's new
+-- window with everything used and held in it. A hold of a call that was admitted within the new period moves there.
+-- KEYS: inflight, usage, customer, window, then the end users' of the period. ARGV: the stream's last id at which the sums of
+-- records end; the customer's revision and body; when the period starts and ends (ms); the amounts, packed; the prefix of all
+-- names of the customer's windows; the prefix of the names of its end users' keys in the period; then the tokens of each end
+-- user.
+-- Replies {'put'}, {'later'} where a later revision is in force already, or {'moved', the stream's last id} where records
+-- have come since.
 local inflight, usage, customer, window = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local read_to, rev, body, period_start, period_end, amounts, windows, end_users = unpack(ARGV, 1, 8)
 
@@ -16,13 +17,14 @@ end
 if whole(redis.call('HGET', customer, 'rev')) >= whole(rev) then return {'later'} end
 if last ~= read_to then return {'moved', last} end
 
--- Of each window that holds leave what goes with them, and of each end user what its calls hold.
+-- Collect the moved holds; by window and by end user's key, the amounts that leave with them; by end user's key, the tokens
+-- that calls hold in the new period.
 local holds, leaving, users_left, held_by_user = {}, {}, {}, {}
 local held, spend_held = 0, 0
 local entries = redis.call('HGETALL', inflight)
 for place = 1, #entries, 2 do
   local hold = entries[place + 1]
-  if string.find(hold, '^%a') then  -- not how far a call was
+  if string.find(hold, '^%a') then  -- not the progress of a call
     local stands, tokens, money, input, first, charged, deadline, admitted, grant, allowed, left, period_left =
       struct.unpack(HOLD, hold)
     local owner, name, facts = texts_of(hold)
@@ -57,18 +59,17 @@ for name, gone in pairs(leaving) do
     its_included, its_max, its_spend_max}
 end
 
--- Nothing that is written from here on can fail. Where the window stands that an earlier period of this customer's left,
--- it is written anew.
+-- No write from here on can fail. A window that an earlier period of this customer left under the same name is written anew.
 for name, left in pairs(leaving) do
   put_window(name, unpack(left, 1, 8))
-  redis.call('HSET', name, 'moved', '1')  -- read by workers of the version before
+  redis.call('HSET', name, 'moved', '1')  -- read by workers of the previous version
 end
 for name, tokens in pairs(users_left) do redis.call('HINCRBY', name, 'held', written(-tokens)) end
 for place = 1, #holds, 2 do redis.call('HSET', inflight, holds[place], holds[place + 1]) end
 redis.call('HDEL', window, 'used', 'held', 'spend_used', 'spend_held', 'included', 'tokens_max', 'spend_max')
 put_window(window, false, bounded(used), bounded(held), bounded(spend_used), bounded(spend_held), included, tokens_max,
   spend_max)
-redis.call('HSET', window, 'carried', '1')  -- it may be of a longer kind than who removes windows has read of its customer
+redis.call('HSET', window, 'carried', '1')  -- its period may be longer than that in the customer's record
 for place = 5, #KEYS do
   redis.call('HSET', KEYS[place], 'used', ARGV[place + 4], 'held', held_by_user[KEYS[place]] or 0, 'carried', '1')
   held_by_user[KEYS[place]] = nil

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Dates the renewals of holds from now: another clock had dated them. KEYS: inflight. ARGV: the time, ms, then of each
--- hold its id and its progress as it was read; a hold that was renewed since stays unchanged.
+-- Sets the time of holds' last renewals, which another clock had dated, to now. KEYS: inflight. ARGV: the time, ms, then for
+-- each hold its id and its progress as the caller read it; a hold that was renewed since stays unchanged.
 for place = 2, #ARGV, 2 do
   local found = redis.call('HMGET', KEYS[1], ARGV[place], PROGRESS .. ARGV[place])
   if found[1] and (found[2] or '') == ARGV[place + 1] then

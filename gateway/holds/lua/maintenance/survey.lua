@@ -1,6 +1,7 @@
--- Looks at many buckets at once; changes nothing. KEYS: of each bucket its state, its holds, its records that wait for the
--- ledger, and the holds of the version before. Replies of each: the generation and the newest record of the ledger as the
--- bucket has them, the number of fields of its holds, of records that wait, and of holds of the version before.
+-- Reads the state of many buckets at once; changes nothing. KEYS: for each bucket its state, its holds, its records that wait
+-- for the ledger, and the holds of the previous version. Replies for each bucket: the generation and the ledger's newest
+-- record as the bucket has them, and the numbers of fields in its holds, of waiting records, and of holds of the previous
+-- version.
 local found = {}
 for place = 1, #KEYS, 4 do
   local known = redis.call('HMGET', KEYS[place], 'generation', 'tide')
