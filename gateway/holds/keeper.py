@@ -130,7 +130,7 @@ class Keeper:
     def settle(self, live: Live, outcome: Outcome, once: Once | None = None) -> asyncio.Future[Settled | None]:
         """Settle a hold, trying until Redis has settled it. Never waits, never fails.
 
-        A caller may wait for the returned future; to cancel the future does not stop the settlement. ``once`` has the
+        A caller may wait for the returned future, and may cancel it without stopping the settlement. ``once`` has the
         answers to keep; without ``once`` the Idempotency-Key is free again.
         """
         live.sofar = outcome.billed_output_tokens

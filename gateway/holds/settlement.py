@@ -216,7 +216,7 @@ class Settlements:
         return dict(zip(sofar, verdicts, strict=True))
 
     async def announce(self, hold: Hold, sofar: Checkpoint) -> bool:
-        """Write again a hold that a rebuild could not know; return False if the hold is settled already, else True."""
+        """Write again a hold that a rebuild could not know; return False if the hold is settled, else True."""
         facts = await self._facts_now(hold)
         announcement = Announcement(
             facts=facts,

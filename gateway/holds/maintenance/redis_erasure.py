@@ -100,7 +100,7 @@ def _rewrite(server: redis.Redis, clock: Callable[[], float], pause: Callable[[f
         reason = f"not done after {REWRITTEN_S:g} s, or failed"
     except ResponseError as error:
         reason = str(error)
-    log.warning("Redis does not write its log anew when asked, so it keeps what was erased until it does: %s", reason)
+    log.warning("Redis did not rewrite its log as requested; the log has the erased data until Redis does: %s", reason)
 
 
 def _await_rewritten(

@@ -57,7 +57,7 @@ def conversation(bucket: str, customer_id: str, name: str) -> str:
 
 
 def pace(bucket: str, customer_id: str) -> str:
-    """Hash: ``live`` calls; the request rates' theoretical arrival times, ``tat_us``, for counts ``count_tat_us``."""
+    """Hash: ``live`` calls; the theoretical arrival times of requests, ``tat_us``, and of counts, ``count_tat_us``."""
     return f"{{b{bucket}}}:pace:{customer_id}"
 
 

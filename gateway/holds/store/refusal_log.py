@@ -123,7 +123,7 @@ class RefusalLog:
             try:
                 await self._lock_out.run(self._connection, names, [limit, mark, end, orjson.dumps(facts)])
             except (RedisError, OSError) as error:
-                log.warning("It is not told that %s is locked out: %s", customer, error)
+                log.warning("No notice is written that %s is locked out: %s", customer, error)
                 continue
             self._notified[customer, limit] = mark
 

@@ -15,7 +15,7 @@ from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.packing import ConversationState
 
 KEPT_MS = 3_600_000
-"""How long a thread is remembered after it was written or last sent back: as long as an idle conversation."""
+"""How long a thread is remembered after it was written or named again: as long as an idle conversation."""
 
 
 class Threads:
