@@ -129,7 +129,7 @@ class WireReply:
             self._ticks_left = self._idle_ticks
             try:
                 goes_on = self._sink(data)
-            except Exception as error:  # noqa: BLE001 - ``pour`` raises it to its caller
+            except Exception as error:  # noqa: BLE001 - the caller of ``pour`` gets it
                 self._failure, goes_on = error, False
             if not goes_on:
                 self._sink = None
