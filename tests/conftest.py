@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +42,23 @@ settings.load_profile("any machine")
 # Test processes share the cores, and the threads of linear algebra spin while they wait for each other.
 # numpy reads this variable when it loads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 * 2**30
+
+
+def keep_files_in_memory() -> None:
+    """Put temporary files into memory where there is room for them and programs may run from there.
+
+    The tests commit tens of thousands of times; a commit to a disk waits for it. The test processes inherit the choice.
+    """
+    if "TMPDIR" in os.environ or not MEMORY.is_dir():
+        return
+    runs_programs = not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+    if runs_programs and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+keep_files_in_memory()
 
 LONGEST_FIRST = (
     "tests/house/test_types.py",
