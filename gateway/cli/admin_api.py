@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import httpx
 import typer
 
 from gateway.errors import StartupError
+
+if TYPE_CHECKING:
+    import httpx
 
 ANSWER_S = 120.0
 """How long to wait for the gateway's answer: it checks a menu for up to a minute."""
@@ -24,6 +26,8 @@ def admin_client(url: str, token: str) -> httpx.Client:
     Raises:
         StartupError: the address is no URL.
     """
+    import httpx  # noqa: PLC0415 - most commands that have its options call no gateway
+
     try:
         base = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -44,6 +48,8 @@ def send_request(
     Raises:
         StartupError: the gateway does not answer.
     """
+    import httpx  # noqa: PLC0415 - as above
+
     try:
         return client.request(method, path, json=body, headers=headers)
     except httpx.HTTPError as error:

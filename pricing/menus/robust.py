@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
 
 from pricing.market.answers import Floats, Ints
 from pricing.market.estimated import Estimated, estimated
@@ -280,6 +280,6 @@ def most_of(valuation: Valuation, sigma: float = 0.0, taste: float = 0.0, tiers:
     most = enveloped(valuation) if has_hull(valuation) else first_best(valuation)
     if sigma and valuation.cost_per_token:
         # E[(z - 1)^+] of a lognormal z of mean 1.
-        beyond = float(ndtr(sigma / 2) - ndtr(-sigma / 2))
+        beyond = math.erf(sigma / math.sqrt(8))
         most += beyond * first_best(replace(valuation, cost_per_token=0.0))
     return most + taste * float(np.log(tiers + 1))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
-
-import httpx
 
 from gateway.cli.admin_api import problem, refusal, send_request
 from gateway.errors import StartupError
+
+if TYPE_CHECKING:
+    import httpx
 
 Effective = Literal["now", "next_period"]
 
