@@ -82,16 +82,17 @@ class RefusalLog:
         await self._notify_locked_out()
         waiting, self._waiting, self._count = self._waiting, defaultdict(list), 0
         sent = [self._write(customer, entries[-MOST:]) for customer, entries in waiting.items()]
+        results = await asyncio.gather(*sent, return_exceptions=True)
         lost = [
-            result
-            for result in await asyncio.gather(*sent, return_exceptions=True)
-            if isinstance(result, BaseException)
+            (error, len(entries))
+            for error, entries in zip(results, waiting.values(), strict=True)
+            if isinstance(error, BaseException)
         ]
-        for error in lost:
+        for error, _ in lost:
             if not isinstance(error, (RedisError, OSError)):
                 raise error
         if lost:
-            log.warning("%d refusals are not kept: %s", sum(map(len, waiting.values())), lost[0])
+            log.warning("%d refusals are not kept: %s", sum(count for _, count in lost), lost[0][0])
 
     async def _write(self, customer: str, entries: Sequence[bytes]) -> None:
         """Write refusals of a customer; if its bucket has too many, remove the logs whose last refusal is oldest."""

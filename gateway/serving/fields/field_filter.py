@@ -85,7 +85,8 @@ class Sieve:
         """Return what becomes of a field, as a word; a field with harmful values is ``refused``."""
         if name in self._own_fields:
             return "rewritten"
-        if name in self._costly:
+        checks_value = name == "context_management" and name in self._checked_fields
+        if name in self._costly or (checks_value and self._endpoint != COUNT_TOKENS):
             return "refused"
         return ("rewritten" if name in REWRITTEN else "passes") if self.passes(name) else "dropped"
 

@@ -146,6 +146,7 @@ async def test_a_redis_that_takes_nothing_costs_the_log_and_nothing_else(
     await connection.execute("SET", name, "of another kind")
     log = RefusalLog(connection, lambda: NOW)
     log.note("cus_a", "key_1", request("one"), refused())
+    log.note("cus_b", "key_2", request("of another customer"), refused())
 
     with caplog.at_level(logging.WARNING):
         await log.flush()
@@ -155,6 +156,7 @@ async def test_a_redis_that_takes_nothing_costs_the_log_and_nothing_else(
 
     assert "1 refusals are not kept" in caplog.text
     assert [one["request_id"] for one in await refusals_of(connection, "cus_a")] == ["two"]
+    assert [one["request_id"] for one in await refusals_of(connection, "cus_b")] == ["of another customer"]
 
 
 def test_an_entry_that_was_written_twice_is_shown_once() -> None:

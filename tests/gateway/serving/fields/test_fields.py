@@ -12,6 +12,7 @@ from gateway.errors import BadRequest
 from gateway.serving.caller.headers import dropped_header
 from gateway.serving.dialects.base import Dialect
 from gateway.serving.dialects.registry import dialects
+from gateway.serving.fields.field_filter import Sieve
 from gateway.serving.fields.guarded_fields import COSTLY, HOUSES, OURS
 from gateway.serving.fields.known_fields import KNOWN
 from gateway.serving.fields.tools import HOSTED_FIELDS
@@ -202,6 +203,8 @@ def test_a_field_is_refused_for_the_value_that_costs(endpoint: str, name: str, h
         forwarded(dialect, {**BODIES[endpoint], name: costly})
 
     assert refused.value.param == name
+    is_ours = name in OURS[endpoint]
+    assert Sieve(endpoint, PROFILES["any"]).fate(name) == ("rewritten" if is_ours else "refused")
 
 
 def test_the_operator_may_let_a_field_pass() -> None:
