@@ -171,13 +171,13 @@ def _patience(urgency_per_s: Floats, lengths: Ints, owner: Ints, habits: Habits,
 def own_of(owner: Ints, tier: Ints, tokens: Ints, ended: Flags, even: Flags, window: Ints | None = None) -> OwnLengths:
     """Return the counts of lengths by customer, tier, window, parity and bin."""
     window = np.zeros(len(owner), dtype=np.int64) if window is None else window
-    place = np.unique(tier, return_inverse=True)[1]
-    keys, where = np.unique(
-        np.column_stack((owner, place, window, even, bins_of(tokens))).astype(np.int64), axis=0, return_inverse=True
-    )
-    observed = np.bincount(where.ravel(), ended, len(keys)).astype(np.int64)
-    censored = np.bincount(where.ravel(), minlength=len(keys)) - observed
-    return OwnLengths(keys[:, 0], keys[:, 1], keys[:, 2], keys[:, 3], keys[:, 4], observed, censored)
+    columns = owner, np.unique(tier, return_inverse=True)[1], window, even.astype(np.int64), bins_of(tokens)
+    sizes = tuple(int(column.max(initial=0)) + 1 for column in columns)
+    cell = np.ravel_multi_index(columns, sizes)
+    counts = np.bincount(cell, minlength=int(np.prod(sizes)))
+    cells = np.flatnonzero(counts)
+    observed = np.bincount(cell, ended, len(counts)).astype(np.int64)[cells]
+    return OwnLengths(*np.unravel_index(cells, sizes), observed, counts[cells] - observed)
 
 
 def _customers(owner: Ints, customers: int, left: Flags, waited: Floats, even: Flags) -> Customers:

@@ -147,9 +147,10 @@ def windows_of(owner: Ints, window: Ints, left: Any, waited: Floats, customers: 
 
 def counted(tier: str, cap_tokens: int | None, tokens: Ints, ended: Any) -> LengthCounts:
     """Return the counts of conversations by length and ending."""
-    lengths, place = np.unique(tokens, return_inverse=True)
-    observed = np.bincount(place, ended, len(lengths)).astype(np.int64)
-    return LengthCounts(tier, cap_tokens, lengths, observed, np.bincount(place, minlength=len(lengths)) - observed)
+    counts = np.bincount(tokens)
+    lengths = np.flatnonzero(counts)
+    observed = np.bincount(tokens, ended).astype(np.int64)[lengths]
+    return LengthCounts(tier, cap_tokens, lengths, observed, counts[lengths] - observed)
 
 
 def choosing(truth: Truth, offer: Offer, customers: int, conversations: int, random: np.random.Generator) -> Ints:
