@@ -131,12 +131,14 @@ CASES: dict[str, Case] = {
 }
 
 
-def recover(case: Case, customers: int, conversations: int, seed: int, sweeps: Sweeps = FULL) -> Earned:
+def recover(
+    case: Case, customers: int, conversations: int, seed: int, *, draws: int = DRAWS, sweeps: Sweeps = FULL
+) -> Earned:
     """Estimate a market from one draw of customers, and return its menus' profits in the true market."""
     random = np.random.default_rng(seed)
     seen = case.watch(case.truth, customers, conversations, random)
     prior = None if case.prior is None else read_market(case.prior)
-    estimate = fit(seen, Given(WORTH, 0.0, prior=prior), draws=DRAWS, random=random, sweeps=sweeps)
+    estimate = fit(seen, Given(WORTH, 0.0, prior=prior), draws=draws, random=random, sweeps=sweeps)
     return earned(estimate, case)
 
 

@@ -24,17 +24,42 @@ MENU = menu_of((140, 1040, None), (60_000_000, 545_000_000, 625_000_000))
 WORTH = ("--value-nanousd", "1000000000")
 FEW = (*WORTH, "--draws", "2")
 """Choices are read once a draw, so few draws are quick; what is tested here does not hang on how many there are."""
+BEYOND_PER_S = 0.2
+"""No customer more urgent than 0.18/s wants the smallest tier, so buyers alone show next to nobody beyond this."""
+
+
+def talked(customers: int) -> list[dict[str, Any]]:
+    """Return the calls of customers who name a tier with each of twenty conversations."""
+    return list(talk(TRUTH, MENU, customers=customers, conversations=20, random=np.random.default_rng(1)))
 
 
 @pytest.fixture(scope="module")
 def records() -> list[dict[str, Any]]:
-    return list(talk(TRUTH, MENU, customers=400, conversations=20, random=np.random.default_rng(1)))
+    """The calls of a quarter of the customers who tell the shares between the types."""
+    return talked(100)
 
 
 @pytest.fixture(scope="module")
 def assigned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same calls of customers whose tiers were assigned: there are no choices to be read, which take long."""
     return [record | {"tier_chosen": None} for record in records]
+
+
+@pytest.fixture(scope="module")
+def assigned_files(tmp_path_factory: pytest.TempPathFactory, assigned: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The words that name the files of these calls and their menu."""
+    place = tmp_path_factory.mktemp("assigned")
+    usage, menu = written(place / "u.jsonl", assigned), written(place / "m.json", [MENU])
+    return "--usage", str(usage), "--menu", str(menu)
+
+
+@pytest.fixture(scope="module")
+def by_leaving(tmp_path_factory: pytest.TempPathFactory, assigned_files: tuple[str, ...]) -> Any:
+    """The market that ``price fit`` learns where tiers were assigned, so that only leaving is read."""
+    data = tmp_path_factory.mktemp("fitted") / "data"
+    fitted = tokencap(data, "price", "fit", *assigned_files, *FEW, "--out", "-")
+    assert fitted.returncode == 0, fitted.stderr
+    return json.loads(fitted.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +83,9 @@ def without_a_tier(name: str) -> CustomerRow:
     return CustomerRow(name, name, None, NOON, "active", "month", "UTC", NOON)
 
 
-def test_a_market_is_estimated_from_files(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+def test_a_market_is_estimated_from_files(tmp_path: Path) -> None:
     """Two files after one --usage; the shares between the types are recovered, and a menu can be made of it."""
+    records = talked(400)
     data, menu, out = tmp_path / "data", written(tmp_path / "menu.json", [MENU]), tmp_path / "market.json"
     first, second = written(tmp_path / "a.jsonl", records[:3000]), written(tmp_path / "b.jsonl", records[2900:])
 
@@ -103,28 +129,19 @@ def test_a_ledger_tells_what_its_export_tells(
 
 
 def test_a_tier_taken_for_an_account_is_a_choice_only_if_the_customer_took_it(
-    tmp_path: Path, assigned: list[dict[str, Any]]
+    tmp_path: Path, assigned_files: tuple[str, ...], by_leaving: Any
 ) -> None:
-    files = (
-        "--usage",
-        str(written(tmp_path / "u.jsonl", assigned)),
-        "--menu",
-        str(written(tmp_path / "m.json", [MENU])),
-    )
+    taken = tokencap(tmp_path / "data", "price", "fit", *assigned_files, *FEW, "--own-tiers", "--out", "-")
 
-    fitted = tokencap(tmp_path / "data", "price", "fit", *files, *FEW, "--out", "-")
-    taken = tokencap(tmp_path / "data", "price", "fit", *files, *FEW, "--own-tiers", "--out", "-")
-
-    assert json.loads(fitted.stdout)["estimate"]["sources"] == ["disconnects"]
+    assert by_leaving["estimate"]["sources"] == ["disconnects"]
     assert json.loads(taken.stdout)["estimate"]["sources"] == ["disconnects", "customer_choices"]
 
 
-def test_the_value_is_told_by_tiers_that_customers_took(tmp_path: Path, assigned: list[dict[str, Any]]) -> None:
+def test_the_value_is_told_by_tiers_that_customers_took(tmp_path: Path, assigned_files: tuple[str, ...]) -> None:
     """Nobody says one; the file says that it was estimated and from where to where choices leave it."""
-    usage, menu = written(tmp_path / "u.jsonl", assigned), written(tmp_path / "m.json", [MENU])
-    files = "--usage", str(usage), "--menu", str(menu), "--own-tiers", "--estimate-value", "--draws", "2"
+    words = *assigned_files, "--own-tiers", "--estimate-value", "--draws", "2"
 
-    done = tokencap(tmp_path / "data", "price", "fit", *files, "--out", "-")
+    done = tokencap(tmp_path / "data", "price", "fit", *words, "--out", "-")
 
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)["estimate"]["value"]
@@ -180,7 +197,9 @@ def test_what_cannot_be_estimated_is_one_sentence(
     assert not (tmp_path / "market.json").exists()
 
 
-def test_bad_records_are_set_aside_with_a_count(tmp_path: Path, assigned: list[dict[str, Any]]) -> None:
+def test_bad_records_are_set_aside_with_a_count(
+    tmp_path: Path, assigned: list[dict[str, Any]], by_leaving: Any
+) -> None:
     """Clock jumps, negative durations, deleted tiers, halves of records, and a program that hangs up a million times."""
 
     def spoilt(number: int, **changes: Any) -> dict[str, Any]:
@@ -200,17 +219,13 @@ def test_bad_records_are_set_aside_with_a_count(tmp_path: Path, assigned: list[d
             for n in range(25_000)
         ),
     ]
-    menu = written(tmp_path / "m.json", [MENU])
-    clean, all_of_it = written(tmp_path / "u.jsonl", assigned), written(tmp_path / "b.jsonl", [*assigned, *bad])
+    menu, all_of_it = written(tmp_path / "m.json", [MENU]), written(tmp_path / "b.jsonl", [*assigned, *bad])
 
-    without = tokencap(
-        tmp_path / "data", "price", "fit", "--usage", str(clean), "--menu", str(menu), *FEW, "--out", "-"
-    )
-    withal = tokencap(
+    done = tokencap(
         tmp_path / "data", "price", "fit", "--usage", str(all_of_it), "--menu", str(menu), *FEW, "--out", "-"
     )
 
-    one, other = json.loads(without.stdout), json.loads(withal.stdout)
+    one, other = by_leaving, json.loads(done.stdout)
     aside = other["estimate"]["set_aside"]
     assert aside["conversations_of_impossible_times"] == 5
     assert aside["conversations_of_unknown_tiers"] == 7
@@ -226,18 +241,18 @@ def test_bad_records_are_set_aside_with_a_count(tmp_path: Path, assigned: list[d
 def test_customers_who_took_nothing_are_refusals(
     tmp_path: Path, ledger_url: str, records: list[dict[str, Any]]
 ) -> None:
-    """A hundred customers without a tier: the most urgent have a share that buyers alone would not show."""
+    """Twenty-five customers without a tier: the most urgent have a share that buyers alone would not show."""
     kept(ledger_url, records, MENU)
     database = Database(ledger_url)
     with database.write() as connection:
-        for number in range(100):
+        for number in range(25):
             customer_rows.add(connection, without_a_tier(f"cus_none_{number}"))
     database.close()
 
     done = tokencap(tmp_path / "data", "price", "fit", "--database", ledger_url, *FEW, "--out", "-")
 
     market = json.loads(done.stdout)
-    beyond = sum(t["share"] for t in market["types"] if t["urgency_per_s"] > 0.16)
+    beyond = sum(t["share"] for t in market["types"] if t["urgency_per_s"] > BEYOND_PER_S)
     assert "customer_choices" in market["estimate"]["sources"]
     assert not any("Refusals were not counted" in note for note in market["estimate"]["notes"])
-    assert beyond == pytest.approx(100 / 500, abs=0.06)
+    assert beyond == pytest.approx(25 / 125, abs=0.06)
