@@ -177,7 +177,8 @@ def own_of(owner: Ints, tier: Ints, tokens: Ints, ended: Flags, even: Flags, win
     counts = np.bincount(cell, minlength=int(np.prod(sizes)))
     cells = np.flatnonzero(counts)
     observed = np.bincount(cell, ended, len(counts)).astype(np.int64)[cells]
-    return OwnLengths(*np.unravel_index(cells, sizes), observed, counts[cells] - observed)
+    customer, tier_place, weeks, parity, bins = np.unravel_index(cells, sizes)
+    return OwnLengths(customer, tier_place, weeks, parity, bins, observed, counts[cells] - observed)
 
 
 def _customers(owner: Ints, customers: int, left: Flags, waited: Floats, even: Flags) -> Customers:
