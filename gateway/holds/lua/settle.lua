@@ -97,8 +97,8 @@ if once and closes then
 end
 
 -- The first writes may fail, where the keys of the marks or the stream have another type; then the hold is not settled.
--- Later writes go to keys that were read. Writes to the notices and to the customer's in-flight calls may fail; a failure
--- there changes nothing else.
+-- Later writes go to keys that were read. Writes to the notices, the threads and the customer's in-flight calls may fail; a
+-- failure there changes nothing else.
 local reply = struct.pack(DONE, charge, conversation_left, now)
 if closes then call('HSET', settled, hold_id, reply .. reply .. reply) end
 local added = record == ''
@@ -148,8 +148,8 @@ if closes then
   if is_same then
     -- An id that two conversations have leads to neither. Where two cut answers end in the same text, the later answer counts.
     for place = threads_from, #KEYS do
-      local other = call('SET', KEYS[place], name, 'PX', HOUR_MS, 'GET')
-      if other and other ~= name and not string.find(KEYS[place], ':tail-', 1, true) then
+      local other = redis.pcall('SET', KEYS[place], name, 'PX', HOUR_MS, 'GET')
+      if type(other) == 'string' and other ~= name and not string.find(KEYS[place], ':tail-', 1, true) then
         call('SET', KEYS[place], '', 'PX', HOUR_MS)
       end
     end

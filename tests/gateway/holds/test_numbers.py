@@ -92,6 +92,10 @@ async def test_whose_window_is_known_not_to_add_up_is_not_served(valkey_url: str
 WRITTEN = ("inflight", "settled", "window", "conversation", "pace", "usage", "key", "customer", "end_user", "state")
 
 
+THREAD = "call-1"
+"""A thread to the conversation of a call."""
+
+
 def of_kind(harness: HoldsHarness, kind: str, hold: Hold) -> str:
     """Return the key of one kind that a call of acme's touches."""
     facts = hold.facts
@@ -109,6 +113,7 @@ def of_kind(harness: HoldsHarness, kind: str, hold: Hold) -> str:
         "once": redis_keys.once(BUCKET, "acme", "0" * 32),
         "answers": redis_keys.answers(BUCKET, "acme"),
         "notices": redis_keys.notices(BUCKET),
+        "thread": redis_keys.thread(BUCKET, "acme", THREAD),
     }
     return names[kind]
 
@@ -155,7 +160,7 @@ async def test_a_settlement_that_meets_a_key_of_another_kind_writes_nothing(valk
         assert harness.window("acme") == {"used": 90, "held": 0, "spend_used": 3, "spend_held": 0}
 
 
-@pytest.mark.parametrize("kind", ["pace", "notices"])
+@pytest.mark.parametrize("kind", ["pace", "notices", "thread"])
 async def test_a_settlement_is_done_whole_beside_a_key_of_another_kind_that_it_can_do_without(
     valkey_url: str, kind: str
 ) -> None:
@@ -165,8 +170,8 @@ async def test_a_settlement_is_done_whole_beside_a_key_of_another_kind_that_it_c
         hold = await harness.reserve("c1", "acme", 100, conversation="talk")
         name = of_kind(harness, kind, hold)
         harness.blocking.delete(name)
-        harness.blocking.set(name, "a string")
-        await harness.settlements.settle(hold, harness.outcome(90))
+        harness.blocking.rpush(name, "a list")
+        await harness.settlements.settle(hold, harness.outcome(90, threads=(THREAD,)))
 
         assert harness.window("acme") == {"used": 90, "held": 0, "spend_used": 3, "spend_held": 0}
         assert len(harness.records("acme")) == 1
