@@ -194,8 +194,10 @@ class Database:
         raise MeteringUnavailable
 
     def close(self) -> None:
+        """Close every connection; the next statement opens a new one."""
         if self._observer is not None:
             self._observer.close()
+            self._observer = None
         self._engine.dispose()
 
 

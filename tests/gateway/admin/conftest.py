@@ -52,8 +52,14 @@ def hot(valkey: redis.Redis) -> Hot:
     return Hot(valkey)
 
 
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    """The default settings, read once: they are frozen, and reading them takes longer than most requests."""
+    return Settings()
+
+
 @pytest.fixture
-def services(database: Database, valkey: redis.Redis, clock: Clock) -> AdminServices:
+def services(database: Database, valkey: redis.Redis, clock: Clock, settings: Settings) -> AdminServices:
     return AdminServices(
         database=database,
         projection=Projection(valkey),
@@ -62,7 +68,7 @@ def services(database: Database, valkey: redis.Redis, clock: Clock) -> AdminServ
         wrong_tokens=WrongTokens(database, now_ms=clock, monotonic=time.monotonic, sleep=at_once),
         now_ms=clock,
         random_bytes=os.urandom,
-        settings=Settings(),
+        settings=settings,
     )
 
 
@@ -89,10 +95,10 @@ class Current:
     def __init__(self) -> None:
         self.services: AdminServices | None = None
 
-    def as_services(self, valkey: redis.Redis) -> AdminServices:
+    def as_services(self, valkey: redis.Redis, settings: Settings) -> AdminServices:
         """Return services of which each is that of the test that runs, but for Valkey and the settings."""
         parts: dict[str, Any] = {field.name: Part(self, field.name) for field in fields(AdminServices)}
-        return AdminServices(**{**parts, "redis": valkey, "settings": Settings()})
+        return AdminServices(**{**parts, "redis": valkey, "settings": settings})
 
 
 class Part:
@@ -109,14 +115,14 @@ class Part:
 
 
 @pytest.fixture(scope="session")
-def routes_of(valkey_client: redis.Redis) -> Callable[[AdminServices], FastAPI]:
+def routes_of(valkey_client: redis.Redis, settings: Settings) -> Callable[[AdminServices], FastAPI]:
     """Routes of the admin API for the services of one test at a time, under default settings."""
     current = Current()
-    app = admin_app(current.as_services(valkey_client))
+    app = admin_app(current.as_services(valkey_client, settings))
 
     def app_of(services: AdminServices) -> FastAPI:
         assert services.redis is valkey_client
-        assert services.settings == Settings()
+        assert services.settings == settings
         current.services = services
         return app
 

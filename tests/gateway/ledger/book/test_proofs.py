@@ -115,13 +115,19 @@ def test_a_proof_of_anything_else_is_refused(database: Database, sealed: list[st
 def test_a_proof_reads_as_much_of_a_long_book_as_of_a_short_one(database: Database) -> None:
     """The record, its seal, that one's leaves, and whether it was erased: four questions that an index answers."""
     statements: list[str] = []
-    with database.read() as connection:
-        event.listen(connection.engine, "before_cursor_execute", lambda *event: statements.append(event[2]))
+
+    def read(*execution: Any) -> None:
+        statements.append(execution[2])
+
     ids = add(database, 1, 30)
     Sealer(database, lambda: TIME, rows=10).turn(all_of_it=True)
-    statements.clear()
-
-    proof_of(database, ids[17])
+    with database.read() as connection:
+        engine = connection.engine
+    event.listen(engine, "before_cursor_execute", read)
+    try:
+        proof_of(database, ids[17])
+    finally:
+        event.remove(engine, "before_cursor_execute", read)
 
     assert len([one for one in statements if one.lstrip().upper().startswith("SELECT")]) == 4
 
