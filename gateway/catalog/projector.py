@@ -95,6 +95,8 @@ def project_customers(database: Database, projection: Projection, ids: Collectio
         MeteringUnavailable: Redis or the ledger is unavailable, or a customer's change of period failed. In the second
             case the changes of the other customers are in force.
     """
+    if not ids:
+        return
     with database.read() as connection:
         query = select(*customer_rows.COLUMNS).where(customers.c.id.in_(ids))
         rows = [customer_rows.row_of(row) for row in connection.execute(query)]

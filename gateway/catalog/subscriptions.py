@@ -84,9 +84,10 @@ class Subscriptions:
             with self._database.read() as connection:
                 page = query.where(customers.c.id > last).order_by(customers.c.id).limit(AT_ONCE)
                 ids = list(connection.execute(page).scalars())
-            if not ids:
+            if ids:
+                yield ids
+            if len(ids) < AT_ONCE:
                 return
-            yield ids
             last = ids[-1]
 
     def _settled(self, customer_id: str, timeline: Timeline, published: Mapping[str, Menu], now_ms: int) -> bool:
