@@ -36,7 +36,7 @@ TIERS = {
     "huge": {"period_price_nanousd": 7, "output_nanousd_per_mtok": 1},
 }
 ENDINGS = ("complete", "tool_calls", "cap", "caller_limit", "context", "filtered", "period", "disconnect", "recovered")
-BEGAN, STEPS = bounds_of("2026-09", "UTC")[1] - 20 * 24 * HOUR_MS, 160
+BEGAN, STEPS = bounds_of("2026-09", "UTC")[1] - 20 * 24 * HOUR_MS, 80
 
 
 class History:
@@ -57,7 +57,7 @@ class History:
             self.customers.append(await self.operator.customer(tier=self.draw.choice(list(TIERS)), timezone=zone))
 
     async def step(self) -> None:
-        self.clock.ms += self.draw.choice((1, 700, HOUR_MS, 20 * HOUR_MS, 30 * HOUR_MS))
+        self.clock.ms += self.draw.choice((1, 700, HOUR_MS, 40 * HOUR_MS, 60 * HOUR_MS))
         customer = self.draw.choice(self.customers)
         happens = self.draw.choices(
             (self.call, self.upgrade, self.own, self.credit, self.fee, self.prepaid, self.close), (9, 3, 1, 3, 1, 1, 2)
