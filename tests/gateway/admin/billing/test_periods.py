@@ -266,7 +266,7 @@ async def test_nothing_is_closed_without_redis(operator_without_redis: Operator)
 
 def test_closing_ends_in_time(services: AdminServices, clock: Clock) -> None:
     """One call closes for some seconds at most; the next one goes on."""
-    rows = [customer_row(f"cus_{number:04d}") for number in range(AT_ONCE * 3)]
+    rows = [customer_row(f"cus_{number:04d}") for number in range(AT_ONCE * 3 // 2)]
     with services.database.write() as connection:
         connection.execute(insert(customers), rows)
     clock.ms = OCTOBER_END + PATIENCE_MS
@@ -277,7 +277,7 @@ def test_closing_ends_in_time(services: AdminServices, clock: Clock) -> None:
         Issuer((), (), "", "USD"),
         patience_ms=PATIENCE_MS,
         now_ms=clock,
-        monotonic=lambda: next(calls) * CLOSING_S / AT_ONCE,
+        monotonic=lambda: next(calls) * 2 * CLOSING_S / AT_ONCE,
     )
 
     states = [closing.close("2026-10")]
