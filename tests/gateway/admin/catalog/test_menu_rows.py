@@ -143,7 +143,7 @@ def customers(draw: st.DrawFn) -> Customer:
     )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(timelines(), customers(), st.integers(-SKEW_MS, 70 * DAY_MS))
 def test_what_is_forgotten_changes_nobodys_standing(timeline: Timeline, customer: Customer, later_ms: int) -> None:
     now_ms = timeline.publications[-1].at + later_ms
