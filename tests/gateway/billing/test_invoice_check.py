@@ -33,10 +33,10 @@ def ledger(database: Database) -> Database:
     return database
 
 
-def invoiced(ledger: Database, records: list[Any]) -> None:
-    """Book records, every eighth only once its month is closed; make the invoices of three months final."""
+def invoiced(ledger: Database, records: list[Any], months: tuple[str, ...] = MONTHS[:3]) -> None:
+    """Book records, every eighth only once its month is closed; make the invoices of the months final."""
     append(ledger, [one for number, one in enumerate(records) if number % 8])
-    for month in MONTHS[:3]:
+    for month in months:
         with ledger.write() as connection:
             close(connection, list(months_of(ledger, month)), NOW)
         append(ledger, records[::8] if month == MONTHS[1] else [])
@@ -148,7 +148,7 @@ def test_totals_of_a_dropped_month_that_were_changed_differ_from_its_invoice(led
 def test_invoices_of_several_pages_are_compared(ledger: Database) -> None:
     many = [f"cus_{number:03d}" for number in range(2 * AT_ONCE + 1)]
     change(ledger, insert(customers).values([customer_row(name) for name in many]))
-    invoiced(ledger, [record(number, customer=name, settled=1) for number, name in enumerate(many) for _ in range(1)])
+    invoiced(ledger, [record(number, customer=name, settled=1) for number, name in enumerate(many)], MONTHS[:1])
     change(ledger, update(invoices).values(total="1"))
 
     with ledger.read() as connection:

@@ -34,6 +34,7 @@ from tests.gateway.ledger.records import customer_row, record
 HOUR_MS = 3_600_000
 ZONES = {"cus_berlin": "Europe/Berlin", "cus_samoa": "Pacific/Apia", "cus_utc": "UTC"}
 MONTHS = ("2026-01", "2026-02", "2026-03", "2026-04")
+RECORDS = 140
 
 
 def at(text: str) -> int:
@@ -51,7 +52,7 @@ def ledger(database: Database) -> Database:
     return database
 
 
-def history(seed: int, count: int = 240) -> list[Any]:
+def history(seed: int, count: int = RECORDS) -> list[Any]:
     """Return records of four months, more of them around the turns of months, in the order of their time."""
     draw, rows = random.Random(seed), []
     turns = [at(f"{month}-01T00:00:00") for month in MONTHS]
@@ -134,7 +135,7 @@ def calls(customer: str, *times: str, **changes: Any) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_totals_of_every_month_stay_the_same(ledger: Database, seed: int) -> None:
     """By everything that they are by, of all customers and of one: what is dropped, half dropped and kept."""
     booked(ledger, history(seed))
@@ -181,7 +182,7 @@ def test_a_recount_holds_and_says_what_was_dropped(ledger: Database) -> None:
     gone = retain(ledger)
     found = verify_chain(ledger, published=Published(published))
 
-    assert (found.is_sound, found.rows, found.dropped, found.seals) == (True, 240, gone, len(published))
+    assert (found.is_sound, found.rows, found.dropped, found.seals) == (True, RECORDS, gone, len(published))
     kept = {one["id"] for one in usage_records_in(ledger, Span())}
     assert {name: proof_of(ledger, name) for name in proofs} == {
         name: proof if name in kept else None for name, proof in proofs.items()
