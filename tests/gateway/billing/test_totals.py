@@ -66,10 +66,10 @@ def summed(rows: list[dict[str, Any]]) -> dict[str, int]:
 def test_every_grouping_adds_up_to_the_records(ledger: Database, seed: int) -> None:
     """In every month of all customers and of one, whatever was closed between the records."""
     draw = random.Random(seed)
-    waiting = list(history(draw, 300))
+    waiting = list(history(draw, 160))
     for month in MONTHS:
-        append(ledger, waiting[:75])
-        waiting = waiting[75:]
+        append(ledger, waiting[:40])
+        waiting = waiting[40:]
         with ledger.write() as connection:
             close(connection, [one for one in months_of(ledger, month) if draw.random() < 0.7], 0)
     whole = dict.fromkeys((*SUMMED, "calls"), 0)
