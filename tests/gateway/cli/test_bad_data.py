@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,10 @@ LATER = NOON + 4 * WEEK_MS
 GIVEN = Given(value_nanousd=1e9, cost_nanousd_per_token=0.0)
 
 
-def good(conversations: int = CONVERSATIONS, *, chosen: bool = False) -> list[dict[str, Any]]:
+@cache
+def good(conversations: int = CONVERSATIONS, *, chosen: bool = False) -> tuple[dict[str, Any], ...]:
     truth, random = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3)), np.random.default_rng(1)
-    return list(talk(truth, MENU, customers=CUSTOMERS, conversations=conversations, random=random, named=chosen))
+    return tuple(talk(truth, MENU, customers=CUSTOMERS, conversations=conversations, random=random, named=chosen))
 
 
 def bad(number: int, customer: str = "cus_bad", **changes: Any) -> dict[str, Any]:
@@ -79,14 +81,14 @@ def test_a_clock_that_jumped(ledger_url: str) -> None:
     """A call that took two days, and one that was settled two days before it began."""
     jumps = [bad(1, duration_ms=2 * DAY_MS), bad(2, settled=NOON - 2 * DAY_MS)]
 
-    found = estimated(ledger_url, good() + jumps)
+    found = estimated(ledger_url, [*good(), *jumps])
 
     assert found.set_aside == {IMPOSSIBLE_TIMES: 2}
     as_without(found)
 
 
 def test_negative_durations(ledger_url: str) -> None:
-    found = estimated(ledger_url, good() + [bad(number, duration_ms=-5, ttft_ms=None) for number in range(3)])
+    found = estimated(ledger_url, [*good(), *(bad(number, duration_ms=-5, ttft_ms=None) for number in range(3))])
 
     assert found.set_aside == {IMPOSSIBLE_TIMES: 3}
     as_without(found)
@@ -99,7 +101,7 @@ def test_one_customer_who_hangs_up_without_end(ledger_url: str) -> None:
     usual = 4
     program = [bad(number, **hung_up) for number in range(VOLUME_MOST * usual + 1)]
 
-    found = estimated(ledger_url, good(usual, chosen=True) + program)
+    found = estimated(ledger_url, [*good(usual, chosen=True), *program])
 
     assert found.set_aside == {"customers_outsized": 1}
     assert found.length.counts.censored[found.length.counts.tokens == 30].sum() <= POOLED_MOST + 20
@@ -109,7 +111,7 @@ def test_one_customer_who_hangs_up_without_end(ledger_url: str) -> None:
 def test_records_of_deleted_tiers(ledger_url: str) -> None:
     gone = [bad(number, f"cus_{number:06d}", tier="gone", tier_chosen=None) for number in range(5)]
 
-    found = estimated(ledger_url, good() + gone)
+    found = estimated(ledger_url, [*good(), *gone])
 
     assert found.set_aside == {UNKNOWN_TIER: 5}
     as_without(found)
@@ -120,4 +122,4 @@ def test_an_empty_period(ledger_url: str) -> None:
     with pytest.raises(CannotEstimate, match=r"^0 customers are too few"):
         estimated(ledger_url, [])
     with pytest.raises(CannotEstimate, match=r"^0 customers are too few"):
-        estimated(ledger_url, good(), since_ms=LATER - WEEK_MS)
+        estimated(ledger_url, [*good(2)], since_ms=LATER - WEEK_MS)
