@@ -19,7 +19,7 @@ from gateway.ledger.tables import usage_records
 from pricing.estimate.observations.conversations import Sums
 from tests.gateway.ledger.records import NOON, record
 
-ROWS, PAGE = 3_000, 10
+ROWS, PAGE = 1_000, 10
 STEPS_OF_A_ROW = 400
 """Steps of SQLite's machine: about ten a column that is read."""
 
@@ -49,7 +49,7 @@ READINGS: dict[str, Callable[[Database, Span], int]] = {
 
 @pytest.fixture
 def ledger(database: Database) -> tuple[Database, Readings]:
-    """A ledger with three thousand records of one customer, and a count of how much is read."""
+    """A ledger with a thousand records of one customer, and a count of how much is read."""
     append(database, [record(number) for number in range(ROWS)])
     return database, Readings(database)
 
