@@ -207,14 +207,14 @@ def test_dying_within_a_batch_leaves_the_sums_as_they_were(database: Database) -
 
 def _bring(url: str) -> None:
     database = Database(url)
-    bring_up_to_date(database, NOON, batch=250)
+    bring_up_to_date(database, NOON, batch=100)
     database.close()
 
 
 def test_two_at_once_add_nothing_twice(ledger_url: str) -> None:
     """Each has 24 batches to try; nobody has a hundred conversations, of which it would matter which are pooled."""
     database = Database(ledger_url)
-    records = some_records(6_000, span_ms=WEEK_MS, customers=200)
+    records = some_records(2_400, span_ms=WEEK_MS, customers=200)
     append(database, records)
     spawn = multiprocessing.get_context("spawn")
     processes = [spawn.Process(target=_bring, args=(ledger_url,)) for _ in range(2)]

@@ -51,9 +51,9 @@ def change(ledger: Database, *statements: Any) -> None:
 def test_sums_that_were_kept_are_right(ledger: Database, seed: int) -> None:
     """Whatever comes in which batches, in zones that change, with words that are erased, and sums that are behind."""
     draw = random.Random(seed)
-    waiting, rollup = history(draw, 240, 3 * DAY_MS), Rollup(ledger, batch=draw.choice((1, 7, 100)))
+    waiting, rollup = history(draw, 160, 3 * DAY_MS), Rollup(ledger, batch=draw.choice((1, 7, 100)))
     while waiting:
-        some, waiting = waiting[: (many := draw.randrange(1, 60))], waiting[many:]
+        some, waiting = waiting[: (many := draw.randrange(1, 40))], waiting[many:]
         append(ledger, some)
         if draw.random() < 0.7:
             rollup.bring_up_to_date(some[-1]["settled"])
@@ -189,7 +189,7 @@ def test_a_bookkeeper_that_writes_meanwhile_makes_no_sum_wrong(ledger: Database,
     bookkeeper.start()
     try:
         found = []
-        while written < 400:
+        while written < 200:
             found += wrong_sums(ledger)
     finally:
         is_done.set()
