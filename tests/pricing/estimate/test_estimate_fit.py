@@ -52,7 +52,7 @@ def earned(market: dict[str, Any], truth: Truth, cap_tokens: int = 4000) -> floa
 
 
 def test_a_fit_is_a_market_that_the_pricing_reads_with_its_intervals_and_its_draws() -> None:
-    estimate = fit(seen(), GIVEN, draws=8, random=np.random.default_rng(2))
+    estimate = briefly(seen(), GIVEN, draws=8, random=np.random.default_rng(2))
 
     market = read_market(estimate.market)
     choice = best_on_average([read_market(draw) for draw in estimate.draws[:3]], discounts=(0.0, 0.05))
@@ -67,7 +67,7 @@ def test_a_fit_is_a_market_that_the_pricing_reads_with_its_intervals_and_its_dra
 
 
 def test_what_was_learnt_earns_nearly_all_that_can_be_earned() -> None:
-    estimate = fit(seen(customers=3000, conversations=50), GIVEN, draws=20, random=np.random.default_rng(3))
+    estimate = briefly(seen(customers=3000, conversations=50), GIVEN, draws=4, random=np.random.default_rng(3))
 
     assert earned(estimate.market, THREE) > 0.95
 
@@ -173,7 +173,7 @@ def test_a_tier_chosen_once_for_all_conversations_tells_where_the_customer_lies(
     choices = choosing(truth, offer, 300, 1, np.random.default_rng(11))
     chosen = replace(statistics, customers=replace(statistics.customers, choices=choices), offers=(offer,))
 
-    estimate = briefly(chosen, GIVEN, draws=30, random=np.random.default_rng(12))
+    estimate = briefly(chosen, GIVEN, draws=10, random=np.random.default_rng(12))
 
     rate, share = estimate.mixing.urgency_per_s, estimate.mixing.share
     assert estimate.sources == ("customer_choices",)

@@ -20,7 +20,7 @@ from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Customers, Offer, Windows
 from pricing.market.answers import Floats
 from tests.pricing.estimate.naive import by_heads, maximum_likelihood
-from tests.pricing.estimate.simulated import Truth, answers_of, choosing, watch
+from tests.pricing.estimate.simulated import BRIEF, Truth, answers_of, choosing, watch
 
 THREE = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3))
 OFFER = Offer((140, 1040, None), (60_000_000, 545_000_000, 625_000_000))
@@ -287,7 +287,7 @@ def test_where_hardly_anybody_leaves_the_interval_holds_the_truth(urgency_per_s:
     random = np.random.default_rng(0)
     seen = watch(Truth((urgency_per_s,), (1.0,)), customers=600, conversations=30, random=random)
 
-    estimate = fit(seen, Given(1e9, 0.0), draws=60, random=random)
+    estimate = fit(seen, Given(1e9, 0.0), draws=20, random=random, sweeps=BRIEF)
 
     beside = estimate.market["intervals"]["urgency"]
     rates = np.array(beside["urgency_per_s"])
