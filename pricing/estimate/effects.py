@@ -39,6 +39,11 @@ def kept_in(theres: Sequence[Mapping[str, Any]], made_for: Mapping[str, Any]) ->
     return shares
 
 
+def kept_at(market: Mapping[str, Any], values_nanousd: Sequence[float]) -> list[float]:
+    """Return the share of the profit that a market's menu keeps at each of several other values of an answer."""
+    return kept_in([{**market, "value_nanousd": value} for value in values_nanousd], market)
+
+
 def _best(valuation: Valuation) -> tuple[Ints, Floats]:
     """Return the best menu: caps in tokens and prices."""
     best = best_tiers(valuation, TIERS)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pricing.estimate.drift import changed
-from pricing.estimate.effects import kept, urgency_of
+from pricing.estimate.effects import kept, kept_at, kept_in, urgency_of
 from pricing.estimate.given import Given
 from pricing.estimate.influence import holders_of, of_holders, without_holders, without_machines
 from pricing.estimate.laws.choices import Intervals
@@ -185,9 +185,8 @@ def _of_effects(
         is_said = inputs.value_nanousd is not None
         notes.append(of_untold(untold(observed, leaving, estimated, market_with, raw, is_value_said=is_said)))
     if leaving.refused is not None:
-        notes.append(
-            of_unread([kept(market_with((raw.urgency_per_s, share)), estimated) for share in raw.draws[:UNREAD_DRAWS]])
-        )
+        likely = [market_with((raw.urgency_per_s, share)) for share in raw.draws[:UNREAD_DRAWS]]
+        notes.append(of_unread(kept_in(likely, estimated)))
     if leaving.otherwise is not None:
         notes.append(of_otherwise(leaving, kept(estimated, market_with((raw.urgency_per_s, raw.share)))))
     split = holders_of(observed.customers)
@@ -206,7 +205,7 @@ def _of_effects(
 
 def _of_value(value: ValueEstimate | None, inputs: Given, market: Json) -> tuple[str, ...]:
     """Return sentences on the value by customers' choices, and on the profit that a menu for a wrong value keeps."""
-    return of_value(value, inputs.value_nanousd, lambda worth: kept(market | {"value_nanousd": worth}, market))
+    return of_value(value, inputs.value_nanousd, partial(kept_at, market))
 
 
 def _kept(statistics: Statistics, inputs: Given) -> Statistics:

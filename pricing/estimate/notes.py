@@ -95,26 +95,26 @@ def _of_own_lengths(own: OwnLengths | None) -> tuple[str, ...]:
 
 
 def of_value(
-    estimate: ValueEstimate | None, stated_nanousd: float | None, keeps: Callable[[float], float]
+    estimate: ValueEstimate | None, stated_nanousd: float | None, keeps: Callable[[Sequence[float]], list[float]]
 ) -> tuple[str, ...]:
     """Return notes on the value by customers' choices, and on the effect of a wrong stated value on the menu.
 
     Args:
         estimate: the value by customers' choices, None where choices do not identify it.
         stated_nanousd: the stated value, None where none is stated.
-        keeps: returns the share of the profit that a menu for the stated value keeps if the true value is its argument.
+        keeps: returns the share of the profit that a menu for the stated value keeps at each of several true values.
     """
     if stated_nanousd is None and estimate is not None:
         return (_as_estimated(estimate),)
     assert stated_nanousd is not None
     if estimate is None:
-        less, more = (keeps(stated_nanousd * (1 + by)) for by in (-WRONG, WRONG))
+        less, more = keeps([stated_nanousd * (1 + by) for by in (-WRONG, WRONG)])
         return (
             "Nobody's choice tells what an answer is worth, so the stated value is not tested. A menu made for this value keeps "
             f"{less:.0%} of the profit where an answer is worth a fifth less, {more:.0%} where it is worth a fifth more.",
         )
     if estimate.is_open:
-        least, most = keeps(estimate.low_nanousd), keeps(estimate.high_nanousd)
+        least, most = keeps([estimate.low_nanousd, estimate.high_nanousd])
         return (
             f"Choices leave open what an answer is worth: all values from {estimate.between} are about as likely. A menu made for "
             f"{stated_nanousd:,.0f} keeps {least:.0%} of the profit at the lowest of these values and {most:.0%} at the highest. A menu "
@@ -124,11 +124,12 @@ def of_value(
         return (
             f"Choices tell that an answer is worth {estimate.between}; the stated value, {stated_nanousd:,.0f}, lies in this range.",
         )
+    [at_best] = keeps([estimate.best_nanousd])
     does = "lose buyers" if stated_nanousd > estimate.high_nanousd else "give answers away"
     return (
         f"Choices contradict the value: they tell that an answer is worth {estimate.between}, but the stated value is {stated_nanousd:,.0f}. "
         f"Prices made for the stated value {does}: if an answer is worth {estimate.best_nanousd:,.0f}, they keep "
-        f"{keeps(estimate.best_nanousd):.0%} of the profit. Estimate the value from choices, or state a value in this range.",
+        f"{at_best:.0%} of the profit. Estimate the value from choices, or state a value in this range.",
     )
 
 

@@ -77,7 +77,7 @@ def test_the_maximum_of_the_likelihood_plugged_in_earns_less() -> None:
     averaged, plugged = [], []
     for seed in range(3):
         statistics = seen(seed=seed)
-        estimate = briefly(statistics, GIVEN, draws=30, random=np.random.default_rng(seed))
+        estimate = briefly(statistics, GIVEN, draws=10, random=np.random.default_rng(seed))
         rows, _ = rows_of_customers(statistics.customers, [], leaving=True)
         grid = estimate.mixing.urgency_per_s[::4]
         possible = [read_market(one) for one in estimate.averaged]

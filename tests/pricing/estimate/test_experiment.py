@@ -58,13 +58,13 @@ def test_a_fit_reads_the_arms_and_its_menu_earns_what_a_value_left_open_loses() 
     """Three kinds would pay 1.85 times the least possible value: without arms the menu is made for that least value."""
     truth, random = replace(THREE, value_nanousd=1.85e9), np.random.default_rng(3)
     crowd = crowd_of(truth, OLD, EACH, random)
-    alone = briefly(watched(crowd, truth, CHOOSING, random), Given(None, 0.0), draws=6, random=random)
+    alone = briefly(watched(crowd, truth, CHOOSING, random), Given(None, 0.0), draws=3, random=random)
     assert alone.value is not None
     between = alone.value.low_nanousd, alone.value.high_nanousd
     arms = experiment_of(market_of(truth), between, SOLD, Limits(5, 1.5, 1.0, NEW))
     new = [(crowd_of(truth, NEW, EACH, random), offer_of(arm)) for arm in arms.arms]
 
-    both = briefly(in_arms([(crowd, CHOOSING), *new], truth, random), Given(None, 0.0), draws=6, random=random)
+    both = briefly(in_arms([(crowd, CHOOSING), *new], truth, random), Given(None, 0.0), draws=3, random=random)
 
     assert both.value is not None
     assert both.value.best_nanousd == pytest.approx(truth.value_nanousd, rel=0.1)
