@@ -138,6 +138,10 @@ class HoldsHarness:
         )
         return {field: int(found.get(field, 0)) for field in ("used", "held")}
 
+    def dumped(self) -> dict[bytes, bytes]:
+        """Return everything that is in Redis, except for how often it was read."""
+        return {name: self.blocking.dump(name) or b"" for name in self.blocking.scan_iter()}
+
     def records(self, customer: str) -> list[dict[str, str]]:
         stream = redis_keys.usage(redis_keys.bucket_of(customer))
         return [fields(entry) for _, entry in self.blocking.xrange(stream)]

@@ -24,11 +24,6 @@ from tests.gateway.holds.harness import GENERATION, HoldsHarness, holds_harness
 BUCKET = redis_keys.bucket_of("acme")
 
 
-def dumped(harness: HoldsHarness) -> dict[bytes, bytes]:
-    """Return everything that is in Redis, but for how often it was looked at."""
-    return {name: harness.blocking.dump(name) or b"" for name in harness.blocking.scan_iter()}
-
-
 def breaches(harness: HoldsHarness) -> list[str]:
     census = Census(harness.blocking, lambda: GENERATION)
     return [fault for fault in census.take([]).windows.values() if fault is not None]
@@ -127,11 +122,11 @@ async def test_a_reservation_that_meets_a_key_of_another_kind_writes_nothing(val
         name = of_kind(harness, kind, hold)
         harness.blocking.delete(name)
         harness.blocking.set(name, "a string")
-        before = dumped(harness)
+        before = harness.dumped()
         with pytest.raises(TokencapError):
             await harness.reserve("c2", "acme", 100, end_user="ann", conversation="talk")
 
-        assert dumped(harness) == before
+        assert harness.dumped() == before
 
 
 @pytest.mark.parametrize(
@@ -148,10 +143,10 @@ async def test_a_settlement_that_meets_a_key_of_another_kind_writes_nothing(valk
         was = harness.blocking.dump(name)
         harness.blocking.delete(name)
         harness.blocking.set(name, "a string")
-        before, once = dumped(harness), Once("0" * 32, "body", b"x", b"x")
+        before, once = harness.dumped(), Once("0" * 32, "body", b"x", b"x")
         with pytest.raises(MeteringUnavailable):
             await harness.settlements.settle(hold, harness.outcome(90), once)
-        assert dumped(harness) == before
+        assert harness.dumped() == before
         harness.blocking.delete(name)
         if was is not None:
             harness.blocking.restore(name, 0, was)
@@ -235,10 +230,10 @@ async def test_a_list_that_is_too_deep_is_refused_before_anything_is_written(val
         harness.tier("basic")
         harness.customer("acme", "basic")
         await harness.reserve("c1", "acme", 100)
-        before = dumped(harness)
+        before = harness.dumped()
         names: list[Any] = [redis_keys.state(BUCKET)] * 11
         for verb in ("reserve", "settle"):
             with pytest.raises(ResponseError):
                 harness.blocking.register_script(source(verb))(keys=names, args=["[" * 5_000, "", "", ""])
 
-        assert dumped(harness) == before
+        assert harness.dumped() == before

@@ -59,12 +59,18 @@ for name, gone in pairs(leaving) do
     its_included, its_max, its_spend_max}
 end
 
--- No write from here on can fail. A window that an earlier period of this customer left under the same name is written anew.
+-- A key of another type ends the script here. No write from here on can fail. A window that an earlier period of this
+-- customer left under the same name is written anew.
+for place = 4, #KEYS do redis.call('HEXISTS', KEYS[place], 'held') end
+for name in pairs(held_by_user) do redis.call('HEXISTS', name, 'held') end
+for name, tokens in pairs(users_left) do
+  users_left[name] = bounded(whole(redis.call('HGET', name, 'held')) - tokens)
+end
 for name, left in pairs(leaving) do
   put_window(name, unpack(left, 1, 8))
   redis.call('HSET', name, 'moved', '1')  -- read by workers of the previous version
 end
-for name, tokens in pairs(users_left) do redis.call('HINCRBY', name, 'held', written(-tokens)) end
+for name, its_held in pairs(users_left) do redis.call('HSET', name, 'held', its_held) end
 for place = 1, #holds, 2 do redis.call('HSET', inflight, holds[place], holds[place + 1]) end
 redis.call('HDEL', window, 'used', 'held', 'spend_used', 'spend_held', 'included', 'tokens_max', 'spend_max')
 put_window(window, false, bounded(used), bounded(held), bounded(spend_used), bounded(spend_held), included, tokens_max,

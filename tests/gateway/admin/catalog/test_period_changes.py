@@ -163,6 +163,49 @@ async def test_a_call_of_a_dead_worker_is_billed_in_the_new_period(valkey_url: s
         assert faults(harness, database) == []
 
 
+@pytest.mark.parametrize("kind", ["old window", "new window", "old end user", "new end user", "end user in use"])
+async def test_a_change_that_meets_a_key_of_another_type_writes_nothing(
+    valkey_url: str, database: Database, kind: str
+) -> None:
+    """It is tried again, and is done whole once that is mended."""
+    async with holds_harness(valkey_url) as harness:
+        await begin(harness, database, period="day")
+        harness.tier("basic", price_nanousd=7, end_user_period_tokens_max=100)
+        with database.write() as connection:
+            connection.execute(update(customers).values(overrides='{"end_user_period_tokens_max": 100}'))
+        await harness.reserve("one", "acme", 30, end_user="bob")
+        await harness.settlements.settle(harness.holds["one"], harness.outcome(25))
+        await harness.reserve("two", "acme", 20, end_user="eve")
+        bucket, old = redis_keys.bucket_of("acme"), harness.holds["two"].facts.period_start
+        with database.write() as connection:
+            connection.execute(update(customers).values(timezone="Asia/Kolkata", rev=2))
+        harness.customers["acme"] = after = replace(harness.customers["acme"], timezone="Asia/Kolkata")
+        new = period_of(after, now_ms())[0]
+        name = {
+            "old window": redis_keys.window(bucket, "acme", old),
+            "new window": redis_keys.window(bucket, "acme", new),
+            "old end user": redis_keys.end_user(bucket, "acme", old, "eve"),
+            "new end user": redis_keys.end_user(bucket, "acme", new, "eve"),
+            "end user in use": redis_keys.end_user(bucket, "acme", new, "bob"),
+        }[kind]
+        was = harness.blocking.dump(name)
+        harness.blocking.delete(name)
+        harness.blocking.set(name, "a string")
+        before = harness.dumped()
+        with pytest.raises(MeteringUnavailable):
+            project_customers(database, harness.projection, ["acme"])
+
+        assert harness.dumped() == before
+        harness.blocking.delete(name)
+        if was is not None:
+            harness.blocking.restore(name, 0, was)
+        project_customers(database, harness.projection, ["acme"])
+        assert harness.window("acme") == {"used": 25, "held": 20, "spend_used": 7, "spend_held": 7}
+        assert harness.end_user("acme", "bob") == {"used": 25, "held": 0}
+        assert harness.end_user("acme", "eve") == {"used": 0, "held": 20}
+        assert faults(harness, database) == []
+
+
 async def test_end_users_are_counted_on_in_the_new_period(valkey_url: str, database: Database) -> None:
     async with holds_harness(valkey_url) as harness:
         await begin(harness, database, period="day")
