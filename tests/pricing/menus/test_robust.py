@@ -21,6 +21,7 @@ from pricing.menus.objectives import Further
 from pricing.menus.robust import robust_of
 from pricing.report.menu_table import held_lines
 from tests.pricing import markets
+from tests.pricing.certificate.test_tampering import verified
 from tests.pricing.menus.test_objectives import BASE, LOGNORMAL, TOKENS, menu_of
 
 Json = dict[str, Any]
@@ -267,8 +268,8 @@ def test_what_a_menu_is_held_to_cannot_be_changed_unseen(menus: dict[str, Json],
     forged = menu | {"certificate": certificate | {"robust": changed}}
     forged["certificate"]["digests"] = digests(forged)
 
-    assert verify(menu).ok, verify(menu).violation
-    assert f"certificate.robust.held.{field}" in (verify(forged).violation or "")
+    assert verified(menu).ok, verified(menu).violation
+    assert f"certificate.robust.held.{field}" in (verified(forged).violation or "")
 
 
 def test_changed_markets_keep_their_chances() -> None:

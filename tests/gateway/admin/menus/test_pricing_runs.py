@@ -366,6 +366,7 @@ async def test_of_two_runs_the_second_waits_also_for_another_gateways(
     assert [run["state"] for run in listed] == ["refused", "done"], "the second has nothing to read of its day"
 
 
+@ON_ONE_LEDGER
 def test_a_scheduled_run_is_carried_out_like_any_other(ledger: Database, pricer_of: Callable[..., Scheduler]) -> None:
     """It leaves out most of what may be asked; here nobody has said what an answer is worth."""
     scheduler = pricer_of(every_h=24, asked={"days": 3650, "publish": "no"})
