@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from dataclasses import replace
 from itertools import combinations, product
 from typing import Any
 
@@ -18,7 +19,9 @@ from pricing.mechanism.offers import Offer, cleaned, offer_of
 from pricing.mechanism.rounding import publish
 from pricing.mechanism.tiers import best_tiers
 from pricing.menus.aims import Aim, best_offer, resumed, thinned
-from pricing.menus.menus import optimal_menu
+from pricing.menus.menus import optimal_menu, written
+from pricing.menus.request import Wishes
+from pricing.menus.solving import solve
 from tests.pricing import markets
 
 
@@ -54,6 +57,22 @@ def test_a_menu_that_earns_less_than_what_is_found_is_refused() -> None:
     forged = found | {"tiers": once["tiers"], "assignment": once["assignment"], "totals": once["totals"]}
 
     assert not verify(forged).ok
+
+
+def test_an_offer_that_earns_one_per_cent_less_is_refused_though_all_its_figures_are_right() -> None:
+    """The whole file is computed from the caps that are found, at prices one per cent lower."""
+    market, wished = read_market(markets.lognormal()), Wishes(tiers=2, objective="profit_if_resumed")
+    solution = solve(market, wished)
+    assert solution.offer is not None
+    cheaper = Offer(solution.offer.caps, np.floor(0.99 * solution.offer.prices).astype(np.int64))
+
+    found, forged = (
+        verify(json.loads(json.dumps(written(market, wished, replace(solution, offer=offer), "2025-01-01T00:00:00Z"))))
+        for offer in (solution.offer, cheaper)
+    )
+
+    assert found.ok, found.violation
+    assert "price_nanousd" in (forged.violation or "")
 
 
 def test_every_pair_of_caps_and_prices_on_a_small_grid() -> None:
