@@ -16,7 +16,7 @@ from gateway.holds.periods import period_at
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import text, translated
 from gateway.holds.store.packing import settled_at
-from gateway.holds.store.scripts import run_all, source
+from gateway.holds.store.scripts import run_all, run_joined, source
 from gateway.holds.terms import Customer
 
 FULL, ROOMY = 0.85, 0.80
@@ -68,6 +68,7 @@ class Maintenance:
         self._clocks = RedisClock(client, now_ms)
         self._names: Iterator[bytes] = iter(())
         self._raise = client.register_script(source("advance"))
+        self._remove_fields = client.register_script(source("remove_fields"))
         self._remove = client.register_script(source("remove_window"))
         self._is_full: bool | None = None
         self._turns = 0
@@ -106,12 +107,9 @@ class Maintenance:
             return
         states = [redis_keys.state(bucket) for bucket in redis_keys.ALL_BUCKETS]
         if is_full:
-            run_all(self._redis, self._raise, [([state], ["full", 1, 0]) for state in states])
+            run_joined(self._redis, self._raise, [([state], ["full", 1, 0]) for state in states])
         else:
-            with self._redis.pipeline(transaction=False) as batch:
-                for state in states:
-                    batch.hdel(state, "full")
-                batch.execute()
+            run_joined(self._redis, self._remove_fields, [([state], []) for state in states], "full")
         self._is_full = is_full
 
     def _remove_past(self, before: int) -> None:

@@ -12,7 +12,7 @@ import redis
 from gateway.holds.hold import Facts
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import text, translated
-from gateway.holds.store.scripts import run_all, source
+from gateway.holds.store.scripts import ScriptCall, run_joined, source
 
 PROGRESS = b"progress:"
 """The prefix of the field that has a call's progress at its last renewal; the call's id follows."""
@@ -116,11 +116,7 @@ class Survey:
     def take(self) -> dict[str, BucketState]:
         """Return each bucket's state now."""
         with translated():
-            if isinstance(self._redis, redis.RedisCluster):
-                replies = run_all(self._redis, self._survey, [(names, []) for names in _SURVEYED])
-                rows = [row for reply in replies for row in reply]
-            else:
-                rows = self._survey(keys=[name for names in _SURVEYED for name in names])
+            rows = run_joined(self._redis, self._survey, _SURVEYED)
         if rows != self._rows:
             self._rows = rows
             self._states = {
@@ -132,8 +128,16 @@ class Survey:
         return self._states
 
 
-_SURVEYED = [
-    [redis_keys.state(bucket), redis_keys.inflight(bucket), redis_keys.usage(bucket), redis_keys.older_holds(bucket)]
+_SURVEYED: list[ScriptCall] = [
+    (
+        [
+            redis_keys.state(bucket),
+            redis_keys.inflight(bucket),
+            redis_keys.usage(bucket),
+            redis_keys.older_holds(bucket),
+        ],
+        [],
+    )
     for bucket in redis_keys.ALL_BUCKETS
 ]
 

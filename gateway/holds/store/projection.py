@@ -13,7 +13,7 @@ import redis
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import text, translated
 from gateway.holds.store.packing import WindowState
-from gateway.holds.store.scripts import ScriptCall, run_all, source
+from gateway.holds.store.scripts import ScriptCall, run_all, run_joined, source
 from gateway.holds.terms import Customer, Publication, Timeline
 from pricing.menus.menu import Menu
 
@@ -155,7 +155,7 @@ class Projection:
         """
         with translated():
             self._put_newer(keys=[redis_keys.TIMELINE], args=[timeline.rev, timeline.to_json()])
-            run_all(
+            run_joined(
                 self._redis,
                 self._advance,
                 [([redis_keys.state(name)], ["timeline", timeline.rev, 0]) for name in redis_keys.ALL_BUCKETS],

@@ -52,6 +52,20 @@ def run_all(client: redis.Redis, script: Callable[..., Any], calls: Sequence[Scr
         return batch.execute()
 
 
+def run_joined(client: redis.Redis, script: Callable[..., Any], calls: Sequence[ScriptCall], *shared: str) -> list[Any]:
+    """Run a script that takes several calls in one command, after the arguments that the calls share.
+
+    Returns the replies of all calls, of which the script makes one list. A cluster, where a command stays in one slot,
+    is sent a command for each call.
+    """
+    if isinstance(client, redis.RedisCluster):
+        replies = [script(keys=names, args=[*shared, *arguments]) for names, arguments in calls]
+        return [reply for joined in replies for reply in joined or ()]
+    names = [name for names, _ in calls for name in names]
+    replies = script(keys=names, args=[*shared, *(argument for _, arguments in calls for argument in arguments)])
+    return replies or []
+
+
 class Script:
     """One verb as it is sent to a server: by its digest, or as source where the server lacks it."""
 

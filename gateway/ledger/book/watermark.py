@@ -22,7 +22,7 @@ from sqlalchemy import Connection, select
 from gateway.errors import MeteringUnavailable, StartupError
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect, translated
-from gateway.holds.store.scripts import run_all, source
+from gateway.holds.store.scripts import run_joined, source
 from gateway.ledger.book.appender import Booked
 from gateway.ledger.book.chain import MAIN
 from gateway.ledger.database import Database
@@ -73,7 +73,9 @@ class Watermark:
         fields = [(redis_keys.WATERMARK, "seq", booked.before, booked.after)]
         fields += [(redis_keys.state(bucket), "tide", *between) for bucket, between in booked.buckets.items()]
         with translated():
-            previous = run_all(self._redis, self._raise, [([name], [field, to, at]) for name, field, at, to in fields])
+            previous = run_joined(
+                self._redis, self._raise, [([name], [field, to, at]) for name, field, at, to in fields]
+            )
         if any(int(mark) < at for mark, (_, _, at, _) in zip(previous, fields, strict=True)):
             raise Fallen("Redis holds a state of the past.")
 

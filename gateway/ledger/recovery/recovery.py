@@ -17,7 +17,7 @@ from gateway.holds.announcement import Announcement, announcement
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import translated
 from gateway.holds.store.inflight import Survey, calls_in
-from gateway.holds.store.scripts import run_all, source
+from gateway.holds.store.scripts import ScriptCall, run_joined, source
 from gateway.ledger.book.appender import book
 from gateway.ledger.book.watermark import LedgerReader, Watermark, head, watermark_fields
 from gateway.ledger.database import Database
@@ -103,6 +103,8 @@ class Recovery:
         self._writer = Writer(client, database, note=note, marked=marked)
         self._announce = client.register_script(source("announce"))
         self._survey = survey or Survey(client)
+        self._remove_fields = client.register_script(source("remove_fields"))
+        self._force = client.register_script(source("put_in_force"))
         self._rescue = client.register_script(source("rescue"))
 
     def ensure(self, heard: Callable[[str], object] = unheard) -> str:
@@ -272,10 +274,8 @@ class Recovery:
 
     def _stop_scripts(self, buckets: Sequence[str]) -> None:
         """Remove the generation of buckets: nothing is admitted or settled there until they get a generation again."""
-        with self._redis.pipeline(transaction=False) as batch:
-            for bucket in buckets:
-                batch.hdel(redis_keys.state(bucket), "generation", "rebuilding")
-            batch.execute()
+        states: list[ScriptCall] = [([redis_keys.state(bucket)], []) for bucket in buckets]
+        run_joined(self._redis, self._remove_fields, states, "generation", "rebuilding")
 
     def _put_back(self, generation: str, in_flight: Mapping[str, Sequence[Announcement]]) -> None:
         """Write the holds of buckets whose windows are written, before any call is admitted there."""
@@ -288,17 +288,14 @@ class Recovery:
     def _put_in_force(self, generation: str, buckets: Sequence[str]) -> None:
         marks = NO_RECORDS | watermark_fields(self._database)
         self._marked({bucket: marks[bucket] for bucket in buckets})
-        with self._redis.pipeline(transaction=False) as batch:
-            for bucket in buckets:
-                batch.hdel(redis_keys.state(bucket), "rebuilding")
-                batch.unlink(redis_keys.rescued(bucket))
-                state = {"generation": generation, "tide": str(marks[bucket])}
-                batch.hset(redis_keys.state(bucket), items=[part for item in state.items() for part in item])
-            batch.execute()
+        written: list[ScriptCall] = [
+            ([redis_keys.state(bucket), redis_keys.rescued(bucket)], [marks[bucket]]) for bucket in buckets
+        ]
+        run_joined(self._redis, self._force, written, generation)
 
     def _holds_not_in_the_book(self, buckets: Sequence[str]) -> dict[str, list[Announcement]]:
         """Save the holds of calls without a record before keys are removed, and return them by bucket."""
-        replies = run_all(
+        replies = run_joined(
             self._redis,
             self._rescue,
             [([redis_keys.inflight(bucket), redis_keys.rescued(bucket)], []) for bucket in buckets],
