@@ -34,6 +34,7 @@ LOADED = (
     *(entry.module for entry in COMMANDS.values()),
     *("gateway.repricing.drafting", "gateway.repricing.run", "gateway.webhooks.delivery"),
     *("pricing.certificate", "pricing.mechanism.lasting", "pricing.menus.menus", "pricing.report.report"),
+    *("alembic.command", "anyio._backends._asyncio", "encodings.idna", "httpcore", "pydantic.v1", "uvicorn.lifespan.on"),
 )
 """The modules that the commands load, at their start or later."""
 
