@@ -34,7 +34,14 @@ LOADED = (
     *(entry.module for entry in COMMANDS.values()),
     *("gateway.repricing.drafting", "gateway.repricing.run", "gateway.webhooks.delivery"),
     *("pricing.certificate", "pricing.mechanism.lasting", "pricing.menus.menus", "pricing.report.report"),
-    *("alembic.command", "anyio._backends._asyncio", "encodings.idna", "httpcore", "pydantic.v1", "uvicorn.lifespan.on"),
+    *(
+        "alembic.command",
+        "anyio._backends._asyncio",
+        "encodings.idna",
+        "httpcore",
+        "pydantic.v1",
+        "uvicorn.lifespan.on",
+    ),
 )
 """The modules that the commands load, at their start or later."""
 
@@ -45,6 +52,8 @@ REQUEST_MAX = 2**17
 FDS_MAX = 32
 STREAMS = 3
 PROGRAM = "gateway.cli.main"
+STOP_S = 40.0
+"""How long a stopped command may take to end before it is killed."""
 UNUSED_FD = 200
 """File descriptors from here on are free in a new fork."""
 
@@ -225,7 +234,8 @@ def _written(file: IO[str]) -> str:
 def main() -> None:
     """Fork for each command that is requested, until the process that started this one is gone.
 
-    That closes the standard input, however it ended; then the commands that still run are stopped.
+    That closes the standard input, however it ended; then the commands that still run are stopped. A gateway learns from
+    this process that its own processes have ended.
     """
     requests = socket.socket(fileno=int(sys.argv[1]))
     for module in LOADED:
@@ -235,13 +245,20 @@ def main() -> None:
     with selectors.DefaultSelector() as selector:
         selector.register(requests, selectors.EVENT_READ)
         selector.register(sys.stdin, selectors.EVENT_READ)
-        while True:
-            for key, _ in selector.select():
+        is_used = True
+        while is_used or running:
+            events = selector.select(None if is_used else STOP_S)
+            if not events:
+                for pid, _ in running.values():
+                    os.kill(pid, signal.SIGKILL)
+                return
+            for key, _ in events:
                 if key.fileobj is sys.stdin:
+                    is_used = False
+                    selector.unregister(sys.stdin)
                     for pid, _ in running.values():
                         os.kill(pid, signal.SIGTERM)
-                    return
-                if key.fileobj is requests:
+                elif key.fileobj is requests:
                     message, fds, _, _ = socket.recv_fds(requests, REQUEST_MAX, FDS_MAX)
                     pid, channel = _forked(json.loads(message), fds)
                     pidfd = os.pidfd_open(pid)
