@@ -64,6 +64,20 @@ def test_a_turn_moves_what_is_settled_and_empties_the_streams(client: redis.Redi
     assert verify_chain(database).rows == 2
 
 
+def test_a_turn_raises_the_marks_of_redis_and_reports_the_records(client: redis.Redis, database: Database) -> None:
+    """By these marks a restored Redis is noticed, and a ledger that was replaced by an older copy."""
+    settle(client, settled_call(1))
+    settle(client, settled_call(2))
+    reported: list[str] = []
+    bucket = redis_keys.bucket_of(settled_call(1)["customer"])
+
+    Writer(client, database, note=lambda records: reported.extend(record["id"] for record in records)).turn()
+
+    assert client.hgetall(redis_keys.WATERMARK) == {b"seq": b"2", b"booked": b"2"}
+    assert client.hget(redis_keys.state(bucket), "tide") == b"2"
+    assert reported == [settled_call(1)["id"], settled_call(2)["id"]]
+
+
 def test_records_are_booked_in_the_order_in_which_they_were_settled(client: redis.Redis, database: Database) -> None:
     for number, bucket in enumerate(("ff", "00", "80", "00")):
         record = json.dumps(settled_call(number))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from gateway.errors import BadRequest
 from gateway.ledger.book.appender import append
+from gateway.ledger.cursors import cursor_of
 from gateway.ledger.database import Database
 from gateway.ledger.read.open_conversations import HOUR_MS
 from gateway.ledger.read.queries import (
@@ -96,6 +98,24 @@ def test_a_cursor_that_is_not_ours_is_the_callers_mistake(database: Database, cu
         usage_page(database, Span(), limit=1, cursor=cursor)
 
     assert refused.value.param == "cursor"
+
+
+@pytest.mark.parametrize(
+    ("position", "is_ours"),
+    [
+        ((0, "req_1"), True),
+        ((2**53, "r" * 256), True),
+        ((-1, "req_1"), False),
+        ((2**53 + 1, "req_1"), False),
+        ((1, ""), False),
+        ((1, "r" * 257), False),
+        ((1, "a\nb"), False),
+    ],
+)
+def test_the_parts_of_a_cursor_are_bounded(database: Database, position: tuple[int, str], is_ours: bool) -> None:
+    """No part reaches the database that a row's position cannot have."""
+    with nullcontext() if is_ours else pytest.raises(BadRequest):
+        usage_page(database, Span(), limit=1, cursor=cursor_of(*position))
 
 
 def test_what_customers_spent_is_counted_in_each_ones_own_period(twenty: Database) -> None:
